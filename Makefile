@@ -1,0 +1,51 @@
+# Meridian. `make demo` and `make test` do everything on a fresh machine, set-up included; `make help` lists the rest.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# Outside of the clone, so that it outlives it: RocksDB is built once.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/meridian/target
+# Where Debian's ccache keeps its compilers; cargo sees the same environment with or without it.
+export PATH := /usr/lib/ccache:$(PATH)
+export CARGO_TERM_COLOR ?= auto
+MERIDIAN := $(CARGO_TARGET_DIR)/release/meridian
+DEV_MERIDIAN := $(CARGO_TARGET_DIR)/debug/meridian
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+.PHONY: setup
+setup: ## install what the build needs (as root), or print the command that would
+	@scripts/setup.sh
+
+.PHONY: build
+build: setup ## the release binary
+	@scripts/say-cold-build.sh release
+	cargo build --locked --release -p cli
+
+.PHONY: demo
+demo: build ## three regions with realistic latencies, and a SQL shell on them
+	$(MERIDIAN) demo
+
+.PHONY: test
+test: setup ## every check that .ci/run makes
+	@scripts/say-cold-build.sh debug
+	scripts/test.sh
+
+.PHONY: loom
+loom: ## all interleavings of the hybrid logical clock's atomic loop
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/loom cargo test --locked -p clock --release --lib
+
+.PHONY: sim
+sim: setup ## 200 seeds of the simulated world
+	cargo run --locked --release -p cli -- sim --seeds 200
+
+.PHONY: bench
+bench: build ## pgbench against Meridian and PostgreSQL with synchronous replicas, side by side
+	scripts/bench.sh $(MERIDIAN)
+
+.PHONY: lint
+lint: ## formatting and clippy
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets
