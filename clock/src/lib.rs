@@ -1,0 +1,116 @@
+//! Time: hybrid logical clocks, how wrong they can be, and what follows from that.
+//!
+//! May be imported by every crate; imports none of ours. No I/O, no threads, and no clock of its
+//! own: the wall clock and the monotonic clock are arguments everywhere, and come from a
+//! [`TimeSource`].
+//!
+//! # Entry points
+//!
+//! | what | room |
+//! |---|---|
+//! | [`Timestamp`], [`ClockTimestamp`], [`WallTime`], [`Monotonic`], [`Now`]: points in time, and who may push a clock | `timestamp` |
+//! | [`TimeSource`]: the seam to the operating system or the simulator; [`ManualTime`]: one for tests | `source`, `manual` |
+//! | [`Hlc`]: the process's clock, lock-free | `hlc` |
+//! | [`UpperBound`]: the bound on disk that makes a restart safe | `upper_bound` |
+//! | [`OffsetTable`]: the peers' clocks, from round trips | `offset` |
+//! | [`ErrorBound`], [`uncertainty`]: how far a reader must distrust the others | `error_bound` |
+//! | [`Fence`]: whether this node's clock may be relied on | `fence` |
+//!
+//! # How they fit
+//!
+//! ```text
+//!   wall, monotonic ──┬────────────────────────────────┐
+//!                     v                                v
+//!   messages ──► Hlc::observe          replies ──► OffsetTable ──► estimates ──┬──► ErrorBound ──► uncertainty, advertised
+//!                Hlc::now ──► Now                                              │        │
+//!                  ^   │                                                       └──► Fence ◄──┘
+//!            raise │   │ last                                                        │
+//!               UpperBound ◄──────────────────────── leap ───────────────────────────┘──► leases, SHOW CLOCKS
+//!                  │   ^
+//!                disk ─┘
+//! ```
+//!
+//! The life of a clock, as a driver leads it (`disk` stands for a write and its sync):
+//!
+//! ```
+//! use clock::*;
+//! # fn disk(_: Timestamp) {}
+//! # let time = ManualTime::new(WallTime::from_micros(1_700_000_000_000_000));
+//! # let recovered = Timestamp::MIN;
+//! # let from_peer = ClockTimestamp::MIN;
+//! let mut bound = UpperBound::new(recovered, WINDOW_DEFAULT);
+//! let Start::Ready { floor } = bound.start(time.wall()) else { return /* wait, ask again */ };
+//! let first = bound.poll(ClockTimestamp::MIN, time.wall(), Leap::Follow).expect("ready");
+//! disk(first.value());
+//! let hlc = Hlc::start(floor, bound.persisted(first));
+//!
+//! // With every message, from any thread:
+//! match hlc.observe(time.wall(), from_peer, CAP_DEFAULT) {
+//!     Ok(reading) => { Now { clock: reading, monotonic: time.monotonic() }; }
+//!     Err(refused) => { /* drop the message, count it */ }
+//! }
+//!
+//! // Every second or so, in one place:
+//! let mut peers = OffsetTable::new(AGE_MAX_DEFAULT);
+//! let mut fence = Fence::new(FenceConfig::default());
+//! let (wall, monotonic) = (time.wall(), time.monotonic());
+//! let seen = peers.estimates(wall, monotonic);
+//! let held = hlc.held_back(wall);
+//! let own = ErrorBound::of(
+//!     KernelClock::Unsynchronised, &seen, peers.peer_count(), held, CAP_DEFAULT);
+//! let change = fence.step(monotonic, &seen, peers.peer_count(), own);
+//! let far = largest_advertised(&seen, peers.peer_count(), CAP_DEFAULT);
+//! assert_eq!(uncertainty(own, far, CAP_DEFAULT), CAP_DEFAULT / 2);
+//! if let Some(more) = bound.poll(hlc.last(), wall, fence.leap()) {
+//!     disk(more.value());
+//!     hlc.raise(bound.persisted(more));
+//! }
+//!
+//! // At an orderly end:
+//! if let Some(value) = bound.close(hlc.seal()) {
+//!     disk(value);
+//! }
+//! ```
+//!
+//! # Invariants
+//!
+//! - Serializability never rests on clocks. What is at stake here is freshness alone, and each
+//!   HAZARD says so.
+//! - A reading of this node is never repeated, not by its next life either (`hlc`, `upper_bound`).
+//! - A reading beyond the cap is refused and leaves no trace (`hlc`).
+//! - Durations are measured on the monotonic clock only, which counts suspended time.
+//!
+//! # Gotchas
+//!
+//! - [`Timestamp`] cannot be turned into a [`ClockTimestamp`]. If you need to, you are about to
+//!   poison a clock.
+//! - [`OffsetTable`] wants the peer's *wall* clock, not its HLC.
+//! - Built with `--cfg loom` the crate's atomics work inside of `loom::model` only:
+//!   `RUSTFLAGS="--cfg loom" cargo test -p clock --release --lib`, in a target directory of its
+//!   own.
+
+mod error_bound;
+mod fence;
+mod hlc;
+mod manual;
+mod offset;
+mod source;
+mod sync;
+mod timestamp;
+mod upper_bound;
+
+pub use error_bound::{
+    BoundSource, CAP_DEFAULT, ErrorBound, KernelClock, largest_advertised, share, uncertainty,
+};
+pub use fence::{Change, Fence, FenceConfig, FenceReason, Verdict};
+pub use hlc::{ClockStopped, FarAhead, Hlc, RESERVE, Refused};
+pub use manual::ManualTime;
+pub use offset::{
+    AGE_MAX_DEFAULT, DRIFT_PPM, OffsetEstimate, OffsetTable, RoundTrip, SAMPLES_MAX,
+    median_ahead_us,
+};
+pub use source::{Sleep, TimeSource};
+pub use timestamp::{ClockTimestamp, LOGICAL_BITS, Monotonic, Now, Timestamp, WallTime};
+pub use upper_bound::{
+    Extension, Leap, PersistedBound, Start, UpperBound, WINDOW_DEFAULT, WINDOW_MIN,
+};
