@@ -1,0 +1,354 @@
+//! Machine: elections. Who may ask, who may grant, who wins.
+//!
+//! A follower whose leader is silent asks for pre-votes first (thesis 9.6), so that a replica that cannot win does not disturb.
+//! A candidate asks for votes only when its own vote, its term and its log are durable, and counts its own vote then: were it to
+//! crash and come back with a shorter log, votes granted to the longer one must not count for it.
+//!
+//! A voter is *bound* while its store's promise to the leader it acknowledged last is unexpired ([`Raft::is_bound`]); then it
+//! neither campaigns nor grants, nor lets the request raise its term. A leader is bound by itself.
+//!
+//! INVARIANT: at most one candidate wins a term. A winner's floor is at or above every read served in former terms.
+
+use super::core::{Binding, Raft, Role};
+use super::quorum::Tally;
+use super::*;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A vote cast.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ballot {
+    /// With the voter's read floor.
+    Granted(Timestamp),
+    Refused,
+}
+
+impl Raft {
+    /// Asks to lead at once, unless a promise forbids it or this replica cannot vote. A single voter then leads as soon as its
+    /// own vote is durable.
+    pub fn campaign(&mut self, env: &mut Env<'_>) {
+        let leads = matches!(self.role, Role::Leader(_));
+        if self.failure().is_some() || leads || !self.is_promotable() || self.is_promised(env) {
+            return;
+        }
+        self.pre_campaign(env);
+    }
+
+    /// Whether it may stand: it counts in the membership in force, or in the one that is committed. A leader that has appended its
+    /// own removal may be the only one with a log that can win; it then leads without counting itself (thesis 4.2.2).
+    pub(super) fn is_promotable(&self) -> bool {
+        self.membership().is_voter(self.id) || self.history.at(self.commit).is_voter(self.id)
+    }
+
+    /// Whether it asks for pre-votes when it hears of no leader. A former leader does even when it has no vote any more: it cannot
+    /// win, but those bound to it learn that it does not lead ([`Raft::release`]).
+    pub(super) fn asks(&self) -> bool {
+        self.is_promotable() || self.renounces
+    }
+
+    /// When an election is due: after the timeout, and not while promises hold.
+    pub(super) fn due(&self, env: &Env<'_>) -> Monotonic {
+        let promised = match self.promised_until(env) {
+            Monotonic::ZERO => Monotonic::ZERO,
+            // Everybody's promises end at about the same time: without the random part they would all ask at once.
+            until => until.plus(self.jitter),
+        };
+        self.election_due.max(promised).max(env.support.no_vote_before())
+    }
+
+    /// Draws a new timeout, between one and two of the configured ones from now.
+    pub(super) fn rearm(&mut self, env: &mut Env<'_>) {
+        self.jitter = self.random_below(env, self.config.election_timeout);
+        self.election_due = env.now.plus(self.config.election_timeout + self.jitter);
+    }
+
+    fn random_below(&self, env: &mut Env<'_>, limit: Duration) -> Duration {
+        let nanos = u64::try_from(limit.as_nanos()).expect("timeouts are far below 2^64 ns");
+        Duration::from_nanos((env.random)() % nanos.max(1))
+    }
+
+    /// Until when our store has promised the store of the leader we acknowledged last; zero if never, or if that leader
+    /// does not count any more (it holds no lease since it appended that).
+    fn promised_until(&self, env: &Env<'_>) -> Monotonic {
+        let binding = self.binding.filter(|binding| self.membership().is_voter(binding.leader));
+        let given =
+            binding.and_then(|binding| env.support.given(binding.leader, binding.incarnation));
+        given.map_or(Monotonic::ZERO, |(until, _)| until)
+    }
+
+    /// A later term (also a proposed one) in a message of the leader we are bound to says that it does not lead the term that we
+    /// acknowledged any more, and never will: that frees us. Its store's promise would not end by itself, being about all groups.
+    pub(super) fn release(
+        &mut self,
+        env: &mut Env<'_>,
+        from: ReplicaId,
+        incarnation: Incarnation,
+        term: Term,
+    ) {
+        let gave_up = self.binding.is_some_and(|binding| {
+            binding.leader == from && incarnation >= binding.incarnation && term > binding.term
+        });
+        if gave_up {
+            self.keep_bound_floor(env);
+            self.binding = None;
+            if let Role::Follower { leader, .. } = &mut self.role
+                && *leader == Some(from)
+            {
+                *leader = None;
+            }
+        }
+    }
+
+    fn is_promised(&self, env: &Env<'_>) -> bool {
+        env.now < self.promised_until(env) || env.now < env.support.no_vote_before()
+    }
+
+    /// Whether this replica must not help to elect a leader of `term`.
+    ///
+    /// A blessing lifts the binding to leaders of terms before: the leader of `term - 1` has stopped, and the ones before had
+    /// lost their leases when it was elected. The wait after a restart is lifted with it: leaders acknowledged before the
+    /// restart are of terms that are durable here, so before `term`.
+    pub(super) fn is_bound(&self, env: &Env<'_>, blessed: bool, term: Term) -> bool {
+        match &self.role {
+            Role::Leader(leading) => {
+                !(blessed && term == self.term.next() && leading.transfer.is_some())
+            }
+            _ if blessed && self.binding.is_none_or(|binding| binding.term < term) => false,
+            Role::Follower { leader: Some(_), heard_at } => {
+                self.is_promised(env) || env.now < heard_at.plus(self.config.election_timeout)
+            }
+            Role::Follower { leader: None, .. }
+            | Role::PreCandidate { .. }
+            | Role::Candidate { .. } => self.is_promised(env),
+        }
+    }
+
+    /// Follows from now on, in `term`, which is ours or later.
+    pub(super) fn become_follower(
+        &mut self,
+        env: &mut Env<'_>,
+        term: Term,
+        leader: Option<ReplicaId>,
+    ) {
+        assert!(term >= self.term, "replica {}: term {} after {}", self.id, term, self.term);
+        if term > self.term {
+            self.term = term;
+            self.vote = None;
+        }
+        self.asked.clear();
+        if matches!(self.role, Role::Leader(_)) {
+            self.keep_own_floor(env);
+            self.renounces = true;
+            tracing::info!(replica = %self.id, term = %self.term, "leader stepped down");
+            // An election that the owner never heard of needs no end.
+            if self.out.elected.take().is_none() {
+                self.out.deposed = true;
+            }
+            self.out.read_indexes.clear();
+        }
+        self.role = Role::Follower { leader, heard_at: env.now };
+        self.rearm(env);
+    }
+
+    /// Records `leader` (in that incarnation of its store) as the leader of our term. From now on our store's promise binds us.
+    pub(super) fn acknowledge(
+        &mut self,
+        env: &mut Env<'_>,
+        leader: ReplicaId,
+        incarnation: Incarnation,
+    ) {
+        assert!(
+            !matches!(self.role, Role::Leader(_)),
+            "replica {}: two leaders in term {}: {leader} and ourselves",
+            self.id,
+            self.term
+        );
+        match &mut self.role {
+            Role::Follower { leader: known @ Some(_), heard_at } => {
+                assert_eq!(
+                    *known,
+                    Some(leader),
+                    "replica {}: two leaders in term {}",
+                    self.id,
+                    self.term
+                );
+                *heard_at = env.now;
+                self.election_due = env.now.plus(self.config.election_timeout + self.jitter);
+            }
+            Role::Follower { leader: None, .. }
+            | Role::PreCandidate { .. }
+            | Role::Candidate { .. }
+            | Role::Leader(_) => self.become_follower(env, self.term, Some(leader)),
+        }
+        let binding = Binding { leader, incarnation, term: self.term };
+        self.renounces = false;
+        if self.binding != Some(binding) {
+            self.keep_bound_floor(env);
+            self.binding = Some(binding);
+        }
+    }
+
+    pub(super) fn pre_campaign(&mut self, env: &mut Env<'_>) {
+        self.asked.clear();
+        self.role = Role::PreCandidate { votes: BTreeMap::from([(self.id, true)]) };
+        self.rearm(env);
+        // A pre-vote costs nothing to repeat, and others' promises may end a little later than ours.
+        self.election_due = env.now.plus((self.config.election_timeout + self.jitter) / 2);
+        let (last_index, last_term) = self.tail.last;
+        let term = self.term.next();
+        for to in self.membership().all_voters() {
+            if to != self.id {
+                let body = Body::PreVote { last_index, last_term, blessed: false };
+                self.out.now.push(Message { from: self.id, to, term, body });
+            }
+        }
+        self.judge_pre_votes(env);
+    }
+
+    fn judge_pre_votes(&mut self, env: &mut Env<'_>) {
+        let Role::PreCandidate { votes } = &self.role else { return };
+        if !self.is_promotable() {
+            return;
+        }
+        match self.membership().tally(|id| votes.get(&id).copied()) {
+            Tally::Won => self.stand(env, None),
+            Tally::Lost => self.role = Role::Follower { leader: None, heard_at: env.now },
+            Tally::Open => {}
+        }
+    }
+
+    /// Stands for election in the next term.
+    pub(super) fn stand(&mut self, env: &mut Env<'_>, blessing: Option<Timestamp>) {
+        self.asked.clear();
+        self.term = self.term.next();
+        self.vote = Some(self.id);
+        self.role = Role::Candidate { votes: BTreeMap::new(), blessing };
+        self.rearm(env);
+        tracing::debug!(replica = %self.id, term = %self.term, blessed = blessing.is_some(), "stood for election");
+        let (last_index, last_term) = self.tail.last;
+        for to in self.membership().all_voters() {
+            if to != self.id {
+                let body = Body::Vote { last_index, last_term, blessed: blessing.is_some() };
+                self.send_vote(to, body);
+            }
+        }
+        self.count_own_vote(env);
+    }
+
+    fn send_vote(&mut self, to: ReplicaId, body: Body) {
+        if self.is_planted(PlantedBug::VoteBeforeSync) {
+            self.send_now(to, body);
+        } else {
+            self.send_after(to, body);
+        }
+    }
+
+    /// Counts our own vote once it is durable.
+    pub(super) fn count_own_vote(&mut self, env: &mut Env<'_>) {
+        let durable =
+            self.durable_state.term == self.term && self.durable_state.vote == Some(self.id);
+        let own = Ballot::Granted(self.read_floor(env));
+        let counts = durable || self.is_planted(PlantedBug::VoteBeforeSync);
+        if let Role::Candidate { votes, .. } = &mut self.role
+            && counts
+        {
+            votes.entry(self.id).or_insert(own);
+            self.judge_votes(env);
+        }
+    }
+
+    fn judge_votes(&mut self, env: &mut Env<'_>) {
+        let Role::Candidate { votes, blessing } = &self.role else { return };
+        let tally = self.membership().tally(|id| {
+            votes.get(&id).map(|ballot| match ballot {
+                Ballot::Granted(_) => true,
+                Ballot::Refused => false,
+            })
+        });
+        let floors = votes.values().filter_map(|ballot| match ballot {
+            Ballot::Granted(floor) => Some(*floor),
+            Ballot::Refused => None,
+        });
+        // The leader that blessed us knew the floors of all leaders before it; what was promised to it, it did not use up.
+        let floor = blessing.unwrap_or_else(|| floors.max().unwrap_or(Timestamp::MIN));
+        match tally {
+            Tally::Won => self.become_leader(env, floor),
+            Tally::Lost => self.role = Role::Follower { leader: None, heard_at: env.now },
+            Tally::Open => {}
+        }
+    }
+
+    /// Whether a log that ends with (term, index) is at least as up to date as ours (thesis 3.6.1).
+    fn is_up_to_date(&self, last: (Term, LogIndex)) -> bool {
+        let (index, term) = self.tail.last;
+        last >= (term, index)
+    }
+
+    pub(super) fn on_pre_vote(
+        &mut self,
+        env: &mut Env<'_>,
+        from: ReplicaId,
+        term: Term,
+        last: (Term, LogIndex),
+        blessed: bool,
+    ) {
+        // It would get our vote in a term that we know already, but have not voted in.
+        let unspent = term == self.term && self.vote.is_none() && self.leader().is_none();
+        let free = (term > self.term || unspent) && !self.is_bound(env, blessed, term);
+        let granted = free && self.is_up_to_date(last);
+        if granted {
+            let body = Body::PreVoteReply { granted };
+            self.out.now.push(Message { from: self.id, to: from, term, body });
+        } else {
+            self.send_now(from, Body::PreVoteReply { granted });
+            self.remind(from);
+        }
+    }
+
+    pub(super) fn on_pre_vote_reply(
+        &mut self,
+        env: &mut Env<'_>,
+        from: ReplicaId,
+        term: Term,
+        granted: bool,
+    ) {
+        let next = self.term.next();
+        if let Role::PreCandidate { votes } = &mut self.role
+            && (!granted || term == next)
+        {
+            votes.insert(from, granted);
+            self.judge_pre_votes(env);
+        }
+    }
+
+    pub(super) fn on_vote(
+        &mut self,
+        env: &mut Env<'_>,
+        from: ReplicaId,
+        last: (Term, LogIndex),
+        blessed: bool,
+    ) {
+        if self.is_bound(env, blessed, self.term) {
+            return;
+        }
+        let free = match self.vote {
+            Some(vote) => vote == from,
+            None => self.leader().is_none(),
+        };
+        let granted = free && self.is_up_to_date(last);
+        if granted {
+            self.vote = Some(from);
+            self.role = Role::Follower { leader: None, heard_at: env.now };
+            self.rearm(env);
+        }
+        let read_floor = if granted { self.read_floor(env) } else { Timestamp::MIN };
+        self.send_vote(from, Body::VoteReply { granted, read_floor });
+    }
+
+    pub(super) fn on_vote_reply(&mut self, env: &mut Env<'_>, from: ReplicaId, ballot: Ballot) {
+        if let Role::Candidate { votes, .. } = &mut self.role {
+            votes.insert(from, ballot);
+            self.judge_votes(env);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Machine: the sweep, every promise interval over all replicas: which ranges make no progress, who should be told of a removal,
+//! whose snapshot is overdue, where leadership or replicas should move.
+
+use clock::{Monotonic, Now};
+use std::time::Duration;
+
+use super::core::Store;
+use super::replica::Replica;
+use super::{StoreMessage, Unavailable};
+use crate::range::{NodeId, RangeId};
+
+/// A follower that has heard nothing of its group for this many promise durations asks whether it is still a member.
+const PROBE_AFTER_PROMISES: u32 = 10;
+
+impl Store {
+    pub(super) fn sweep(&mut self, now: Now) {
+        let ranges: Vec<RangeId> = self.replicas.keys().copied().collect();
+        for range in ranges {
+            let Some(mut replica) = self.replicas.remove(&range) else { continue };
+            self.check_health(now, &mut replica);
+            self.remind_departed(&mut replica);
+            self.forget_abandoned(now, &mut replica);
+            self.probe_membership(now, &mut replica);
+            self.relocate(now, &mut replica);
+            self.replicas.insert(range, replica);
+        }
+        self.retry_snapshots(now);
+    }
+
+    /// Why `range` can make no progress here, once that has lasted for `unavailable_after`. `None`: it can, or not yet known.
+    pub fn unavailable(&self, now: Now, range: RangeId) -> Option<Unavailable> {
+        let replica = self.replicas.get(&range)?;
+        let since = replica.unhealthy_since?;
+        self.ailing(now, replica)?;
+        if now.monotonic.since(since) < self.config.unavailable_after {
+            return None;
+        }
+        Some(Unavailable { range, missing: self.missing_voters(now, replica), since })
+    }
+
+    fn missing_voters(&self, now: Now, replica: &Replica) -> Vec<NodeId> {
+        let membership = replica.raft.membership();
+        let voters = membership.voters.iter().chain(&membership.outgoing);
+        let mut missing: Vec<NodeId> = voters
+            .filter_map(|voter| replica.routes.get(voter).copied())
+            .filter(|node| !self.promises.is_live(now, *node, self.config.promise_duration))
+            .collect();
+        missing.sort_unstable();
+        missing.dedup();
+        missing
+    }
+
+    fn check_health(&self, now: Now, replica: &mut Replica) {
+        replica.unhealthy_since =
+            self.ailing(now, replica).map(|since| replica.unhealthy_since.unwrap_or(since));
+    }
+
+    /// `None`: it makes progress as far as we can see. Otherwise since when it does not, at the latest.
+    fn ailing(&self, now: Now, replica: &Replica) -> Option<Monotonic> {
+        if replica.is_leader() {
+            self.leader_ailing(now, replica)
+        } else {
+            self.follower_ailing(now, replica)
+        }
+    }
+
+    fn leader_ailing(&self, now: Now, replica: &Replica) -> Option<Monotonic> {
+        let leased = replica.has_led()
+            && replica
+                .ask(now, &self.promises, &*self.log, |raft, env| raft.lease(env))
+                .is_some_and(|lease| lease.until > now.monotonic);
+        // Proposals that nobody confirms: the quorum promises, but does not replicate.
+        let patience = self.config.promise_duration;
+        let stuck =
+            !replica.proposals.is_empty() && now.monotonic.since(replica.moved_at) > patience;
+        match (leased, stuck) {
+            (true, false) => None,
+            (true, true) => Some(replica.moved_at),
+            (false, true | false) => Some(now.monotonic),
+        }
+    }
+
+    fn follower_ailing(&self, now: Now, replica: &Replica) -> Option<Monotonic> {
+        let leader = replica.raft.leader().and_then(|leader| replica.routes.get(&leader));
+        let alive = leader.is_some_and(|node| {
+            self.promises.promised_until(*node) > now.monotonic
+                || now.monotonic.since(replica.heard_at) < self.config.promise_duration
+        });
+        if alive { None } else { Some(now.monotonic) }
+    }
+
+    fn remind_departed(&mut self, replica: &mut Replica) {
+        let Some(descriptor) = replica.state.as_ref().map(|state| &state.descriptor) else {
+            return;
+        };
+        for departed in &mut replica.departed {
+            departed.notices_left = departed.notices_left.saturating_sub(1);
+            self.out.after.push((
+                departed.node,
+                StoreMessage::Gone {
+                    range: replica.range,
+                    replica: departed.replica,
+                    descriptor: descriptor.clone(),
+                },
+            ));
+        }
+        replica.departed.retain(|departed| departed.notices_left > 0);
+    }
+
+    /// An idle group is silent for ever; a member that was removed while nobody could tell it must not wait for ever.
+    fn probe_membership(&mut self, now: Now, replica: &mut Replica) {
+        let patience: Duration = self.config.promise_duration * PROBE_AFTER_PROMISES;
+        if replica.is_leader() || now.monotonic.since(replica.heard_at) < patience {
+            return;
+        }
+        replica.heard_at = now.monotonic;
+        let (range, id) = (replica.range, replica.id);
+        let here = self.identity.node;
+        let others: std::collections::BTreeSet<NodeId> =
+            replica.routes.values().copied().filter(|node| *node != here).collect();
+        for node in others {
+            self.out.now.push((node, StoreMessage::Probe { range, replica: id }));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Machine: what another store says. Everything may be late, repeated, out of order, or from the dead.
+//!
+//! - Messages of an incarnation older than the newest we heard of are dropped, as are answers to a former incarnation of ours.
+//! - A replica is created by a message only if it asks for something (append, vote), and only above its tombstone.
+//! - A message to a newer replica than ours proves that ours was removed: the group adds a replica only after the former
+//!   one's removal is committed.
+//! - Whoever is no member any more, as far as we have applied, hears `Gone` instead of an answer.
+
+use clock::{Monotonic, Now};
+use storage::StorageError;
+
+use super::core::Store;
+use super::promises::{Asked, Granted, Heard};
+use super::replica::Context;
+use super::{Fencing, StoreMessage};
+use crate::raft::{Body, Incarnation, Message, ReplicaId};
+use crate::range::{NodeId, RangeId};
+
+impl Store {
+    /// A message has come in. `from` is who the transport says it is from; `now` has already observed the sender's clock.
+    pub fn message(&mut self, now: Now, from: NodeId, message: StoreMessage) {
+        if self.fatal.is_some() || from == self.identity.node {
+            return;
+        }
+        if let Err(error) = self.receive(now, from, message) {
+            self.fail(error);
+        }
+    }
+
+    fn receive(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        message: StoreMessage,
+    ) -> Result<(), StorageError> {
+        match message {
+            StoreMessage::Raft { range, message, incarnation, to_incarnation } => {
+                let ours = self.identity.incarnation;
+                let live = self.hear(now, from, incarnation);
+                if live && (to_incarnation == Incarnation::default() || to_incarnation == ours) {
+                    self.raft_message(now, from, range, incarnation, message)?;
+                }
+            }
+            StoreMessage::SupportRequest { incarnation, sequence, duration, read_bound } => {
+                if self.hear(now, from, incarnation) {
+                    let asked = Asked { incarnation, sequence, duration, read_bound };
+                    let reply = self.promises.request(now, from, asked);
+                    self.out.now.push((from, reply));
+                }
+            }
+            StoreMessage::SupportReply { incarnation, by, sequence, duration, read_bound } => {
+                if self.hear(now, from, by) {
+                    let granted = Granted { incarnation, by, sequence, duration, read_bound };
+                    self.promises.reply(now, from, granted);
+                }
+            }
+            StoreMessage::SnapshotChunk {
+                range,
+                from: sender,
+                to,
+                term,
+                attempt,
+                number,
+                data,
+                last,
+            } => {
+                self.promises.heard_anonymous(now, from);
+                let chunk =
+                    super::snapshot_in::Chunk { sender, to, term, attempt, number, data, last };
+                self.snapshot_chunk(now, from, range, chunk)?;
+            }
+            StoreMessage::SnapshotAck { range, from: receiver, to, attempt, next } => {
+                self.promises.heard_anonymous(now, from);
+                self.snapshot_ack(now, range, receiver, to, attempt, next)?;
+            }
+            StoreMessage::Probe { range, replica } => {
+                self.promises.heard_anonymous(now, from);
+                self.refuse_departed(from, range, replica);
+            }
+            StoreMessage::Gone { range, replica, descriptor } => {
+                self.promises.heard_anonymous(now, from);
+                self.hear_gone(range, replica, &descriptor)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes the sender's incarnation; whether it is alive. A restart voids promises, so everybody's timers are looked at again.
+    fn hear(&mut self, now: Now, from: NodeId, incarnation: Incarnation) -> bool {
+        match self.promises.heard(now, from, incarnation) {
+            Heard::Stale => false,
+            Heard::Known => true,
+            Heard::Restarted => {
+                tracing::info!(node = %from, "store restarted");
+                self.dirty.extend(self.replicas.keys().copied());
+                true
+            }
+        }
+    }
+
+    fn raft_message(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        range: RangeId,
+        incarnation: Incarnation,
+        message: Message,
+    ) -> Result<(), StorageError> {
+        let asks = asks(&message.body);
+        if let Some(ours) = self.replicas.get(&range).map(|replica| replica.id) {
+            if asks && self.refuse_departed(from, range, message.from) {
+                return Ok(());
+            }
+            if message.to < ours {
+                return Ok(());
+            }
+            if message.to > ours
+                && asks
+                && let Some(old) = self.replicas.remove(&range)
+            {
+                self.remove(*old, message.to.0)?;
+            }
+        }
+        if !self.replicas.contains_key(&range) {
+            if !asks || message.to.0 < self.tombstone(range)? {
+                return Ok(());
+            }
+            self.create_uninitialised(now, range, message.to, (message.from, from));
+        }
+        let Some(mut replica) = self.replicas.remove(&range) else { return Ok(()) };
+        if replica.id == message.to {
+            replica.heard_at = now.monotonic;
+            replica.routes.entry(message.from).or_insert(from);
+            if replica.routes.get(&message.from) == Some(&from) {
+                let votes = matches!(message.body, Body::PreVote { .. } | Body::Vote { .. });
+                let asking = votes.then_some(message.from);
+                let mut context = Context { asking, ..self.context(now) };
+                replica.with_raft(&mut context, |raft, env| {
+                    raft.step(env, incarnation, message);
+                });
+            }
+        }
+        self.replicas.insert(range, replica);
+        self.dirty.insert(range);
+        Ok(())
+    }
+
+    /// Answers `Gone` if `replica` on `from` was a member once, and is none as of what we have applied.
+    fn refuse_departed(&mut self, from: NodeId, range: RangeId, replica: ReplicaId) -> bool {
+        let Some(descriptor) = self.descriptor(range) else { return false };
+        let member = descriptor.peer(replica).is_some_and(|peer| peer.node == from);
+        if member || replica.0 >= descriptor.next_replica {
+            return false;
+        }
+        let descriptor = descriptor.clone();
+        self.out.after.push((from, StoreMessage::Gone { range, replica, descriptor }));
+        true
+    }
+
+    /// Asks every store we may share a range with for its promise, unless our clock or our disk should not be trusted with it
+    /// (killer S05: a lease must not outlive a stalled disk).
+    pub(super) fn ask_for_support(&mut self, now: Now) {
+        if self.fencing == Fencing::Fenced || self.is_stalled(now) {
+            self.promises.skip_round(now);
+            return;
+        }
+        let here = self.identity.node;
+        let mut nodes: std::collections::BTreeSet<NodeId> = self.nodes.keys().copied().collect();
+        for replica in self.replicas.values() {
+            nodes.extend(replica.routes.values().copied());
+        }
+        nodes.remove(&here);
+        let messages = self.promises.round(now, nodes);
+        self.out.now.extend(messages);
+    }
+
+    /// Whether the log has not been synced for too long.
+    pub(super) fn is_stalled(&self, now: Now) -> bool {
+        let handed_out = self.out.handed_out.as_ref().map(|(since, _)| *since);
+        let oldest = self.unsynced.front().map(|batch| batch.since).or(handed_out);
+        oldest.is_some_and(|since: Monotonic| now.monotonic.since(since) > self.config.stall_max)
+    }
+}
+
+/// Whether the body asks for something, so that it may wake a replica that does not exist yet.
+fn asks(body: &Body) -> bool {
+    match body {
+        Body::PreVote { .. } | Body::Vote { .. } | Body::Append { .. } => true,
+        Body::PreVoteReply { .. }
+        | Body::VoteReply { .. }
+        | Body::AppendReply { .. }
+        | Body::AppendRefused { .. }
+        | Body::SnapshotReply { .. }
+        | Body::TimeoutNow { .. }
+        | Body::ReadIndex { .. }
+        | Body::ReadIndexReply { .. } => false,
+    }
+}

@@ -1,0 +1,182 @@
+//! Machine: carries out what [`super::placement`] decides, on the ranges we lead: one membership change at a time, each described by
+//! the descriptor it leads to.
+
+use clock::{Monotonic, Now};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::Fencing;
+use super::core::Store;
+use super::placement::{self, Action, Liveness, View};
+use super::replica::{Reign, Replica};
+use crate::raft::{LogIndex, ReplicaId};
+use crate::range::{NodeId, Peer, PeerRole, RangeDescriptor};
+
+/// A replica at most this many entries behind may become a voter or leader.
+const CAUGHT_UP_ENTRIES: u64 = 256;
+/// How long the owner has to answer a wish for a transfer.
+const TRANSFER_PATIENCE: Duration = Duration::from_secs(1);
+
+impl Store {
+    pub(super) fn relocate(&mut self, now: Now, replica: &mut Replica) {
+        if !replica.has_led() || !replica.is_leader() {
+            return;
+        }
+        let Some(descriptor) = replica.descriptor().cloned() else { return };
+        let caught_up = caught_up(replica);
+        let liveness = |node: NodeId| self.liveness(now, node);
+        let view = View {
+            descriptor: &descriptor,
+            leader: replica.id,
+            nodes: &self.nodes,
+            liveness: &liveness,
+            caught_up: &caught_up,
+            replicas: self.config.replicas,
+        };
+        let draining = self.nodes.get(&self.identity.node).is_some_and(|info| info.draining);
+        if (draining || self.fencing == Fencing::Fenced)
+            && let Some(to) = placement::successor(&view, &BTreeSet::new())
+        {
+            self.want_transfer(now, replica, to);
+            return;
+        }
+        if descriptor.membership() != *replica.raft.membership() {
+            return;
+        }
+        if !self.may_leave_joint(now, replica, &descriptor) {
+            return;
+        }
+        match placement::next(&view) {
+            None => replica.transfer_wanted_since = None,
+            Some(Action::Transfer(to)) => self.want_transfer(now, replica, to),
+            Some(action) => self.change_membership(now, replica, descriptor, action),
+        }
+    }
+
+    /// Reads served before the newcomers counted are known to the old voters only. They may be let go when a quorum of the new ones,
+    /// too, has recorded a bound at or above every read we or (by our floor) our predecessors can have served until then: the
+    /// next leader's floor comes from them.
+    fn may_leave_joint(
+        &self,
+        now: Now,
+        replica: &mut Replica,
+        descriptor: &RangeDescriptor,
+    ) -> bool {
+        if !descriptor.is_joint() {
+            replica.joint_floor = None;
+            return true;
+        }
+        let Reign::Led { floor, .. } = replica.reign else { return false };
+        let needed = *replica.joint_floor.get_or_insert(floor.max(self.promises.asked_max()));
+        let lease = replica.ask(now, &self.promises, &*self.log, |raft, env| raft.lease(env));
+        lease.is_some_and(|lease| lease.read_bound >= needed)
+    }
+
+    fn liveness(&self, now: Now, node: NodeId) -> Liveness {
+        if self.promises.is_live(now, node, self.config.promise_duration) {
+            Liveness::Live
+        } else if now.monotonic.since(self.promises.last_heard(node)) >= self.config.dead_after {
+            Liveness::Dead
+        } else {
+            Liveness::Silent
+        }
+    }
+
+    fn want_transfer(&mut self, now: Now, replica: &mut Replica, to: NodeId) {
+        let since: Monotonic = *replica.transfer_wanted_since.get_or_insert(now.monotonic);
+        if now.monotonic.since(since) < TRANSFER_PATIENCE {
+            self.out.transfers.push((replica.range, to));
+            return;
+        }
+        // Nobody told us the highest read: it was within what the quorum had recorded.
+        let lease = replica.ask(now, &self.promises, &*self.log, |raft, env| raft.lease(env));
+        let read_high = lease.map_or(self.promises.recorded_max(), |lease| lease.read_bound);
+        let target = replica.descriptor().and_then(|descriptor| descriptor.peer_on(to)).copied();
+        if let Some(peer) = target {
+            let result = replica.with_raft(&mut self.context(now), |raft, env| {
+                raft.transfer(env, peer.replica, read_high)
+            });
+            tracing::info!(range = %replica.range, %to, ?result, "leadership handed away");
+            self.dirty.insert(replica.range);
+        }
+        replica.transfer_wanted_since = Some(now.monotonic);
+    }
+
+    fn change_membership(
+        &mut self,
+        now: Now,
+        replica: &mut Replica,
+        mut descriptor: RangeDescriptor,
+        action: Action,
+    ) {
+        let highest = replica.routes.last_key_value().map_or(0, |(id, _)| id.0);
+        take_step(&mut descriptor, &action, highest);
+        let membership = descriptor.membership();
+        let context = descriptor.encode();
+        replica.learn_routes(&descriptor);
+        let result = replica.with_raft(&mut self.context(now), |raft, env| {
+            raft.propose_membership(env, membership, context)
+        });
+        match result {
+            Ok(_) => tracing::info!(range = %replica.range, ?action, "membership change proposed"),
+            Err(error) => {
+                tracing::debug!(range = %replica.range, ?action, %error, "membership change refused");
+            }
+        }
+        self.dirty.insert(replica.range);
+    }
+}
+
+/// The descriptor after the step.
+pub(super) fn take_step(descriptor: &mut RangeDescriptor, action: &Action, highest_id: u64) {
+    descriptor.generation += 1;
+    match action {
+        Action::LeaveJoint => {
+            descriptor.peers.retain(|peer| peer.role != PeerRole::Outgoing);
+            for peer in &mut descriptor.peers {
+                if peer.role == PeerRole::VoterBoth {
+                    peer.role = PeerRole::Voter;
+                }
+            }
+        }
+        Action::AddLearner(node) => {
+            // Above every id ever seen here, also those of additions that came to nothing.
+            let id = descriptor.next_replica.max(highest_id + 1);
+            descriptor.peers.push(Peer {
+                node: *node,
+                replica: ReplicaId(id),
+                role: PeerRole::Learner,
+            });
+            descriptor.next_replica = id + 1;
+        }
+        Action::RemoveLearner(replica) => {
+            descriptor.peers.retain(|peer| peer.replica != *replica);
+        }
+        Action::Exchange { promote, remove } => {
+            for peer in &mut descriptor.peers {
+                peer.role = match peer.role {
+                    PeerRole::Learner if promote.contains(&peer.replica) => PeerRole::Voter,
+                    PeerRole::Voter if remove.contains(&peer.replica) => PeerRole::Outgoing,
+                    PeerRole::Voter => PeerRole::VoterBoth,
+                    role @ (PeerRole::Learner | PeerRole::VoterBoth | PeerRole::Outgoing) => role,
+                };
+            }
+        }
+        Action::Transfer(_) => {}
+    }
+}
+
+/// Ourselves and the followers that have nearly everything.
+fn caught_up(replica: &Replica) -> BTreeSet<ReplicaId> {
+    let commit = replica.raft.commit_index();
+    let near = |index: LogIndex| commit.get().saturating_sub(index.get()) <= CAUGHT_UP_ENTRIES;
+    let mut caught_up: BTreeSet<ReplicaId> = replica
+        .raft
+        .progress()
+        .iter()
+        .filter(|follower| follower.match_index > LogIndex::ZERO && near(follower.match_index))
+        .map(|follower| follower.id)
+        .collect();
+    caught_up.insert(replica.id);
+    caught_up
+}

@@ -1,0 +1,4 @@
+//! Tests of this crate's machines from outside: one binary.
+
+mod raft;
+mod store;

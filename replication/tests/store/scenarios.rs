@@ -1,0 +1,360 @@
+//! Claims about stores, one story each.
+
+use replication::range::{NodeId, RangeId};
+use replication::store::{Fencing, Outcome};
+use std::collections::BTreeSet;
+use storage::Key;
+use storage::log::{LogGroup, LogReader};
+
+use super::world::{FIRST, Settings, World, millis};
+
+const N1: NodeId = NodeId(1);
+const N2: NodeId = NodeId(2);
+const N3: NodeId = NodeId(3);
+
+fn key(number: u8) -> Key {
+    Key::new(vec![0x10, 0, 0, 0, 1, number])
+}
+
+fn world(nodes: u32) -> World {
+    World::new(1, Settings::default(), World::infos(nodes))
+}
+
+fn three_replicas() -> World {
+    let mut world = world(3);
+    world.await_voters(FIRST, 3, millis(30_000));
+    world
+}
+
+#[test]
+fn one_node_leads_applies_and_replays_after_a_crash() {
+    let mut world = world(1);
+    assert!(world.write_and_wait(&key(1)));
+    world.restart(N1);
+    assert!(world.run_until(millis(10_000), |world| world.leaseholder(FIRST).is_some()));
+    assert!(world.write_and_wait(&key(2)));
+    world.check_converged();
+}
+
+#[test]
+fn a_range_grows_from_one_replica_to_one_per_region() {
+    let mut world = three_replicas();
+    assert!(world.write_and_wait(&key(1)));
+    assert!(world.run_until(millis(5_000), World::is_quiet));
+    world.check_converged();
+}
+
+#[test]
+fn a_dead_leader_is_followed_by_another_and_its_writes_stay() {
+    let mut world = three_replicas();
+    assert!(world.write_and_wait(&key(1)));
+    let old = world.leaseholder(FIRST).expect("leased");
+    world.crash(old);
+    let moved = |world: &mut World| world.leaseholder(FIRST).is_some_and(|node| node != old);
+    assert!(world.run_until(millis(8_000), moved));
+    assert!(world.write_and_wait(&key(2)));
+    world.start(old);
+    assert!(world.run_until(millis(8_000), World::is_quiet));
+    world.check_converged();
+}
+
+#[test]
+fn all_crash_together_and_nothing_acknowledged_is_lost() {
+    let mut world = three_replicas();
+    for round in 0..4 {
+        assert!(world.write_and_wait(&key(round)));
+        for node in [N1, N2, N3] {
+            world.restart(node);
+        }
+    }
+    assert!(world.write_and_wait(&key(9)));
+    assert!(world.run_until(millis(8_000), World::is_quiet));
+    world.check_converged();
+}
+
+#[test]
+fn leadership_moves_where_it_is_told_and_reads_stay_covered() {
+    let mut world = three_replicas();
+    for _ in 0..6 {
+        let old = world.leaseholder(FIRST).expect("leased");
+        let to = [N1, N2, N3].into_iter().find(|node| *node != old).expect("another");
+        let high = world.read_high(old, FIRST);
+        world.with_store(old, |store, now| store.transfer(now, FIRST, to, high)).expect("begins");
+        assert_eq!(world.leaseholder(FIRST), None, "a leader that hands over serves no more");
+        assert!(world.run_until(millis(1_000), |world| world.leaseholder(FIRST) == Some(to)));
+    }
+}
+
+#[test]
+fn a_fenced_node_has_no_lease_and_its_ranges_go_on_elsewhere() {
+    let mut world = three_replicas();
+    let old = world.leaseholder(FIRST).expect("leased");
+    world.with_store(old, |store, now| store.set_fenced(now, Fencing::Fenced));
+    assert_ne!(world.leaseholder(FIRST), Some(old));
+    let moved = |world: &mut World| world.leaseholder(FIRST).is_some_and(|node| node != old);
+    assert!(world.run_until(millis(2_000), moved), "sooner than promises run out");
+    assert!(world.write_and_wait(&key(1)));
+    world.with_store(old, |store, now| store.set_fenced(now, Fencing::Serving));
+    assert!(world.run_until(millis(5_000), World::is_quiet));
+    world.check_converged();
+}
+
+#[test]
+fn a_stalled_disk_loses_its_leases() {
+    let mut world = three_replicas();
+    let old = world.leaseholder(FIRST).expect("leased");
+    world.nodes.get_mut(&old).expect("node").stall = millis(60_000);
+    world.write(&key(1)).expect("proposed");
+    let moved = |world: &mut World| world.leaseholder(FIRST).is_some_and(|node| node != old);
+    assert!(world.run_until(millis(6_000), moved));
+    assert!(world.write_and_wait(&key(2)));
+}
+
+#[test]
+fn a_follower_behind_the_log_gets_a_snapshot_and_a_crash_after_it_changes_nothing() {
+    let mut settings = Settings::default();
+    settings.store.log_bytes_max = 200;
+    let mut world = World::new(3, settings, World::infos(3));
+    world.await_voters(FIRST, 3, millis(30_000));
+    let leader = world.leaseholder(FIRST).expect("leased");
+    let behind = [N1, N2, N3].into_iter().find(|node| *node != leader).expect("another");
+    world.crash(behind);
+    for number in 0..16 {
+        assert!(world.write_and_wait(&key(number)));
+    }
+    let ids = [N1, N2, N3];
+    ids.into_iter().filter(|node| *node != behind).for_each(|node| world.flush(node));
+    let before = world.coverage.get("snapshot accepted").copied().unwrap_or(0);
+    world.start(behind);
+    assert!(world.run_until(millis(10_000), World::is_quiet));
+    assert!(world.coverage["snapshot accepted"] > before, "it came by snapshot");
+    world.restart(behind);
+    assert!(world.write_and_wait(&key(1)));
+    assert!(world.run_until(millis(10_000), World::is_quiet));
+    world.check_converged();
+}
+
+#[test]
+fn both_halves_of_a_split_serve_at_once_from_the_same_node() {
+    let mut world = three_replicas();
+    for number in 0..16 {
+        assert!(world.write_and_wait(&key(number)));
+    }
+    let left = world.leaseholder(FIRST).expect("leased");
+    let right = world.split(&key(8)).expect("proposed");
+    assert!(world.run_until(millis(500), |world| world.leaseholder(right) == Some(left)));
+    assert_eq!(world.leaseholder(FIRST), Some(left));
+    assert!(world.write_and_wait(&key(3)) && world.write_and_wait(&key(12)));
+    assert!(world.run_until(millis(5_000), World::is_quiet));
+    world.check_converged();
+}
+
+#[test]
+fn a_lagging_replica_takes_part_in_the_split_it_has_missed() {
+    let mut world = three_replicas();
+    let leader = world.leaseholder(FIRST).expect("leased");
+    let behind = [N1, N2, N3].into_iter().find(|node| *node != leader).expect("another");
+    world.crash(behind);
+    let right = world.split(&key(8)).expect("proposed");
+    assert!(world.run_until(millis(3_000), |world| world.leaseholder(right).is_some()));
+    assert!(world.write_and_wait(&key(12)));
+    world.start(behind);
+    assert!(world.run_until(millis(10_000), World::is_quiet));
+    assert!(world.store(behind).descriptor(right).is_some());
+    world.check_converged();
+}
+
+#[test]
+fn all_crash_right_after_a_split_and_both_halves_come_back() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, Settings::default(), World::infos(3));
+        world.await_voters(FIRST, 3, millis(30_000));
+        assert!(world.write_and_wait(&key(12)));
+        let right = world.split(&key(8)).expect("proposed");
+        world.run(millis(seed));
+        for node in [N1, N2, N3] {
+            world.restart(node);
+        }
+        assert!(world.write_and_wait(&key(1)) && world.write_and_wait(&key(13)));
+        assert!(world.run_until(millis(10_000), World::is_quiet));
+        world.check_converged();
+        let born = world.store(N1).descriptor(right).is_some();
+        assert!(born || seed < 20, "a split is all or nothing");
+    }
+}
+
+#[test]
+fn a_dead_node_is_replaced_and_hears_of_it_when_it_returns() {
+    // Two nodes per region, so that its neighbour takes its place for good.
+    let mut world = world(6);
+    let voters = world.await_voters(FIRST, 3, millis(30_000));
+    let leader = world.leaseholder(FIRST).expect("leased");
+    let dead = *voters.iter().find(|node| **node != leader).expect("another");
+    world.crash(dead);
+    let replaced = |world: &mut World| {
+        let now = world.voters(FIRST);
+        now.len() == 3 && !now.contains(&dead)
+    };
+    assert!(!world.run_until(millis(8_000), replaced), "a short absence is no death");
+    assert!(world.run_until(millis(20_000), replaced));
+    assert!(world.write_and_wait(&key(1)));
+    world.start(dead);
+    let gone = |world: &mut World| world.store(dead).descriptor(FIRST).is_none();
+    assert!(world.run_until(millis(30_000), gone), "{}", world.describe(FIRST));
+    assert_eq!(world.nodes[&dead].log.groups().len(), 0, "nothing stays in the log");
+    assert!(world.run_until(millis(10_000), World::is_quiet));
+    world.check_converged();
+}
+
+#[test]
+fn a_draining_node_hands_over_and_leaves_without_going_below_the_goal() {
+    let mut world = world(4);
+    world.await_voters(FIRST, 3, millis(30_000));
+    let old = world.leaseholder(FIRST).expect("leased");
+    let infos: Vec<_> = world
+        .infos
+        .iter()
+        .cloned()
+        .map(|mut info| {
+            info.draining = info.node == old;
+            info
+        })
+        .collect();
+    world.infos = infos.clone();
+    for node in world.nodes.keys().copied().collect::<Vec<_>>() {
+        world.with_store(node, |store, now| store.set_nodes(now, infos.clone()));
+    }
+    let left = |world: &mut World| {
+        let voters = world.voters(FIRST);
+        assert!(voters.is_empty() || voters.len() >= 3, "below the goal: {voters:?}");
+        voters.len() == 3 && !voters.contains(&old)
+    };
+    assert!(world.run_until(millis(20_000), left), "{}", world.describe(FIRST));
+    assert!(world.write_and_wait(&key(1)));
+}
+
+#[test]
+fn a_copy_lives_in_its_own_region_only() {
+    // Nodes 1 and 4, 7 are in region 1; 2, 5 and 8 in region 2; 3, 6 and 9 in region 0.
+    let mut world = world(9);
+    world.await_voters(FIRST, 3, millis(30_000));
+    let copy = Key::copy(2, 1);
+    let copies = world.split(&copy).expect("proposed");
+    assert!(world.run_until(millis(3_000), |world| world.leaseholder(copies).is_some()));
+    let rest = world.split(&copy.prefix_end()).expect("proposed");
+    assert!(world.run_until(millis(3_000), |world| world.leaseholder(rest).is_some()));
+    let local: BTreeSet<NodeId> = [N2, NodeId(5), NodeId(8)].into();
+    let moved = |world: &mut World| world.voters(copies) == local;
+    assert!(world.run_until(millis(60_000), moved), "{}", world.describe(copies));
+    assert!(local.contains(&world.leaseholder(copies).expect("leased")));
+    let spread: BTreeSet<u32> = world.voters(rest).iter().map(|node| node.0 % 3).collect();
+    assert_eq!(spread.len(), 3, "strong ranges stay spread");
+}
+
+#[test]
+fn a_minority_says_who_is_missing_and_a_majority_goes_on() {
+    let mut world = three_replicas();
+    let leader = world.leaseholder(FIRST).expect("leased");
+    let others: Vec<NodeId> = [N1, N2, N3].into_iter().filter(|node| *node != leader).collect();
+    for other in &others {
+        world.cuts.extend([(leader, *other), (*other, leader)]);
+    }
+    world.run(millis(7_000));
+    let now = world.now_of(leader);
+    let unavailable = world.store(leader).unavailable(now, FIRST).expect("told in time");
+    assert_eq!(unavailable.missing, others);
+    assert!(world.leaseholder(FIRST).is_some_and(|node| node != leader));
+    let now = world.now_of(others[0]);
+    assert_eq!(world.store(others[0]).unavailable(now, FIRST), None);
+    world.cuts.clear();
+    assert!(world.run_until(millis(5_000), World::is_quiet));
+    let now = world.now_of(leader);
+    assert_eq!(world.store(leader).unavailable(now, FIRST), None);
+}
+
+#[test]
+fn a_leader_that_nobody_can_answer_is_replaced() {
+    let mut world = three_replicas();
+    let leader = world.leaseholder(FIRST).expect("leased");
+    for other in [N1, N2, N3] {
+        world.cuts.insert((other, leader));
+    }
+    let moved = |world: &mut World| world.leaseholder(FIRST).is_some_and(|node| node != leader);
+    assert!(world.run_until(millis(8_000), moved), "{}", world.describe(FIRST));
+}
+
+#[test]
+fn a_proposal_that_lost_its_index_is_dropped_even_if_nothing_comes_after() {
+    let mut world = three_replicas();
+    let leader = world.leaseholder(FIRST).expect("leased");
+    for other in [N1, N2, N3].into_iter().filter(|node| *node != leader) {
+        world.cuts.extend([(leader, other), (other, leader)]);
+    }
+    let writes: Vec<usize> = (0..4).filter_map(|number| world.write(&key(number))).collect();
+    assert_eq!(writes.len(), 4);
+    world.run(millis(6_000));
+    world.cuts.clear();
+    let decided = |world: &mut World| {
+        writes.iter().all(|write| world.writes[*write].outcome == Some(Outcome::Dropped))
+    };
+    assert!(world.run_until(millis(6_000), decided));
+    world.check_converged();
+}
+
+#[test]
+fn an_idle_cluster_of_many_ranges_is_silent_but_for_promises() {
+    let mut world = three_replicas();
+    for number in 1..16 {
+        let right = world.split(&key(number)).expect("proposed");
+        assert!(world.run_until(millis(3_000), |world| world.leaseholder(right).is_some()));
+    }
+    assert!(world.run_until(millis(10_000), World::is_quiet));
+    world.run(millis(3_000));
+    let before = world.coverage["raft"];
+    world.run(millis(10_000));
+    assert_eq!(world.coverage["raft"], before, "no message per range");
+    assert!((2..world.next_range).all(|range| world.leaseholder(RangeId(range)).is_some()));
+}
+
+#[test]
+fn what_is_flushed_leaves_the_log() {
+    let mut settings = Settings::default();
+    settings.store.log_bytes_max = 1_000;
+    let mut world = World::new(5, settings, World::infos(1));
+    for number in 0..100 {
+        assert!(world.write_and_wait(&key(number % 16)));
+    }
+    let group = |world: &World| world.nodes[&N1].log.groups()[0].1.truncated.0;
+    let before = group(&world);
+    world.flush(N1);
+    assert!(group(&world) > before.after(90));
+    world.restart(N1);
+    assert!(world.write_and_wait(&key(1)));
+    world.check_converged();
+    assert!(world.nodes[&N1].log.term(LogGroup(1), group(&world)).is_some());
+}
+
+#[test]
+fn a_proposal_under_a_snapshot_is_unknown() {
+    let mut settings = Settings::default();
+    settings.store.log_bytes_max = 200;
+    let mut world = World::new(3, settings, World::infos(3));
+    world.await_voters(FIRST, 3, millis(30_000));
+    let leader = world.leaseholder(FIRST).expect("leased");
+    let others: Vec<NodeId> = [N1, N2, N3].into_iter().filter(|node| *node != leader).collect();
+    for other in &others {
+        world.cuts.extend([(leader, *other), (*other, leader)]);
+    }
+    let write = world.write(&key(1)).expect("proposed");
+    assert!(world.run_until(millis(9_000), |world| {
+        world.leaseholder(FIRST).is_some_and(|node| node != leader)
+    }));
+    for number in 0..16 {
+        assert!(world.write_and_wait(&key(number)));
+    }
+    others.iter().for_each(|node| world.flush(*node));
+    world.cuts.clear();
+    let decided = |world: &mut World| world.writes[write].outcome.is_some();
+    assert!(world.run_until(millis(9_000), decided));
+    assert_eq!(world.writes[write].outcome, Some(Outcome::Unknown));
+}

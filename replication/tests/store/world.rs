@@ -1,0 +1,938 @@
+//! The simulated world of these tests. After every step of any node it checks: leases are disjoint, a new leader's floor is at or
+//! above every read served on its keys, equal applied index means equal state, ranges of a store do not overlap, what was
+//! acknowledged stays.
+
+use bytes::Bytes;
+use clock::{ClockTimestamp, LOGICAL_BITS, Monotonic, Now, Timestamp};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use replication::raft::{Incarnation, LogIndex, RaftConfig, ReplicaId, Term};
+use replication::range::{
+    Command, Effect, NodeId, Peer, PeerRole, RangeDescriptor, RangeId, RegionId,
+};
+use replication::store::{
+    Deferred, MessageBatch, NodeInfo, Outcome, Persisted, RangeEvent, Store, StoreConfig,
+    StoreIdentity, StoreMessage,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+use storage::log::{Log, LogSequence};
+use storage::{Direction, Engine, Key, MemoryEngine, Reader, Space, Span, WriteBatch, mvcc};
+
+use super::sim_log::SimLog;
+
+pub(super) const CLUSTER: u128 = 7;
+/// More means that somebody wakes again and again without anything to do.
+const EVENTS_PER_MILLI_MAX: u64 = 300;
+pub(super) const FIRST: RangeId = RangeId(1);
+
+pub(super) fn millis(n: u64) -> u64 {
+    n * 1_000_000
+}
+
+/// One node: its process (if it runs) and its disks.
+pub(super) struct Node {
+    pub(super) id: NodeId,
+    pub(super) store: Option<Store>,
+    pub(super) engine: Arc<MemoryEngine>,
+    pub(super) log: Arc<SimLog>,
+    pub(super) incarnation: u64,
+    /// True time when the process began.
+    started: u64,
+    /// Its monotonic clock runs this fast, in parts per thousand.
+    pub(super) rate: u64,
+    /// Its wall clock is off by this, in microseconds.
+    pub(super) skew: i64,
+    hlc: u64,
+    pub(super) clock_bound: Timestamp,
+    held_back: Vec<Deferred>,
+    synced: LogSequence,
+    sync_pending: bool,
+    /// The disk takes this much longer, in nanoseconds.
+    pub(super) stall: u64,
+    wake: u64,
+    /// What a range server would keep: reads served since the lease began, by key.
+    cache: BTreeMap<RangeId, BTreeMap<Key, Timestamp>>,
+    /// Ranges whose cache was copied at a split and not used up by a `Led`.
+    copied: BTreeSet<RangeId>,
+    floors: BTreeMap<RangeId, Timestamp>,
+}
+
+enum Event {
+    Deliver { to: NodeId, bytes: Bytes },
+    Sync { node: NodeId, incarnation: u64 },
+    Wake { node: NodeId, at: u64 },
+}
+
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) store: StoreConfig,
+    /// Percent of messages that vanish; that come twice.
+    pub(super) loss: u32,
+    pub(super) duplication: u32,
+    /// Latest delivery and sync, in nanoseconds.
+    pub(super) latency_max: u64,
+    pub(super) sync_max: u64,
+    /// A mistake of the owner, made on purpose: the log is written without the flush that must go before.
+    pub(super) skip_flushes: bool,
+    /// Of a thousand times something is to be written: the process dies between flush and append, or after the append; the
+    /// engine flushes by itself.
+    pub(super) deaths: u32,
+    pub(super) own_flushes: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        let raft = RaftConfig {
+            election_timeout: Duration::from_millis(600),
+            heartbeat_interval: Duration::from_millis(100),
+            ..RaftConfig::default()
+        };
+        let store = StoreConfig {
+            raft,
+            promise_duration: Duration::from_millis(800),
+            promise_interval: Duration::from_millis(200),
+            read_bound_slack: Duration::from_millis(200),
+            snapshot_chunk_bytes: 64,
+            unavailable_after: Duration::from_secs(3),
+            dead_after: Duration::from_secs(10),
+            stall_max: Duration::from_millis(400),
+            ..StoreConfig::default()
+        };
+        Settings {
+            store,
+            loss: 0,
+            duplication: 0,
+            latency_max: millis(5),
+            sync_max: millis(2),
+            skip_flushes: false,
+            deaths: 0,
+            own_flushes: 0,
+        }
+    }
+}
+
+/// A write that somebody proposed.
+#[derive(Clone, Debug)]
+pub(super) struct Write {
+    pub(super) key: Key,
+    pub(super) raw: Bytes,
+    pub(super) outcome: Option<Outcome>,
+}
+
+pub(super) struct World {
+    pub(super) settings: Settings,
+    pub(super) rng: ChaCha8Rng,
+    pub(super) time: u64,
+    pub(super) nodes: BTreeMap<NodeId, Node>,
+    pub(super) infos: Vec<NodeInfo>,
+    pub(super) cuts: BTreeSet<(NodeId, NodeId)>,
+    queue: BTreeMap<(u64, u64), Event>,
+    queued: u64,
+    /// Greatest read ever served, by key.
+    served: BTreeMap<Key, (Timestamp, String)>,
+    hashes: BTreeMap<(RangeId, LogIndex), (u64, NodeId)>,
+    seen_applied: BTreeMap<(NodeId, RangeId), LogIndex>,
+    pub(super) writes: Vec<Write>,
+    pending: BTreeMap<(NodeId, u64, RangeId, LogIndex, Term), usize>,
+    pub(super) events: Vec<(NodeId, RangeEvent)>,
+    pub(super) next_range: u64,
+    /// How often what happened.
+    pub(super) coverage: BTreeMap<&'static str, u64>,
+    /// What happened, for people.
+    history: Vec<String>,
+}
+
+impl World {
+    /// `nodes` in order, the first one has the first range.
+    pub(super) fn new(seed: u64, settings: Settings, infos: Vec<NodeInfo>) -> World {
+        let mut world = World {
+            settings,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            time: millis(1_000),
+            nodes: BTreeMap::new(),
+            infos: infos.clone(),
+            cuts: BTreeSet::new(),
+            queue: BTreeMap::new(),
+            queued: 0,
+            served: BTreeMap::new(),
+            hashes: BTreeMap::new(),
+            seen_applied: BTreeMap::new(),
+            writes: Vec::new(),
+            pending: BTreeMap::new(),
+            events: Vec::new(),
+            next_range: 2,
+            coverage: BTreeMap::new(),
+            history: Vec::new(),
+        };
+        for (place, info) in infos.iter().enumerate() {
+            let node = Node {
+                id: info.node,
+                store: None,
+                engine: Arc::new(MemoryEngine::new()),
+                log: Arc::new(SimLog::default()),
+                incarnation: 0,
+                started: 0,
+                rate: 1000,
+                skew: 0,
+                hlc: 0,
+                clock_bound: Timestamp::MIN,
+                held_back: Vec::new(),
+                synced: LogSequence(0),
+                sync_pending: false,
+                stall: 0,
+                wake: u64::MAX,
+                cache: BTreeMap::new(),
+                copied: BTreeSet::new(),
+                floors: BTreeMap::new(),
+            };
+            if place == 0 {
+                let descriptor = RangeDescriptor {
+                    id: FIRST,
+                    span: Span::all(),
+                    generation: 1,
+                    peers: vec![Peer {
+                        node: info.node,
+                        replica: ReplicaId(1),
+                        role: PeerRole::Voter,
+                    }],
+                    next_replica: 2,
+                };
+                Store::bootstrap(&*node.engine, &*node.log, &descriptor, WriteBatch::new())
+                    .expect("bootstraps");
+            }
+            world.nodes.insert(info.node, node);
+            world.start(info.node);
+        }
+        world
+    }
+
+    /// One region per three nodes, zones apart: n1 to n`count`.
+    pub(super) fn infos(count: u32) -> Vec<NodeInfo> {
+        (1..=count)
+            .map(|node| NodeInfo {
+                node: NodeId(node),
+                region: RegionId((node % 3) as u16),
+                zone: format!("z{node}"),
+                draining: false,
+            })
+            .collect()
+    }
+
+    pub(super) fn now_of(&mut self, id: NodeId) -> Now {
+        let time = self.time;
+        let node = self.nodes.get_mut(&id).expect("node");
+        let monotonic = (time - node.started) / 1000 * node.rate + millis(5_000);
+        let wall = ((time / 1000) as i64 + node.skew).max(0) as u64;
+        node.hlc = (node.hlc + 1).max(wall << LOGICAL_BITS);
+        let now = Now {
+            clock: ClockTimestamp::from_raw(node.hlc),
+            monotonic: Monotonic::from_nanos(monotonic),
+        };
+        let timestamp = now.clock.timestamp();
+        if node.clock_bound < timestamp.plus(Duration::from_secs(2)) {
+            node.clock_bound = timestamp.plus(Duration::from_secs(6));
+            if let Some(store) = &mut node.store {
+                store.set_clock_bound(node.clock_bound);
+            }
+        }
+        now
+    }
+
+    pub(super) fn start(&mut self, id: NodeId) {
+        let seed: u64 = self.rng.random();
+        let time = self.time;
+        let node = self.nodes.get_mut(&id).expect("node");
+        assert!(node.store.is_none(), "{id} runs already");
+        node.started = time;
+        node.incarnation += 1;
+        let floor = node.clock_bound;
+        node.hlc = node.hlc.max(floor.raw());
+        node.clock_bound = Timestamp::MIN;
+        let now = self.now_of(id);
+        let node = self.nodes.get_mut(&id).expect("node");
+        let identity = StoreIdentity {
+            cluster: CLUSTER,
+            node: id,
+            incarnation: Incarnation(node.incarnation),
+        };
+        let mut store = Store::open(
+            self.settings.store.clone(),
+            identity,
+            node.engine.clone(),
+            node.log.clone(),
+            now,
+            seed,
+            floor,
+        )
+        .expect("opens");
+        store.set_clock_bound(node.clock_bound);
+        store.set_nodes(now, self.infos.clone());
+        node.store = Some(store);
+        node.wake = time;
+        self.push(time, Event::Wake { node: id, at: time });
+        self.seen_applied.retain(|(node, _), _| *node != id);
+    }
+
+    /// The process dies: what was not flushed or synced is lost (of the log, perhaps less).
+    pub(super) fn crash(&mut self, id: NodeId) {
+        self.history.push(format!("{} {id} crashes", self.time / 1_000_000));
+        let node = self.nodes.get_mut(&id).expect("node");
+        node.store = None;
+        node.engine = Arc::new(node.engine.crash());
+        node.log = Arc::new(node.log.crash(&mut self.rng));
+        node.held_back.clear();
+        node.sync_pending = false;
+        node.synced = node.log.sync().expect("syncs");
+        node.cache.clear();
+        node.copied.clear();
+        node.floors.clear();
+        self.pending.retain(|(node, ..), _| *node != id);
+    }
+
+    pub(super) fn restart(&mut self, id: NodeId) {
+        self.crash(id);
+        self.start(id);
+    }
+
+    pub(super) fn flush(&mut self, id: NodeId) {
+        let now = self.now_of(id);
+        let node = self.nodes.get_mut(&id).expect("node");
+        let Some(store) = &mut node.store else { return };
+        let mark = store.flush_mark();
+        node.engine.flush().expect("flushes");
+        store.flushed(now, mark);
+        self.pump(id);
+    }
+
+    pub(super) fn store(&self, id: NodeId) -> &Store {
+        self.nodes[&id].store.as_ref().expect("runs")
+    }
+
+    pub(super) fn with_store<R>(
+        &mut self,
+        id: NodeId,
+        call: impl FnOnce(&mut Store, Now) -> R,
+    ) -> R {
+        let now = self.now_of(id);
+        let node = self.nodes.get_mut(&id).expect("node");
+        let result = call(node.store.as_mut().expect("runs"), now);
+        self.pump(id);
+        result
+    }
+
+    /// Lets time pass.
+    pub(super) fn run(&mut self, duration: u64) {
+        let end = self.time + duration;
+        let mut dispatched = 0;
+        while let Some((&(at, number), _)) = self.queue.first_key_value() {
+            if at > end {
+                break;
+            }
+            dispatched += 1;
+            let most = EVENTS_PER_MILLI_MAX * (duration / millis(1) + 10);
+            assert!(dispatched < most, "busy: {dispatched} events: {}", self.timers());
+            let event = self.queue.remove(&(at, number)).expect("it is first");
+            self.time = self.time.max(at);
+            self.dispatch(event);
+        }
+        self.time = end;
+    }
+
+    /// Lets time pass until `done`, at most `limit`; whether it was done.
+    pub(super) fn run_until(
+        &mut self,
+        limit: u64,
+        mut done: impl FnMut(&mut World) -> bool,
+    ) -> bool {
+        let end = self.time + limit;
+        while self.time < end {
+            if done(self) {
+                return true;
+            }
+            self.run(millis(20));
+        }
+        done(self)
+    }
+
+    fn timers(&mut self) -> String {
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        let mut text = String::new();
+        for id in ids {
+            let now = self.now_of(id);
+            let Some(store) = &mut self.nodes.get_mut(&id).expect("node").store else { continue };
+            let wake_at = store.ready(now).wake_at;
+            text.push_str(&format!("\n{id} at {:?} wakes at {wake_at:?}", now.monotonic));
+            for status in store.status(now) {
+                text.push_str(&format!("\n   {status:?}"));
+            }
+        }
+        text
+    }
+
+    fn push(&mut self, at: u64, event: Event) {
+        self.queued += 1;
+        self.queue.insert((at, self.queued), event);
+    }
+
+    fn dispatch(&mut self, event: Event) {
+        match event {
+            Event::Deliver { to, bytes } => self.deliver(to, bytes),
+            Event::Sync { node, incarnation } => self.sync(node, incarnation),
+            Event::Wake { node: id, at } => {
+                let now = self.now_of(id);
+                let node = self.nodes.get_mut(&id).expect("node");
+                if node.wake != at {
+                    return;
+                }
+                node.wake = u64::MAX;
+                if let Some(store) = &mut node.store {
+                    store.tick(now);
+                    self.pump(id);
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, to: NodeId, bytes: Bytes) {
+        let batch = MessageBatch::decode(bytes).expect("decodes");
+        assert_eq!((batch.cluster, batch.to), (CLUSTER, to));
+        if self.cuts.contains(&(batch.from, to)) {
+            return;
+        }
+        let node = self.nodes.get_mut(&to).expect("node");
+        if node.store.is_none() {
+            return;
+        }
+        node.hlc = node.hlc.max(batch.clock.raw());
+        let now = self.now_of(to);
+        let store = self.nodes.get_mut(&to).and_then(|node| node.store.as_mut()).expect("runs");
+        for message in batch.messages {
+            store.message(now, batch.from, message);
+        }
+        self.pump(to);
+    }
+
+    fn sync(&mut self, id: NodeId, incarnation: u64) {
+        let now = self.now_of(id);
+        let node = self.nodes.get_mut(&id).expect("node");
+        if node.store.is_none() || node.incarnation != incarnation {
+            return;
+        }
+        node.sync_pending = false;
+        node.synced = node.log.sync().expect("syncs");
+        let proof = Persisted::after_sync(node.synced);
+        node.store.as_mut().expect("runs").persisted(now, proof);
+        let (released, kept) =
+            node.held_back.drain(..).partition::<Vec<_>, _>(|held| held.needs() <= proof.upto());
+        node.held_back = kept;
+        for held in released {
+            self.send(id, held.release(proof));
+        }
+        self.pump(id);
+    }
+
+    /// What the owner of a store does.
+    fn pump(&mut self, id: NodeId) {
+        loop {
+            let now = self.now_of(id);
+            let node = self.nodes.get_mut(&id).expect("node");
+            let Some(store) = &mut node.store else { return };
+            let fatal = store.fatal().cloned();
+            assert!(fatal.is_none(), "{id} failed: {fatal:?}");
+            let idle = !store.has_ready();
+            let ready = store.ready(now);
+            if ready.flush_before_write && !self.settings.skip_flushes {
+                node.engine.flush().expect("flushes");
+            }
+            if self.rng.random_range(0..1000) < self.settings.own_flushes {
+                node.engine.flush().expect("flushes");
+            }
+            let writes = !ready.write.is_empty() || ready.flush_before_write;
+            let mut dies = || writes && self.rng.random_range(0..1000) < self.settings.deaths;
+            if dies() {
+                *self.coverage.entry("death before append").or_default() += 1;
+                return self.crash(id);
+            }
+            let mut needs = store.last_appended();
+            if !ready.write.is_empty() {
+                needs = node.log.append(ready.write).expect("appends");
+                store.appended(needs);
+            }
+            if dies() {
+                *self.coverage.entry("death after append").or_default() += 1;
+                return self.crash(id);
+            }
+            let schedule = needs > node.synced && !node.sync_pending;
+            node.sync_pending |= schedule;
+            let (incarnation, stall) = (node.incarnation, node.stall);
+            let mut now_too = ready.messages_now;
+            if needs <= node.synced {
+                now_too.extend(ready.messages_after);
+            } else if !ready.messages_after.is_empty() {
+                node.held_back.push(Deferred::new(ready.messages_after, needs));
+            }
+            // The clock reads in thousandths: round up, or the node wakes too early for ever.
+            let ahead = ready.wake_at.since(now.monotonic).as_nanos() as u64;
+            let wake = self.time.saturating_add((ahead / node.rate + 1).saturating_mul(1000));
+            let moved = wake < node.wake || node.wake <= self.time;
+            if moved {
+                node.wake = wake;
+            }
+            if schedule {
+                let at = self.time + 1 + self.rng.random_range(0..=self.settings.sync_max) + stall;
+                self.push(at, Event::Sync { node: id, incarnation });
+            }
+            if moved {
+                self.push(wake, Event::Wake { node: id, at: wake });
+            }
+            self.send(id, now_too);
+            for (range, to) in ready.transfers_wanted {
+                let high = self.read_high(id, range);
+                let now = self.now_of(id);
+                let store =
+                    self.nodes.get_mut(&id).and_then(|node| node.store.as_mut()).expect("runs");
+                let _ = store.transfer(now, range, to, high);
+            }
+            for event in ready.events {
+                self.observe(id, event);
+            }
+            if idle {
+                break;
+            }
+        }
+        self.check(id);
+    }
+
+    /// What a range server knows: the highest read it, or any leaseholder before it, may have served.
+    pub(super) fn read_high(&self, id: NodeId, range: RangeId) -> Timestamp {
+        let node = &self.nodes[&id];
+        let served = node.cache.get(&range).and_then(|cache| cache.values().max().copied());
+        let floor = node.floors.get(&range).copied();
+        served.unwrap_or(Timestamp::MIN).max(floor.unwrap_or(Timestamp::MIN))
+    }
+
+    fn send(&mut self, from: NodeId, messages: Vec<(NodeId, StoreMessage)>) {
+        let mut by_node: BTreeMap<NodeId, Vec<StoreMessage>> = BTreeMap::new();
+        for (to, message) in messages {
+            by_node.entry(to).or_default().push(message);
+        }
+        let clock = self.now_of(from).clock;
+        for (to, messages) in by_node {
+            for message in &messages {
+                *self.coverage.entry(kind(message)).or_default() += 1;
+            }
+            assert_ne!(to, from, "a message to ourselves: {messages:?}");
+            let batch = MessageBatch { cluster: CLUSTER, from, to, clock, messages };
+            let bytes = batch.encode();
+            assert_eq!(MessageBatch::decode(bytes.clone()).expect("decodes"), batch);
+            let copies = if self.rng.random_range(0..100) < self.settings.loss {
+                0
+            } else if self.rng.random_range(0..100) < self.settings.duplication {
+                2
+            } else {
+                1
+            };
+            for _ in 0..copies {
+                let at = self.time + 1000 + self.rng.random_range(0..=self.settings.latency_max);
+                if self.nodes.contains_key(&to) {
+                    self.push(at, Event::Deliver { to, bytes: bytes.clone() });
+                }
+            }
+        }
+    }
+
+    fn observe(&mut self, id: NodeId, event: RangeEvent) {
+        let what = match &event {
+            RangeEvent::Proposal { outcome: Outcome::Applied, .. } => "applied",
+            RangeEvent::Proposal { outcome: Outcome::Dropped, .. } => "dropped",
+            RangeEvent::Proposal { outcome: Outcome::Unknown, .. } => "unknown",
+            RangeEvent::Led { .. } => "led",
+            RangeEvent::Deposed { .. } => "deposed",
+            RangeEvent::Split { .. } => "split",
+            RangeEvent::Removed { .. } => "removed",
+        };
+        *self.coverage.entry(what).or_default() += 1;
+        if !matches!(event, RangeEvent::Proposal { .. }) {
+            self.history.push(format!("{} {id} {event:?}", self.time / 1_000_000));
+        }
+        let incarnation = self.nodes[&id].incarnation;
+        match &event {
+            RangeEvent::Proposal { range, term, index, outcome } => {
+                let key = (id, incarnation, *range, *index, *term);
+                if let Some(write) = self.pending.remove(&key) {
+                    self.writes[write].outcome = Some(outcome.clone());
+                }
+            }
+            RangeEvent::Led { range, floor, .. } => {
+                let node = self.nodes.get_mut(&id).expect("node");
+                let copied = node.copied.remove(range);
+                if !copied {
+                    node.cache.remove(range);
+                }
+                node.floors.insert(*range, *floor);
+                let span = node.store.as_ref().and_then(|store| store.descriptor(*range));
+                let span = span.expect("led ranges are here").span.clone();
+                let cache = node.cache.get(range);
+                for (key, (ts, how)) in self.served.range(span.start.clone()..span.end.clone()) {
+                    let known = cache.and_then(|cache| cache.get(key)).copied();
+                    let water = known.unwrap_or(Timestamp::MIN).max(*floor);
+                    assert!(
+                        water >= *ts,
+                        "at {}: {id} leads {range} from {floor} (copied cache: {copied}), but {key} was read at {ts} by {how}{}",
+                        self.time / 1_000_000,
+                        self.history.join("\n")
+                    );
+                }
+            }
+            RangeEvent::Split { left, right } => {
+                let node = self.nodes.get_mut(&id).expect("node");
+                let copy = node.cache.get(left).cloned().unwrap_or_default();
+                node.cache.insert(*right, copy);
+                if node.store.as_ref().is_some_and(|store| store.leads(*left)) {
+                    node.copied.insert(*right);
+                }
+            }
+            RangeEvent::Deposed { range } | RangeEvent::Removed { range } => {
+                let node = self.nodes.get_mut(&id).expect("node");
+                node.copied.remove(range);
+                node.cache.remove(range);
+            }
+        }
+        self.events.push((id, event));
+    }
+
+    /// Serves reads as far as leases allow, and checks everything.
+    fn check(&mut self, id: NodeId) {
+        self.check_leases();
+        self.check_overlaps(id);
+        self.check_states(id);
+    }
+
+    fn check_leases(&mut self) {
+        let mut holders: BTreeMap<RangeId, (NodeId, Span)> = BTreeMap::new();
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for id in ids {
+            let now = self.now_of(id);
+            let Some(store) = &self.nodes[&id].store else { continue };
+            let leased: Vec<_> = store
+                .ranges()
+                .filter_map(|descriptor| {
+                    Some((descriptor.clone(), store.lease(now, descriptor.id)?))
+                })
+                .filter(|(_, lease)| lease.until > now.monotonic)
+                .collect();
+            for (descriptor, lease) in leased {
+                for (other, span) in holders.values() {
+                    assert!(
+                        !span.overlaps(&descriptor.span),
+                        "{id} and {other} both lease {descriptor:?}"
+                    );
+                }
+                holders.insert(descriptor.id, (id, descriptor.span.clone()));
+                self.serve_read(id, &descriptor, lease.read_bound);
+            }
+        }
+    }
+
+    /// Reads one key of the range, sometimes as far in the future as the lease allows.
+    fn serve_read(&mut self, id: NodeId, descriptor: &RangeDescriptor, bound: Timestamp) {
+        if self.rng.random_range(0..4) > 0 {
+            return;
+        }
+        let key = self.any_key();
+        if !descriptor.span.contains(&key) {
+            return;
+        }
+        let clock = self.now_of(id).clock.timestamp();
+        let ts = if self.rng.random_range(0..10) == 0 { bound } else { clock.min(bound) };
+        let node = self.nodes.get_mut(&id).expect("node");
+        let cached = node.cache.entry(descriptor.id).or_default().entry(key.clone()).or_default();
+        *cached = (*cached).max(ts);
+        let how =
+            format!("{id} for {} at {} of {:?}", descriptor.id, self.time / 1_000_000, descriptor);
+        let served = self.served.entry(key).or_insert_with(|| (ts, how.clone()));
+        if served.0 < ts {
+            *served = (ts, how);
+        }
+    }
+
+    fn check_overlaps(&self, id: NodeId) {
+        let Some(store) = &self.nodes[&id].store else { return };
+        let mut spans: Vec<&Span> = store.ranges().map(|descriptor| &descriptor.span).collect();
+        spans.sort();
+        for pair in spans.windows(2) {
+            assert!(pair[0].end <= pair[1].start, "{id}: {} overlaps {}", pair[0], pair[1]);
+        }
+    }
+
+    fn check_states(&mut self, id: NodeId) {
+        let Some(store) = &self.nodes[&id].store else { return };
+        let mut moved = Vec::new();
+        for descriptor in store.ranges() {
+            let state = store.state(descriptor.id).expect("has state").clone();
+            if self.seen_applied.get(&(id, descriptor.id)) != Some(&state.applied.0) {
+                moved.push(state);
+            }
+        }
+        for state in moved {
+            self.history.push(format!(
+                "{} {id} {} applied {:?} gen {} {:?}",
+                self.time / 1_000_000,
+                state.descriptor.id,
+                state.applied,
+                state.descriptor.generation,
+                state
+                    .descriptor
+                    .peers
+                    .iter()
+                    .map(|p| (p.node.0, p.replica.0, p.role))
+                    .collect::<Vec<_>>()
+            ));
+            let (range, index) = (state.descriptor.id, state.applied.0);
+            self.seen_applied.insert((id, range), index);
+            let hash = hash_range(&self.nodes[&id].engine, &state);
+            let (known, by) = *self.hashes.entry((range, index)).or_insert((hash, id));
+            assert_eq!(known, hash, "{id} and {by} differ in {range} at {index}");
+        }
+    }
+
+    pub(super) fn any_key(&mut self) -> Key {
+        let number: u8 = self.rng.random_range(0..16);
+        Key::new(vec![0x10, 0, 0, 0, 1, number])
+    }
+
+    /// Who leads `range` with a lease right now.
+    pub(super) fn leaseholder(&mut self, range: RangeId) -> Option<NodeId> {
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        ids.into_iter().find(|id| {
+            let now = self.now_of(*id);
+            let store = self.nodes[id].store.as_ref();
+            store
+                .and_then(|store| store.lease(now, range))
+                .is_some_and(|lease| lease.until > now.monotonic)
+        })
+    }
+
+    /// Proposes a write of `key` where its range is leased. `None`: nobody serves it now.
+    pub(super) fn write(&mut self, key: &Key) -> Option<usize> {
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        let number = self.writes.len() as u64;
+        for id in ids {
+            let now = self.now_of(id);
+            let Some(store) = &self.nodes[&id].store else { continue };
+            let Some(range) = store.range_for(key).map(|descriptor| descriptor.id) else {
+                continue;
+            };
+            if store.lease(now, range).is_none_or(|lease| lease.until <= now.monotonic) {
+                continue;
+            }
+            let raw = mvcc::layout::version_key(key, Timestamp::from_raw(number + 1));
+            let mut batch = WriteBatch::new();
+            batch.put(Space::Versions, raw.clone(), number.to_be_bytes().to_vec());
+            let command = Command { batch, effect: Effect::None };
+            let incarnation = self.nodes[&id].incarnation;
+            self.writes.push(Write { key: key.clone(), raw, outcome: None });
+            let store = self.nodes.get_mut(&id).and_then(|node| node.store.as_mut()).expect("runs");
+            let Ok((term, index)) = store.propose(now, range, command) else {
+                self.writes[number as usize].outcome = Some(Outcome::Dropped);
+                return None;
+            };
+            self.pending.insert((id, incarnation, range, index, term), number as usize);
+            self.pump(id);
+            return Some(number as usize);
+        }
+        None
+    }
+
+    /// Writes until a write is applied; whether that happened in time. Leadership may be on the move, so that one is dropped.
+    pub(super) fn write_and_wait(&mut self, key: &Key) -> bool {
+        for _ in 0..5 {
+            let mut write = None;
+            self.run_until(millis(10_000), |world| {
+                write = world.write(key);
+                write.is_some()
+            });
+            let Some(write) = write else { return false };
+            self.run_until(millis(5_000), |world| world.writes[write].outcome.is_some());
+            match self.writes[write].outcome {
+                Some(Outcome::Applied) => return true,
+                Some(Outcome::Dropped) => {}
+                Some(Outcome::Unknown) | None => return false,
+            }
+        }
+        false
+    }
+
+    pub(super) fn split(&mut self, at: &Key) -> Option<RangeId> {
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for id in ids {
+            let now = self.now_of(id);
+            let right = RangeId(self.next_range);
+            let Some(store) = &self.nodes[&id].store else { continue };
+            let Some(range) = store.range_for(at).map(|descriptor| descriptor.id) else { continue };
+            if store.lease(now, range).is_none() {
+                continue;
+            }
+            let (left, right_side) = store.split_descriptors(range, at, right)?;
+            self.next_range += 1;
+            let effect = Effect::Split { left, right: right_side };
+            let command = Command { batch: WriteBatch::new(), effect };
+            let proposed = self.with_store(id, |store, now| store.propose(now, range, command));
+            return proposed.ok().map(|_| right);
+        }
+        None
+    }
+
+    /// Nodes that hold a voter of the range, by what its leaseholder has applied.
+    pub(super) fn voters(&mut self, range: RangeId) -> BTreeSet<NodeId> {
+        let Some(leader) = self.leaseholder(range) else { return BTreeSet::new() };
+        let descriptor = self.store(leader).descriptor(range).expect("leased").clone();
+        if descriptor.is_joint() {
+            return BTreeSet::new();
+        }
+        let voters = descriptor.peers.iter().filter(|peer| peer.role == PeerRole::Voter);
+        voters.map(|peer| peer.node).collect()
+    }
+
+    /// Waits until the range has exactly these voters.
+    pub(super) fn await_voters(
+        &mut self,
+        range: RangeId,
+        count: usize,
+        limit: u64,
+    ) -> BTreeSet<NodeId> {
+        let done = self.run_until(limit, |world| world.voters(range).len() == count);
+        let voters = self.voters(range);
+        assert!(done, "{range} has voters {voters:?}: {}", self.describe(range));
+        voters
+    }
+
+    pub(super) fn describe(&mut self, range: RangeId) -> String {
+        let mut text = String::new();
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for id in ids {
+            let now = self.now_of(id);
+            let Some(store) = &self.nodes[&id].store else { continue };
+            for status in store.status(now).into_iter().filter(|status| status.range == range) {
+                text.push_str(&format!("\n{id}: {status:?}"));
+            }
+        }
+        text
+    }
+
+    /// Everything applied everywhere, equal, tiling the keyspace, with every acknowledged write and none that was dropped.
+    pub(super) fn check_converged(&mut self) {
+        let mut newest: BTreeMap<RangeId, RangeDescriptor> = BTreeMap::new();
+        for node in self.nodes.values() {
+            let Some(store) = &node.store else { continue };
+            for descriptor in store.ranges() {
+                let known = newest.entry(descriptor.id).or_insert_with(|| descriptor.clone());
+                if known.generation < descriptor.generation {
+                    *known = descriptor.clone();
+                }
+            }
+        }
+        let mut spans: Vec<Span> = newest.values().map(|d| d.span.clone()).collect();
+        spans.sort();
+        assert_eq!(spans.first().map(|span| &span.start), Some(&Key::MIN));
+        assert_eq!(spans.last().map(|span| &span.end), Some(&Key::MAX));
+        for pair in spans.windows(2) {
+            assert_eq!(pair[0].end, pair[1].start, "ranges tile the keyspace");
+        }
+        for descriptor in newest.values() {
+            for peer in &descriptor.peers {
+                let Some(store) = &self.nodes[&peer.node].store else { continue };
+                let state = store.state(descriptor.id);
+                let state =
+                    state.unwrap_or_else(|| panic!("{} has no {}", peer.node, descriptor.id));
+                assert_eq!(state.descriptor, *descriptor, "at {}", peer.node);
+                for write in &self.writes {
+                    if !descriptor.span.contains(&write.key) {
+                        continue;
+                    }
+                    let engine = &self.nodes[&peer.node].engine;
+                    let found = engine.get(Space::Versions, &write.raw).expect("reads").is_some();
+                    match write.outcome {
+                        Some(Outcome::Applied) => {
+                            assert!(found, "{} lost {write:?} of {}", peer.node, descriptor.id)
+                        }
+                        Some(Outcome::Dropped) => {
+                            assert!(!found, "{} has dropped {write:?}", peer.node);
+                        }
+                        Some(Outcome::Unknown) | None => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether every replica has applied as much as its peers.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let mut applied: BTreeMap<RangeId, LogIndex> = BTreeMap::new();
+        let mut members: BTreeSet<(RangeId, NodeId)> = BTreeSet::new();
+        for node in self.nodes.values() {
+            let Some(store) = &node.store else { continue };
+            for descriptor in store.ranges() {
+                let index = store.state(descriptor.id).expect("state").applied.0;
+                let max = applied.entry(descriptor.id).or_default();
+                *max = (*max).max(index);
+            }
+        }
+        for node in self.nodes.values() {
+            let Some(store) = &node.store else { continue };
+            for descriptor in store.ranges() {
+                let index = store.state(descriptor.id).expect("state").applied.0;
+                if applied[&descriptor.id] != index || descriptor.is_joint() {
+                    return false;
+                }
+                members.insert((descriptor.id, node.id));
+                let learners = descriptor.peers.iter().any(|peer| peer.role == PeerRole::Learner);
+                if learners || descriptor.peer_on(node.id).is_none() {
+                    return false;
+                }
+            }
+        }
+        let ranges: Vec<RangeId> = applied.keys().copied().collect();
+        ranges.iter().all(|range| {
+            let Some(leader) = self.leaseholder(*range) else { return false };
+            let descriptor = self.store(leader).descriptor(*range).expect("leased").clone();
+            descriptor.peers.iter().all(|peer| {
+                self.nodes[&peer.node].store.is_none() || members.contains(&(*range, peer.node))
+            })
+        })
+    }
+}
+
+fn kind(message: &StoreMessage) -> &'static str {
+    match message {
+        StoreMessage::Raft { message, .. } => match &message.body {
+            replication::raft::Body::TimeoutNow { .. } => "transfer",
+            replication::raft::Body::SnapshotReply { accepted: true, .. } => "snapshot accepted",
+            _ => "raft",
+        },
+        StoreMessage::SupportRequest { .. } => "support request",
+        StoreMessage::SupportReply { .. } => "support reply",
+        StoreMessage::SnapshotChunk { .. } => "snapshot chunk",
+        StoreMessage::SnapshotAck { next: u32::MAX, .. } => "snapshot refused",
+        StoreMessage::SnapshotAck { .. } => "snapshot ack",
+        StoreMessage::Probe { .. } => "probe",
+        StoreMessage::Gone { .. } => "gone",
+    }
+}
+
+fn hash_range(engine: &MemoryEngine, state: &replication::range::RangeState) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    state.encode().hash(&mut hasher);
+    for raw in mvcc::raw_spans(&state.descriptor.span) {
+        for item in engine.scan(raw.space, &raw.start, &raw.end, Direction::Forward) {
+            let (key, value) = item.expect("reads");
+            if raw.holds(&key).expect("parses") {
+                (raw.space.number(), &key[..], &value[..]).hash(&mut hasher);
+            }
+        }
+    }
+    hasher.finish()
+}
