@@ -1,0 +1,516 @@
+//! Value: the KV API. What a gateway asks of a range, what it is answered, and why it may be refused.
+//!
+//! A [`Batch`] goes to one range's leaseholder and is evaluated there in one step: all its reads see one moment, all its writes
+//! become one command. Batches are idempotent where the comment of their request says so; elsewhere a lost answer is
+//! [`KvError::Ambiguous`], never a silent retry.
+//!
+//! # How a transaction runs (coordinator's side in `client`, lineage: CockroachDB SIGMOD 2020, simplified)
+//!
+//! 1. Reads at `read_at`. A version in `(read_at, uncertainty_limit]` that was written at a clock reading at or below the limit is
+//!    [`KvError::Uncertain`]: the coordinator refreshes its reads to the newer timestamp and goes on, or restarts.
+//! 2. Writes stay in the coordinator's buffer. Statements that update what they read take unreplicated exclusive locks as they read
+//!    ([`Lock::Exclusive`]); these order contenders (FIFO), and losing them costs only performance, never correctness.
+//! 3. Commit. All writes in one range: [`Request::CommitOnePhase`]. Several ranges: [`Request::Write`] lays intents on all in
+//!    parallel, each answering the timestamp it could be written at; `commit_ts` is the largest; if above `read_at`, all read
+//!    spans are refreshed to it ([`Request::Refresh`]); then [`Request::EndTxn`] writes the record, on the range of the anchor
+//!    key. The record is the commit. Intents are resolved afterwards, in the background.
+//! 4. Who meets an intent waits its slice at the range, then asks the record ([`Request::Push`]) and resolves. A transaction
+//!    without heartbeat for the expiry is aborted by the pusher. A pushed timestamp is kept in the record range's timestamp
+//!    cache, whose low-water mark survives lease moves, so that the push is never forgotten.
+//!
+//! INVARIANT (serializability): nothing is written at or below a timestamp at which its key was read by another transaction, and a
+//! transaction commits at one timestamp at which all its reads hold. Clocks decide none of it.
+
+use bytes::Bytes;
+use clock::{ClockTimestamp, Timestamp};
+use replication::range::{NodeId, RangeDescriptor, RangeId};
+use std::time::Duration;
+use storage::{Direction, Key, Span};
+
+pub use storage::mvcc::{Sequence, TxnId};
+
+/// What others must know of a transaction: carried by its requests, its intents and its locks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TxnMeta {
+    /// Unique over the cluster's life. Every restart takes a new one.
+    pub id: TxnId,
+    /// The key whose range keeps the record. Chosen at the first lock or write, never changed afterwards.
+    pub anchor: Key,
+    /// HLC reading at the very first start (kept over restarts): age, for deadlock victims and expiry.
+    pub started: Timestamp,
+    /// Higher wins pushes; equal for ordinary transactions.
+    pub priority: u32,
+}
+
+/// Strength of an unreplicated lock taken by a read.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Lock {
+    /// FOR SHARE: excludes exclusive locks and writes of others.
+    Shared,
+    /// FOR UPDATE, and reads of UPDATE and DELETE: excludes every lock and write of others.
+    Exclusive,
+}
+
+/// What a request does that meets another transaction's lock or intent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wait {
+    /// Queue up to this long at the range, then [`KvError::Blocked`] (the place in the queue is kept for a short time).
+    Queue(Duration),
+    /// NOWAIT: [`KvError::Blocked`] at once.
+    Error,
+    /// SKIP LOCKED: leave locked keys out of the answer.
+    Skip,
+}
+
+/// Condition on the newest committed version of a written key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expect {
+    /// None.
+    Anything,
+    /// No live row there (never written, or deleted): otherwise [`KvError::Exists`].
+    Absent,
+}
+
+/// One buffered write.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mutation {
+    /// Where.
+    pub key: Key,
+    /// New value; `None` deletes.
+    pub value: Option<Bytes>,
+    /// Condition.
+    pub expect: Expect,
+    /// The transaction's sequence number of the write.
+    pub sequence: Sequence,
+}
+
+/// A request to one range.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Request {
+    /// Reads a key at `read_at`. Idempotent.
+    Get {
+        /// Which.
+        key: Key,
+        /// Lock to take as well (also on an absent key). Needs `txn`.
+        lock: Option<Lock>,
+    },
+    /// Reads keys in order at `read_at`. Protects exactly the span it examined, which its answer names. Idempotent.
+    Scan {
+        /// Which, within the range.
+        span: Span,
+        /// Which way.
+        direction: Direction,
+        /// At most this many rows; 0: no limit.
+        limit: u64,
+        /// Stop after about this many bytes of answer (at least one row); 0: no limit.
+        bytes_max: u64,
+        /// Lock to take on every returned key.
+        lock: Option<Lock>,
+    },
+    /// Fails with [`KvError::RefreshFailed`] if a key of the span was written in `(since, read_at]` by another transaction;
+    /// otherwise the span counts as read at `read_at`. Idempotent.
+    Refresh {
+        /// What was read.
+        span: Span,
+        /// At which timestamp.
+        since: Timestamp,
+    },
+    /// Lays intents at the answered timestamp, at least `read_at`. Idempotent (same transaction, same sequence).
+    Write {
+        /// Not empty.
+        mutations: Vec<Mutation>,
+    },
+    /// Commits a transaction whose writes all are in this range: no intent, no record. Not idempotent: a lost answer is ambiguous.
+    CommitOnePhase {
+        /// Not empty.
+        mutations: Vec<Mutation>,
+        /// Read spans of this transaction *within this range* (since `read_at`): refreshed here if the commit must go above `read_at`.
+        reads: Vec<Span>,
+        /// Whether the transaction read elsewhere too: then it cannot go above `read_at` here ([`KvError::NeedsRefresh`]).
+        reads_elsewhere: bool,
+        /// The commit must not be above this.
+        deadline: Timestamp,
+    },
+    /// Writes the record: the transaction is committed at `commit_ts`, or aborted. Addressed to the anchor. Idempotent: answers the same if the record says so.
+    EndTxn {
+        /// `Some`: commit at. `None`: abort.
+        commit_ts: Option<Timestamp>,
+        /// Where the intents are, for whoever resolves them: kept in the record until all are resolved.
+        intents: Vec<Span>,
+        /// The commit must not be above this.
+        deadline: Timestamp,
+    },
+    /// Applies a decided transaction to its intents and releases its locks in these spans. Idempotent.
+    Resolve {
+        /// Whose.
+        txn: TxnId,
+        /// Committed at, or `None`: aborted.
+        commit_ts: Option<Timestamp>,
+        /// Sequences that savepoint rollbacks took back: (first, last), both inclusive.
+        ignored: Vec<(Sequence, Sequence)>,
+        /// Where.
+        spans: Vec<Span>,
+    },
+    /// "Your lock is in my way." Addressed to the pushee's anchor. Idempotent.
+    Push {
+        /// Whose lock or intent was met.
+        pushee: TxnMeta,
+        /// When the pushee was last known to be active (its intent's or lock's time).
+        active: Timestamp,
+        /// What is asked.
+        kind: PushKind,
+        /// Transactions known to wait, directly or not, for the pusher: a cycle if the pushee is among them.
+        dependents: Vec<TxnId>,
+    },
+    /// "I am alive." Addressed to the anchor; writes the record if there is none. Idempotent.
+    Heartbeat,
+    /// The record of a transaction and who waits for it. Idempotent.
+    QueryTxn {
+        /// Whose.
+        txn: TxnId,
+        /// Its anchor.
+        anchor: Key,
+    },
+    /// Removes a finished transaction's record once no intent of it is left. Idempotent.
+    ForgetTxn {
+        /// Whose.
+        txn: TxnId,
+        /// Its anchor.
+        anchor: Key,
+    },
+    /// Committed changes of a copy (keys in `span`, which lies in one table's copy) in `(after, read_at]`, in commit order; the span counts
+    /// as read at `read_at`, so the answer is complete. Waits for intents like a scan. Idempotent.
+    Changes {
+        /// Which keys.
+        span: Span,
+        /// Exclusive.
+        after: Timestamp,
+        /// Stop after about this many bytes, at a commit timestamp's end: then `ChangesReply::upto` is below `read_at`.
+        bytes_max: u64,
+    },
+    /// Refuses requests planned under an older version of the table's schema from now on; waits for (pushes) intents in the span first. Idempotent.
+    Fence {
+        /// The part of the table in this range.
+        span: Span,
+        /// Which table.
+        table: u32,
+        /// Lowest version accepted afterwards.
+        version: u64,
+    },
+    /// Splits the range at `at`, which becomes the first key of range `right`. Idempotent.
+    Split {
+        /// Inside the range, not its start.
+        at: Key,
+        /// A fresh id.
+        right: RangeId,
+    },
+    /// Moves the lease.
+    TransferLease {
+        /// To the voter there.
+        to: NodeId,
+    },
+    /// Removes old versions (GC) at or below `threshold`, a bounded piece at a time. Idempotent.
+    Gc {
+        /// Which keys.
+        span: Span,
+        /// New threshold.
+        threshold: Timestamp,
+    },
+}
+
+/// What a push wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PushKind {
+    /// A writer (or locker): abort it if expired, deadlocked or of lower priority; otherwise keep waiting.
+    Abort,
+    /// A reader at this timestamp: make it commit above.
+    Timestamp(Timestamp),
+    /// As `Abort`, unconditionally (the pusher's user asked, or a schema change).
+    Force,
+}
+
+/// State of a transaction's record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TxnStatus {
+    /// Undecided: no record, or one that is only alive.
+    Pending,
+    /// Decided.
+    Committed(Timestamp),
+    /// Decided.
+    Aborted,
+}
+
+/// A batch for one range.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Batch {
+    /// The range it is meant for and the generation known of it; filled in by the router.
+    pub range: Option<(RangeId, u64)>,
+    /// Reads happen at this timestamp; writes at or above it.
+    pub read_at: Timestamp,
+    /// End of the uncertainty interval; equal to `read_at` when there is none (historical reads).
+    pub uncertainty_limit: Timestamp,
+    /// On whose behalf. Requests that need it say so.
+    pub txn: Option<TxnMeta>,
+    /// Schema versions it was planned under: (table, version).
+    pub schema: Vec<(u32, u64)>,
+    /// Transactions that will commit above the given timestamp (pushed): their intents do not block reads at or below it.
+    pub pushed: Vec<(TxnId, Timestamp)>,
+    /// Sequences of `txn` that savepoint rollbacks took back; own intents show through without them.
+    pub ignored: Vec<(Sequence, Sequence)>,
+    /// What to do about locks.
+    pub wait: Wait,
+    /// In order. Reads and writes are not mixed in one batch.
+    pub requests: Vec<Request>,
+}
+
+/// One row of an answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// Its key.
+    pub key: Key,
+    /// Its value.
+    pub value: Bytes,
+    /// Commit timestamp; the intent's for the transaction's own write.
+    pub ts: Timestamp,
+}
+
+/// One committed change of a copy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// Commit timestamp: changes with the same one were written by one transaction.
+    pub ts: Timestamp,
+    /// Which row.
+    pub key: Key,
+    /// `None`: deleted.
+    pub value: Option<Bytes>,
+}
+
+/// Answer to one request, in the request's order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Response {
+    /// To `Get`.
+    Get(Option<Row>),
+    /// To `Scan`. `resume`: what was not examined (`None`: all was).
+    Scan {
+        /// In scan order.
+        rows: Vec<Row>,
+        /// The rest.
+        resume: Option<Span>,
+    },
+    /// To `Refresh`, `Resolve`, `ForgetTxn`, `Fence`, `TransferLease`.
+    Done,
+    /// To `Write`: laid at.
+    Written(Timestamp),
+    /// To `CommitOnePhase`, and to `EndTxn` that commits.
+    Committed(Timestamp),
+    /// To `EndTxn` that aborts.
+    Aborted,
+    /// To `Push`.
+    Pushed {
+        /// `Pending` after a timestamp push: will commit above; after an abort push: still alive, wait on.
+        status: TxnStatus,
+        /// The record's intents, when decided.
+        intents: Vec<Span>,
+        /// When committed: the sequences that savepoint rollbacks took back. Whoever resolves passes them on to [`Request::Resolve`].
+        ignored: Vec<(Sequence, Sequence)>,
+        /// Whether the pusher should give up (deadlock, and it is the victim).
+        deadlock: bool,
+    },
+    /// To `Heartbeat`.
+    Alive(TxnStatus),
+    /// To `QueryTxn`.
+    Txn {
+        /// Its state.
+        status: TxnStatus,
+        /// Who waits for it, directly or not.
+        waiters: Vec<TxnId>,
+    },
+    /// To `Changes`.
+    Changes {
+        /// In commit order.
+        changes: Vec<Change>,
+        /// Everything at or below has been delivered.
+        upto: Timestamp,
+    },
+    /// To `Split`: both halves.
+    Split {
+        /// Ours.
+        left: RangeDescriptor,
+        /// The new one.
+        right: RangeDescriptor,
+    },
+    /// To `Gc`: whether more is left.
+    Gc {
+        /// Send again.
+        more: bool,
+    },
+}
+
+/// Answer to a batch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reply {
+    /// One per request.
+    pub responses: Vec<Response>,
+    /// The leaseholder's clock.
+    pub clock: ClockTimestamp,
+    /// The range as the leaseholder knows it, when newer than the request's generation.
+    pub range: Option<RangeDescriptor>,
+}
+
+/// Why a batch was not carried out, by what the caller must do about it. Except for `Ambiguous`, it had and will have no effect.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum KvError {
+    /// Re-route: that node does not hold the lease. With the node that may.
+    #[error("{range} is not led here")]
+    NotLeaseholder {
+        /// Which range.
+        range: RangeId,
+        /// Who may lead it.
+        hint: Option<NodeId>,
+    },
+    /// Re-route: the keys are not (all) in that range. With what the node knows instead.
+    #[error("keys are outside {range}")]
+    RangeMismatch {
+        /// Which range was asked.
+        range: RangeId,
+        /// Newer descriptors around the keys.
+        known: Vec<RangeDescriptor>,
+    },
+    /// Re-route after a pause: nobody answers there. `sent`: whether the request may have arrived (only then can it have taken effect,
+    /// and only if it is not idempotent does that matter).
+    #[error("{node} does not answer")]
+    Unreachable {
+        /// Who.
+        node: NodeId,
+        /// Whether it may have arrived.
+        sent: bool,
+    },
+    /// Refresh: a version in the uncertainty interval. Read again at or above `ts`.
+    #[error("uncertain value at {ts}")]
+    Uncertain {
+        /// Where.
+        key: Key,
+        /// The version's timestamp.
+        ts: Timestamp,
+    },
+    /// Refresh: a locking read met a version newer than `read_at`. Read again at or above `ts`.
+    #[error("newer value at {ts}")]
+    NewerVersion {
+        /// Where.
+        key: Key,
+        /// The version's timestamp.
+        ts: Timestamp,
+    },
+    /// Refresh: the commit must go to `ts`. Refresh all reads to it and try again with it as `read_at`.
+    #[error("commit must move to {ts}")]
+    NeedsRefresh {
+        /// The least possible commit timestamp.
+        ts: Timestamp,
+    },
+    /// Restart the transaction: what it read has been overwritten.
+    #[error("{key} was overwritten at {ts}")]
+    RefreshFailed {
+        /// Where.
+        key: Key,
+        /// By a version (or intent) at.
+        ts: Timestamp,
+    },
+    /// Push the holder, then ask again.
+    #[error("{key} is locked by {}", holder.id)]
+    Blocked {
+        /// Where.
+        key: Key,
+        /// By whom.
+        holder: TxnMeta,
+        /// Last sign of life known here (intent timestamp or lock time).
+        active: Timestamp,
+        /// Intent (replicated) or only a lock.
+        intent: bool,
+    },
+    /// Restart the transaction under a new id: it was aborted by another.
+    #[error("transaction was aborted: {reason}")]
+    TxnAborted {
+        /// In plain words.
+        reason: String,
+    },
+    /// Give up: the row is there already.
+    #[error("{key} exists")]
+    Exists {
+        /// Where.
+        key: Key,
+        /// What is there.
+        value: Bytes,
+    },
+    /// Plan again under a newer schema.
+    #[error("schema of table {table} is at version {version}")]
+    SchemaChanged {
+        /// Which table.
+        table: u32,
+        /// Lowest version accepted.
+        version: u64,
+    },
+    /// Give up: history that old is gone.
+    #[error("history at or below {threshold} is gone")]
+    BelowGc {
+        /// Everything at or below.
+        threshold: Timestamp,
+    },
+    /// Give up (or try again later): no quorum. Names what is missing.
+    #[error("{range} is unavailable: {reason}")]
+    Unavailable {
+        /// Which range.
+        range: RangeId,
+        /// Voters that are not heard of.
+        missing: Vec<NodeId>,
+        /// In plain words.
+        reason: String,
+    },
+    /// Try again after a pause: too much at once.
+    #[error("{range} is overloaded")]
+    Overloaded {
+        /// Which range.
+        range: RangeId,
+    },
+    /// Report: it may or may not have taken effect.
+    #[error("result is ambiguous: {reason}")]
+    Ambiguous {
+        /// In plain words.
+        reason: String,
+    },
+    /// The commit would be above its deadline: restart.
+    #[error("deadline passed")]
+    DeadlinePassed,
+    /// A programmer's or a client's error; trying again does not help.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// One node's KV: seam between gateway and leaseholder. In process when `to` is ourselves.
+pub trait Peers: Send + Sync + 'static {
+    /// Sends a batch to a node. The future ends within the transport's limits: an answer, or `Unreachable`.
+    fn send(
+        &self,
+        to: NodeId,
+        batch: Batch,
+    ) -> futures::future::BoxFuture<'_, Result<Reply, KvError>>;
+    /// Asks a node which range it knows around `key` (its own replicas, or the directory if it leads that).
+    fn lookup(
+        &self,
+        to: NodeId,
+        key: Key,
+    ) -> futures::future::BoxFuture<'_, Result<Vec<RangeDescriptor>, KvError>>;
+    /// Nodes to ask for a range that the cache does not know, nearest first (ourselves, our region, the rest).
+    fn nearest(&self) -> Vec<NodeId>;
+}
+
+/// One keyspace: batches whose requests may touch several ranges. Implemented by `client::Router`.
+pub trait Kv: Send + Sync + 'static {
+    /// Splits by range, sends in parallel (limited scans in order), follows moves of ranges and leases, and joins the answers in
+    /// request order. Requests that must stay whole (`CommitOnePhase`, `EndTxn`, ...) are refused with `Invalid` if they would have to be split.
+    fn send(&self, batch: Batch) -> futures::future::BoxFuture<'_, Result<Reply, KvError>>;
+    /// Whether all these keys are, as far as is known here, in one range. Only a hint: the range checks.
+    fn one_range(&self, keys: &[Key]) -> futures::future::BoxFuture<'_, Result<bool, KvError>>;
+}
+
+/// How long a request waits in a range's queue before its gateway is told by whom it is blocked.
+pub const WAIT_SLICE: Duration = Duration::from_millis(100);

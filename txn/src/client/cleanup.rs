@@ -1,0 +1,127 @@
+//! Driver: what an ended transaction leaves at the ranges, and its removal in the background.
+//!
+//! Nothing here decides anything by itself: where the outcome is not known for certain, the record is asked to abort, and its answer is
+//! applied, whichever it is. What cannot be cleaned within the time is left to whoever meets it (`wait`).
+//!
+//! HAZARD: a record is removed only after all its intents are, and an aborted one only if no commit was ever sent: a delayed commit
+//! that found no record would be believed.
+
+use clock::Timestamp;
+use std::time::Duration;
+use storage::Span;
+
+use crate::api::{KvError, Request, Response, TxnMeta};
+use crate::client::Db;
+use crate::client::spans::SpanSet;
+use crate::client::wait::{resolve, send_plain};
+
+/// Most tries for one step, with growing pauses: about a minute.
+const TRIES_MAX: u32 = 40;
+/// First pause; doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Spans in one message.
+const SPANS_MAX: usize = 1_024;
+
+/// How the transaction ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Outcome {
+    /// Its record is committed, at this timestamp.
+    Committed(Timestamp),
+    /// It committed (or not) without a record and without intents; only locks are left.
+    WithoutRecord,
+    /// It must not commit, if it has not.
+    Undecided,
+}
+
+/// What is left.
+pub(super) struct Remains {
+    pub(super) meta: TxnMeta,
+    pub(super) locks: SpanSet,
+    pub(super) intents: SpanSet,
+    pub(super) outcome: Outcome,
+    /// Whether a heartbeat was sent, so that there may be a record.
+    pub(super) beats: bool,
+    /// Whether a committing `EndTxn` was sent.
+    pub(super) commit_sent: bool,
+}
+
+impl Remains {
+    /// Starts the removal, if there is anything to remove.
+    pub(super) fn clear_up(self, db: &Db) {
+        if self.locks.is_empty() && self.intents.is_empty() && !self.beats && !self.commit_sent {
+            return;
+        }
+        let task_db = db.clone();
+        db.runtime().spawn.spawn(Box::pin(async move {
+            let id = self.meta.id;
+            if let Err(error) = self.run(&task_db).await {
+                tracing::info!(txn = %id, %error, "intents or locks were left for others to clean");
+            }
+        }));
+    }
+
+    async fn run(self, db: &Db) -> Result<(), KvError> {
+        let commit_ts = self.decide(db).await?;
+        let mut spans = self.intents.clone();
+        spans.add_all(&self.locks, db.settings().lock_spans_bytes_max);
+        let spans: Vec<Span> = spans.to_vec();
+        for chunk in spans.chunks(SPANS_MAX) {
+            persist(db, || resolve(db, self.meta.id, commit_ts, &[], chunk.to_vec())).await?;
+        }
+        let may_have_record = self.beats || self.commit_sent || !self.intents.is_empty();
+        let may_be_forgotten = commit_ts.is_some() || !self.commit_sent;
+        if may_have_record && may_be_forgotten {
+            let forget =
+                || Request::ForgetTxn { txn: self.meta.id, anchor: self.meta.anchor.clone() };
+            persist(db, || send_plain(db, Some(self.meta.clone()), forget())).await?;
+        }
+        Ok(())
+    }
+
+    /// The outcome, made certain.
+    async fn decide(&self, db: &Db) -> Result<Option<Timestamp>, KvError> {
+        match self.outcome {
+            Outcome::Committed(ts) => Ok(Some(ts)),
+            Outcome::WithoutRecord => Ok(None),
+            Outcome::Undecided if self.intents.is_empty() && !self.commit_sent => Ok(None),
+            Outcome::Undecided => {
+                let abort = || Request::EndTxn {
+                    commit_ts: None,
+                    intents: self.intents.to_vec(),
+                    deadline: Timestamp::MAX,
+                };
+                match persist(db, || send_plain(db, Some(self.meta.clone()), abort())).await {
+                    Ok(reply) => match reply.responses.first() {
+                        Some(Response::Committed(ts)) => Ok(Some(*ts)),
+                        _ => Ok(None),
+                    },
+                    Err(KvError::TxnAborted { .. }) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            }
+        }
+    }
+}
+
+/// Tries until it works, the refusal is final, or the tries are used up.
+async fn persist<T, F>(db: &Db, mut attempt: impl FnMut() -> F) -> Result<T, KvError>
+where
+    F: Future<Output = Result<T, KvError>>,
+{
+    let mut pause = PAUSE_MIN;
+    let mut tries = 1;
+    loop {
+        match attempt().await {
+            Ok(value) => return Ok(value),
+            Err(error @ (KvError::TxnAborted { .. } | KvError::Invalid(_))) => return Err(error),
+            Err(error) if tries >= TRIES_MAX => return Err(error),
+            Err(_) => {
+                tries += 1;
+                db.pause(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Driver: the gateway's entry to transactions. Cheap to clone, shared by all sessions.
+
+use futures::future::BoxFuture;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::api::{Kv, TxnId};
+use crate::client::heartbeat::Heartbeats;
+use crate::client::{Settings, Txn, TxnError, TxnOptions};
+use crate::runtime::Runtime;
+
+/// First pause between two runs of [`Db::run`]; doubles up to [`BACKOFF_MAX`].
+const BACKOFF_MIN: Duration = Duration::from_millis(1);
+/// Longest pause between two runs of [`Db::run`].
+const BACKOFF_MAX: Duration = Duration::from_millis(200);
+
+/// A gateway: where transactions begin.
+#[derive(Clone)]
+pub struct Db {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    runtime: Runtime,
+    kv: Arc<dyn Kv>,
+    settings: Settings,
+    heartbeats: Heartbeats,
+}
+
+impl Db {
+    /// A gateway over a keyspace.
+    pub fn new(runtime: Runtime, kv: Arc<dyn Kv>, settings: Settings) -> Db {
+        let heartbeats = Heartbeats::new(runtime.clone(), kv.clone(), settings.heartbeat_interval);
+        Db { inner: Arc::new(Inner { runtime, kv, settings, heartbeats }) }
+    }
+
+    /// Begins a transaction. Sends nothing.
+    pub fn begin(&self, options: TxnOptions) -> Txn {
+        Txn::new(self.clone(), options)
+    }
+
+    /// The keyspace underneath, for requests that are no transaction.
+    pub fn kv(&self) -> &Arc<dyn Kv> {
+        &self.inner.kv
+    }
+
+    /// Time, clock, randomness, background work.
+    pub fn runtime(&self) -> &Runtime {
+        &self.inner.runtime
+    }
+
+    /// Limits and periods.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    pub(super) fn heartbeats(&self) -> &Heartbeats {
+        &self.inner.heartbeats
+    }
+
+    /// Runs `f` in a transaction and commits; runs it again, in a new one that keeps the age, while the error says that this may
+    /// help ([`TxnError::is_retryable`]), at most `run_attempts_max` times with growing pauses. For internal work: `f` must be
+    /// free of other effects.
+    ///
+    /// # Errors
+    /// The closure's own, rolled back; the commit's. `Ambiguous` is never retried.
+    pub async fn run<T, F>(&self, options: TxnOptions, mut f: F) -> Result<T, TxnError>
+    where
+        F: for<'a> FnMut(&'a mut Txn) -> BoxFuture<'a, Result<T, TxnError>>,
+    {
+        let mut txn = self.begin(options);
+        let mut pause = BACKOFF_MIN;
+        let mut attempts = 1;
+        loop {
+            let outcome = match f(&mut txn).await {
+                Ok(value) => txn.commit().await.map(|_| value),
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(value) => return Ok(value),
+                Err(error)
+                    if error.is_retryable() && attempts < self.inner.settings.run_attempts_max =>
+                {
+                    attempts += 1;
+                    txn.restart();
+                    self.pause(pause).await;
+                    pause = (pause * 2).min(BACKOFF_MAX);
+                    // The pause was spent on letting others finish: start after them.
+                    txn.restart();
+                }
+                Err(error) => {
+                    txn.rollback().await;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Sleeps between half of `duration` and all of it: those who failed together do not come back together.
+    pub(super) async fn pause(&self, duration: Duration) {
+        let time = &self.inner.runtime.time;
+        let half = duration / 2;
+        let span_us = u64::try_from(half.as_micros()).unwrap_or(u64::MAX).max(1);
+        let jitter = Duration::from_micros(self.inner.runtime.random.next_u64() % span_us);
+        time.sleep_until(time.monotonic().plus(half + jitter)).await;
+    }
+
+    pub(super) fn new_id(&self) -> TxnId {
+        let random = &self.inner.runtime.random;
+        TxnId::new((u128::from(random.next_u64()) << 64) | u128::from(random.next_u64()))
+    }
+}

@@ -1,0 +1,148 @@
+//! Driver: one exchange with the ranges on a transaction's behalf, repeated until it succeeds or cannot.
+//!
+//! A range refuses a batch without effect and says what would help: another timestamp (`refresh`), another transaction's end (`wait`),
+//! nothing. Every request sent through here is idempotent, so that a lost answer is simply asked for again.
+
+use std::time::Duration;
+
+use clock::Monotonic;
+
+use crate::api::{Batch, KvError, Reply, Request, Response, Wait};
+use crate::client::txn::{State, unexpected};
+use crate::client::{OnLock, Txn, TxnError};
+
+/// How often a batch whose effect is unknown is sent again. The router has tried for seconds before each.
+const LOST_ANSWERS_MAX: u32 = 10;
+/// Pause before it.
+const LOST_ANSWER_PAUSE: Duration = Duration::from_millis(20);
+
+/// What a batch is for: decides whether it must wait for others or may have them moved out of its way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Purpose {
+    /// Reads only: a writer that is in the way may commit later.
+    Read,
+    /// Locks or writes: a holder that is in the way must end.
+    Lock,
+}
+
+/// What one exchange has been through.
+pub(super) struct Trials {
+    pub(super) purpose: Purpose,
+    pub(super) on_lock: OnLock,
+    /// First time that somebody was in the way.
+    pub(super) blocked_since: Option<Monotonic>,
+    pub(super) moves: u32,
+    pub(super) lost: u32,
+}
+
+impl Trials {
+    pub(super) fn new(purpose: Purpose, on_lock: OnLock) -> Trials {
+        Trials { purpose, on_lock, blocked_since: None, moves: 0, lost: 0 }
+    }
+}
+
+impl Txn {
+    /// Sends requests of one kind until they are answered.
+    pub(super) async fn exchange(
+        &mut self,
+        requests: &[Request],
+        purpose: Purpose,
+        on_lock: OnLock,
+    ) -> Result<Vec<Response>, TxnError> {
+        let mut trials = Trials::new(purpose, on_lock);
+        loop {
+            self.check_open()?;
+            let batch = self.batch(requests.to_vec(), self.wait_mode(&trials));
+            match self.send(batch).await {
+                Ok(reply) if reply.responses.len() == requests.len() => return Ok(reply.responses),
+                Ok(_) => return Err(unexpected("a batch")),
+                Err(error) => self.overcome(error, &mut trials).await?,
+            }
+        }
+    }
+
+    /// Does what a refusal asks for, or fails.
+    pub(super) async fn overcome(
+        &mut self,
+        error: KvError,
+        trials: &mut Trials,
+    ) -> Result<(), TxnError> {
+        match error {
+            KvError::Uncertain { ts, .. }
+            | KvError::NewerVersion { ts, .. }
+            | KvError::NeedsRefresh { ts } => {
+                trials.moves += 1;
+                if trials.moves > self.db.settings().moves_max || ts <= self.read_at {
+                    return Err(self.doom(TxnError::from_kv(error, self.id)));
+                }
+                self.move_to(ts).await
+            }
+            KvError::Blocked { key, holder, active, .. } => {
+                self.give_way(key, holder, active, trials).await
+            }
+            KvError::Ambiguous { reason } => {
+                trials.lost += 1;
+                if trials.lost > LOST_ANSWERS_MAX {
+                    let range = replication::range::RangeId::default();
+                    return Err(TxnError::Unavailable { range, missing: Vec::new(), reason });
+                }
+                self.db.pause(LOST_ANSWER_PAUSE).await;
+                self.check_deadline(None, trials)
+            }
+            KvError::TxnAborted { .. }
+            | KvError::RefreshFailed { .. }
+            | KvError::DeadlinePassed => Err(self.doom(TxnError::from_kv(error, self.id))),
+            KvError::Exists { .. }
+            | KvError::SchemaChanged { .. }
+            | KvError::BelowGc { .. }
+            | KvError::Unavailable { .. }
+            | KvError::Unreachable { .. }
+            | KvError::NotLeaseholder { .. }
+            | KvError::RangeMismatch { .. }
+            | KvError::Overloaded { .. }
+            | KvError::Invalid(_) => Err(TxnError::from_kv(error, self.id)),
+        }
+    }
+
+    /// From here on every operation fails with `error`, until a restart or the end.
+    pub(super) fn doom(&mut self, error: TxnError) -> TxnError {
+        self.state = State::Broken(error.clone());
+        error
+    }
+
+    pub(super) fn batch(&self, requests: Vec<Request>, wait: Wait) -> Batch {
+        Batch {
+            range: None,
+            read_at: self.read_at,
+            uncertainty_limit: self.uncertainty_limit.forward(self.read_at),
+            txn: self.options.as_of.is_none().then(|| self.meta()),
+            schema: self.schema.iter().map(|(table, version)| (*table, *version)).collect(),
+            pushed: self.pushed.iter().map(|(id, ts)| (*id, *ts)).collect(),
+            // No write that a savepoint could take back ever leaves the gateway.
+            ignored: Vec::new(),
+            wait,
+            requests,
+        }
+    }
+
+    /// One try. Every answer's clock is absorbed: what happened there is in our past from now on (killer H03).
+    pub(super) async fn send(&self, batch: Batch) -> Result<Reply, KvError> {
+        let reply = self.db.kv().send(batch).await?;
+        if let Err(refused) = self.db.runtime().hlc.observe(reply.clock) {
+            tracing::warn!(clock = %refused, "a leaseholder's clock was too far ahead and not absorbed");
+        }
+        Ok(reply)
+    }
+
+    pub(super) fn wait_mode(&self, trials: &Trials) -> Wait {
+        match trials.on_lock {
+            OnLock::Fail => Wait::Error,
+            OnLock::Skip => Wait::Skip,
+            OnLock::Wait => {
+                let now = self.db.runtime().time.monotonic();
+                let slice = self.db.settings().wait_slice;
+                Wait::Queue(self.deadline.map_or(slice, |deadline| slice.min(deadline.since(now))))
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The gateway's side of transactions: coordinator ([`Db`], [`Txn`]) and router ([`Router`]). Straight-line async code over
+//! the seams [`crate::runtime::Runtime`], [`crate::api::Kv`] and [`crate::api::Peers`].
+//!
+//! ```text
+//!   Db::begin ─► Txn ── reads ──► exchange ──► Kv (Router) ──► one batch per range ──► Peers
+//!                 │ writes           │ Uncertain, NewerVersion, NeedsRefresh ─► refresh
+//!                 ▼                  │ Blocked ─► wait (push, deadlock, resolve)
+//!              WriteBuffer           ▼
+//!                 └─ commit ─► one phase | intents, refresh, record ─► cleanup (background)
+//! ```
+//!
+//! Rooms: `db` entry; `txn` state and reads; `buffer` writes not sent; `spans` sets of keys; `exchange` batches and refusals;
+//! `refresh` moving the timestamp; `wait` others' locks; `commit`; `cleanup` what is left behind; `heartbeat`; `router`, `cache`,
+//! `split` ranges; `error`, `options`.
+//!
+//! INVARIANT: a transaction has one timestamp (`read_at`) at which everything it has read holds; it commits exactly there.
+//! INVARIANT: success is reported only of a commit that an answer has confirmed; failure only of one that can never happen.
+//! Everything else is [`TxnError::Ambiguous`], and never run again by itself.
+
+mod buffer;
+mod cache;
+mod cleanup;
+mod commit;
+mod db;
+mod error;
+mod exchange;
+mod heartbeat;
+mod options;
+mod refresh;
+mod router;
+mod spans;
+mod split;
+mod txn;
+mod wait;
+
+pub use buffer::SavepointId;
+pub use commit::{CommitInfo, CommitPath};
+pub use db::Db;
+pub use error::{RetryKind, TimeoutKind, TxnError};
+pub use options::{
+    Access, GetOptions, Isolation, OnLock, PRIORITY_NORMAL, ScanOptions, Settings, TxnOptions,
+};
+pub use router::{Router, RouterSettings};
+pub use txn::{ScanPage, Txn};

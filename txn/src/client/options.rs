@@ -1,0 +1,170 @@
+//! Value: how a transaction is asked to behave, and the limits of every transaction of a gateway.
+
+use clock::Timestamp;
+use std::time::Duration;
+use storage::{Direction, key::KEY_BYTES_MAX};
+
+use crate::api::{Lock, WAIT_SLICE};
+
+/// What a transaction may see. All levels are served by the strongest so far, which each of them allows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Isolation {
+    /// PostgreSQL's READ COMMITTED. Served as `Serializable`.
+    ReadCommitted,
+    /// PostgreSQL's REPEATABLE READ. Served as `Serializable`.
+    Snapshot,
+    /// As if transactions ran one after another.
+    #[default]
+    Serializable,
+    /// The same, and in an order that agrees with real time everywhere: commit waits until no clock can be behind it.
+    StrictSerializable,
+}
+
+/// Whether a transaction may write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Access {
+    /// Yes.
+    #[default]
+    ReadWrite,
+    /// No: writes and locks are refused.
+    ReadOnly,
+}
+
+/// How a transaction begins.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TxnOptions {
+    /// What it may see.
+    pub isolation: Isolation,
+    /// Whether it may write.
+    pub access: Access,
+    /// Higher wins pushes. Ordinary: [`PRIORITY_NORMAL`].
+    pub priority: u32,
+    /// Read the past: everything at exactly this timestamp, no uncertainty. Read-only.
+    pub as_of: Option<Timestamp>,
+    /// For logs: what it is for.
+    pub label: String,
+}
+
+/// Priority of ordinary transactions.
+pub const PRIORITY_NORMAL: u32 = 100;
+
+impl Default for TxnOptions {
+    fn default() -> TxnOptions {
+        TxnOptions {
+            isolation: Isolation::default(),
+            access: Access::default(),
+            priority: PRIORITY_NORMAL,
+            as_of: None,
+            label: String::new(),
+        }
+    }
+}
+
+impl TxnOptions {
+    /// An ordinary read-write transaction, with what logs call it.
+    pub fn labelled(label: impl Into<String>) -> TxnOptions {
+        TxnOptions { label: label.into(), ..TxnOptions::default() }
+    }
+
+    /// A read-only transaction.
+    pub fn read_only(label: impl Into<String>) -> TxnOptions {
+        TxnOptions { access: Access::ReadOnly, ..TxnOptions::labelled(label) }
+    }
+}
+
+/// What a locking read (or a read that meets an intent) does about others' locks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnLock {
+    /// Waits its turn.
+    #[default]
+    Wait,
+    /// NOWAIT: [`super::TxnError::Blocked`] at once.
+    Fail,
+    /// SKIP LOCKED: leaves locked rows out.
+    Skip,
+}
+
+/// How rows are read by key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct GetOptions {
+    /// Lock to take on every key, absent ones too.
+    pub lock: Option<Lock>,
+    /// About others' locks.
+    pub wait: OnLock,
+}
+
+/// How a span is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ScanOptions {
+    /// Which way.
+    pub direction: Direction,
+    /// At most this many rows in the page; 0: no limit.
+    pub limit: u64,
+    /// End the page after about this many bytes of rows (at least one row); 0: no limit, the caller can hold the whole span.
+    pub bytes_max: u64,
+    /// Lock to take on every returned row.
+    pub lock: Option<Lock>,
+    /// About others' locks.
+    pub wait: OnLock,
+}
+
+impl Default for ScanOptions {
+    fn default() -> ScanOptions {
+        ScanOptions {
+            direction: Direction::Forward,
+            limit: 0,
+            bytes_max: 0,
+            lock: None,
+            wait: OnLock::Wait,
+        }
+    }
+}
+
+/// Limits and periods of a gateway's transactions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// Longest key that may be written, in bytes.
+    pub key_bytes_max: usize,
+    /// Largest value that may be written, in bytes.
+    pub value_bytes_max: usize,
+    /// Buffered writes above this are laid down as intents before the commit, and no message of writes is much larger, in bytes.
+    pub spill_bytes: usize,
+    /// Buffered writes above this are refused, in bytes. Reached only where they cannot be laid down early: by writes under an
+    /// open savepoint, or by a caller that never awaits [`super::Txn::spill_if_large`].
+    pub buffer_bytes_max: usize,
+    /// Read spans above this are condensed into fewer, larger ones, in bytes; then refreshes fail more often than they must.
+    pub read_spans_bytes_max: usize,
+    /// The same for spans of locks and intents; then they cost more to release.
+    pub lock_spans_bytes_max: usize,
+    /// Largest answer asked of one range, in bytes; longer scans go in pieces.
+    pub scan_piece_bytes: u64,
+    /// How long a request waits at a range for a lock before the holder is pushed.
+    pub wait_slice: Duration,
+    /// Between two signs of life of a transaction that holds locks or intents.
+    pub heartbeat_interval: Duration,
+    /// How long the outcome of a commit is searched for when its answer was lost, before it is `Ambiguous`.
+    pub outcome_wait: Duration,
+    /// Most times [`super::Db::run`] runs its closure.
+    pub run_attempts_max: u32,
+    /// Most times one operation moves the transaction's timestamp before it asks for a restart.
+    pub moves_max: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            key_bytes_max: KEY_BYTES_MAX,
+            value_bytes_max: 16 << 20,
+            spill_bytes: 1 << 20,
+            buffer_bytes_max: 32 << 20,
+            read_spans_bytes_max: 4 << 20,
+            lock_spans_bytes_max: 4 << 20,
+            scan_piece_bytes: 4 << 20,
+            wait_slice: WAIT_SLICE,
+            heartbeat_interval: Duration::from_secs(1),
+            outcome_wait: Duration::from_secs(10),
+            run_attempts_max: 50,
+            moves_max: 100,
+        }
+    }
+}

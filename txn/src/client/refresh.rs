@@ -1,0 +1,60 @@
+//! Driver: moving a transaction to a later timestamp. Everything it has read must still hold there: each read span is asked for
+//! writes in between, in parallel; one such write, and the transaction has to be run again. With nothing read there is nothing to check.
+//!
+//! The end of the uncertainty interval does not move: it is about what had happened when the transaction began.
+
+use clock::Timestamp;
+
+use crate::api::{KvError, Request, Wait};
+use crate::client::exchange::{Purpose, Trials};
+use crate::client::{OnLock, Txn, TxnError};
+
+impl Txn {
+    /// Makes `read_at` at least `to`.
+    ///
+    /// # Errors
+    /// `Retry` (and the transaction is doomed) when something it has read was overwritten; whatever else a range answers.
+    pub(super) async fn move_to(&mut self, to: Timestamp) -> Result<(), TxnError> {
+        if to <= self.read_at {
+            return Ok(());
+        }
+        if self.options.as_of.is_some() {
+            return Err(TxnError::Invalid(format!("a read of the past was asked to move to {to}")));
+        }
+        if self.reads.is_empty() {
+            // Free to go anywhere: as late as possible, so that it need not move again soon.
+            self.read_at = to.forward(self.db.runtime().hlc.now().timestamp());
+            return Ok(());
+        }
+        let since = self.read_at;
+        let requests: Vec<Request> =
+            self.reads.iter().map(|span| Request::Refresh { span, since }).collect();
+        let mut trials = Trials::new(Purpose::Read, OnLock::Wait);
+        loop {
+            self.check_open()?;
+            let mut batch = self.batch(requests.clone(), Wait::Error);
+            batch.read_at = to;
+            batch.uncertainty_limit = batch.uncertainty_limit.forward(to);
+            match self.send(batch).await {
+                Ok(_) => break,
+                // Moving the writer up instead would let two that have read what the other writes move each other for ever.
+                Err(KvError::Blocked { key, holder, active, .. }) => {
+                    if !self.is_over(&key, holder, active, &mut trials).await? {
+                        let error = KvError::RefreshFailed { key, ts: active };
+                        return Err(self.doom(TxnError::from_kv(error, self.id)));
+                    }
+                }
+                Err(
+                    error @ (KvError::Uncertain { .. }
+                    | KvError::NewerVersion { .. }
+                    | KvError::NeedsRefresh { .. }),
+                ) => {
+                    return Err(self.doom(TxnError::from_kv(error, self.id)));
+                }
+                Err(error) => Box::pin(self.overcome(error, &mut trials)).await?,
+            }
+        }
+        self.read_at = to;
+        Ok(())
+    }
+}

@@ -1,0 +1,164 @@
+//! Value: a set of keys as disjoint spans: what a transaction has read, or where its locks and intents are.
+//!
+//! Bounded: above its limit the set is condensed, which only ever makes it larger as a set of keys. A refresh of a condensed set
+//! may fail where the exact one would not, and a release visits keys that need none; both are correct.
+//!
+//! INVARIANT: spans are not empty, disjoint, do not touch, and cover every span that was ever added.
+
+use std::collections::BTreeMap;
+use storage::{Key, Span};
+
+/// Memory a span costs beside its keys' bytes, roughly.
+const SPAN_OVERHEAD_BYTES: usize = 64;
+/// Leading bytes of a key that name its table: spans of one table are condensed before anything else.
+const TABLE_PREFIX_BYTES: usize = 5;
+
+/// Disjoint spans in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SpanSet {
+    /// Start to end.
+    spans: BTreeMap<Key, Key>,
+    bytes: usize,
+}
+
+fn cost(start: &Key, end: &Key) -> usize {
+    start.as_bytes().len() + end.as_bytes().len() + SPAN_OVERHEAD_BYTES
+}
+
+impl SpanSet {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Span> + '_ {
+        self.spans.iter().map(|(start, end)| Span::new(start.clone(), end.clone()))
+    }
+
+    pub(crate) fn to_vec(&self) -> Vec<Span> {
+        self.iter().collect()
+    }
+
+    pub(crate) fn contains(&self, key: &Key) -> bool {
+        self.spans.range(..=key.clone()).next_back().is_some_and(|(_, end)| key < end)
+    }
+
+    pub(crate) fn add(&mut self, span: Span, bytes_max: usize) {
+        if span.is_empty() {
+            return;
+        }
+        self.merge_in(span);
+        // Halving may not be enough when few spans have very long keys; one span is where it must end.
+        while self.bytes > bytes_max && self.spans.len() > 1 {
+            self.condense();
+        }
+    }
+
+    pub(crate) fn add_all(&mut self, other: &SpanSet, bytes_max: usize) {
+        other.iter().for_each(|span| self.add(span, bytes_max));
+    }
+
+    fn merge_in(&mut self, span: Span) {
+        let Span { mut start, mut end } = span;
+        // The span before may reach into (or touch) ours; then those that start within ours (or at its end).
+        if let Some((before, before_end)) = self.spans.range(..=start.clone()).next_back() {
+            if *before_end >= end {
+                return;
+            }
+            if *before_end >= start {
+                start = before.clone();
+            }
+        }
+        let swallowed: Vec<Key> =
+            self.spans.range(start.clone()..=end.clone()).map(|(start, _)| start.clone()).collect();
+        for key in swallowed {
+            let key_end = self.spans.remove(&key).expect("it was just found");
+            self.bytes -= cost(&key, &key_end);
+            end = end.max(key_end);
+        }
+        self.bytes += cost(&start, &end);
+        self.spans.insert(start, end);
+    }
+
+    /// Joins neighbours two by two: those of one table, or all when no two are of one table.
+    fn condense(&mut self) {
+        let spans: Vec<Span> = self.to_vec();
+        let same_table = |a: &Span, b: &Span| {
+            let prefix =
+                |span: &Span| span.start.as_bytes().get(..TABLE_PREFIX_BYTES).map(<[u8]>::to_vec);
+            prefix(a).is_some() && prefix(a) == prefix(b)
+        };
+        let any_joinable = spans.windows(2).any(|pair| same_table(&pair[0], &pair[1]));
+        let mut condensed: Vec<Span> = Vec::with_capacity(spans.len());
+        let mut joined = true;
+        for span in spans {
+            match condensed.last_mut() {
+                Some(last) if !joined && (!any_joinable || same_table(last, &span)) => {
+                    last.end = span.end;
+                    joined = true;
+                }
+                _ => {
+                    condensed.push(span);
+                    joined = false;
+                }
+            }
+        }
+        self.bytes = condensed.iter().map(|span| cost(&span.start, &span.end)).sum();
+        self.spans = condensed.into_iter().map(|span| (span.start, span.end)).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn key(n: u8) -> Key {
+        Key::new(vec![n])
+    }
+
+    proptest! {
+        /// The dumb twin: a set of single bytes.
+        #[test]
+        fn a_span_set_is_the_union_of_what_was_added(spans in proptest::collection::vec((0u8..40, 0u8..40), 0..20)) {
+            let mut set = SpanSet::default();
+            let mut twin = BTreeSet::new();
+            for (start, end) in spans {
+                set.add(Span::new(key(start), key(end)), usize::MAX);
+                twin.extend(start..end);
+            }
+            for n in 0..=40 {
+                prop_assert_eq!(set.contains(&key(n)), twin.contains(&n), "key {}", n);
+            }
+            let listed = set.to_vec();
+            for pair in listed.windows(2) {
+                prop_assert!(pair[0].end < pair[1].start, "spans touch: {:?}", listed);
+            }
+            let bytes: usize = listed.iter().map(|span| cost(&span.start, &span.end)).sum();
+            prop_assert_eq!(set.bytes(), bytes);
+        }
+
+        #[test]
+        fn condensing_loses_no_key_and_keeps_the_limit(keys in proptest::collection::vec(any::<[u8; 6]>(), 1..100)) {
+            let limit = 1_000;
+            let mut set = SpanSet::default();
+            for key in &keys {
+                set.add(Span::point(&Key::new(key.to_vec())), limit);
+                prop_assert!(set.bytes() <= limit || set.len() == 1);
+            }
+            for key in &keys {
+                prop_assert!(set.contains(&Key::new(key.to_vec())));
+            }
+        }
+    }
+}

@@ -1,0 +1,566 @@
+//! Driver: one transaction as its session sees it: reads, buffered writes, savepoints.
+//!
+//! Reads go to the ranges at `read_at` and get the buffered writes laid over them. Writes stay here until the commit, or until
+//! they are too many ([`Txn::spill_if_large`]). All of it is on one timestamp, see [`super`].
+
+use bytes::Bytes;
+use clock::{Monotonic, Timestamp};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use storage::{Direction, Key, Span};
+
+use crate::api::{Expect, Lock, Request, Response, Row, TxnId, TxnMeta};
+use crate::client::buffer::WriteBuffer;
+use crate::client::cleanup::{Outcome, Remains};
+use crate::client::exchange::Purpose;
+use crate::client::heartbeat::Pulse;
+use crate::client::spans::SpanSet;
+use crate::client::{
+    Access, Db, GetOptions, OnLock, RetryKind, SavepointId, ScanOptions, TxnError, TxnOptions,
+};
+
+/// Part of a scan's rows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ScanPage {
+    /// In the scan's order.
+    pub rows: Vec<(Key, Bytes)>,
+    /// What has not been read; `None`: nothing is left. Pass it on to go on.
+    pub resume: Option<Span>,
+}
+
+/// Where a transaction stands.
+#[derive(Clone, Debug)]
+pub(super) enum State {
+    /// Reads and writes.
+    Open,
+    /// Cannot commit any more; may restart or roll back.
+    Broken(TxnError),
+    /// Has ended.
+    Committed,
+    /// Has ended.
+    RolledBack,
+    /// Has ended, nobody knows how.
+    Unknown(TxnError),
+}
+
+/// One transaction. Dropping it before its end rolls it back in the background.
+pub struct Txn {
+    pub(super) db: Db,
+    pub(super) options: TxnOptions,
+    pub(super) id: TxnId,
+    pub(super) started: Timestamp,
+    pub(super) read_at: Timestamp,
+    /// Fixed for the transaction's life (HLC, uncertainty): later values were written after it began, in real time.
+    pub(super) uncertainty_limit: Timestamp,
+    pub(super) state: State,
+    pub(super) anchor: Option<Key>,
+    /// Sign of life, from the first lock or intent on.
+    pub(super) pulse: Option<Pulse>,
+    pub(super) buffer: WriteBuffer,
+    pub(super) reads: SpanSet,
+    pub(super) locks: SpanSet,
+    /// Where a request under way may be taking locks: part of what must be released if it never comes back.
+    pub(super) locking: Vec<Span>,
+    pub(super) intents: SpanSet,
+    /// Where the intents have been laid, at most.
+    pub(super) write_ts: Timestamp,
+    pub(super) schema: BTreeMap<u32, u64>,
+    pub(super) pushed: BTreeMap<TxnId, Timestamp>,
+    pub(super) lock_timeout: Option<Duration>,
+    pub(super) deadline: Option<Monotonic>,
+    pub(super) commit_deadline: Timestamp,
+    /// An `EndTxn` that commits has left: from here on only the record knows.
+    pub(super) commit_sent: bool,
+}
+
+impl Txn {
+    pub(super) fn new(db: Db, options: TxnOptions) -> Txn {
+        let now = db.runtime().hlc.now().timestamp();
+        let mut txn = Txn {
+            id: db.new_id(),
+            started: now,
+            read_at: now,
+            uncertainty_limit: now,
+            state: State::Open,
+            anchor: None,
+            pulse: None,
+            buffer: WriteBuffer::default(),
+            reads: SpanSet::default(),
+            locks: SpanSet::default(),
+            locking: Vec::new(),
+            intents: SpanSet::default(),
+            write_ts: Timestamp::MIN,
+            schema: BTreeMap::new(),
+            pushed: BTreeMap::new(),
+            lock_timeout: None,
+            deadline: None,
+            commit_deadline: Timestamp::MAX,
+            commit_sent: false,
+            options,
+            db,
+        };
+        txn.set_time(now);
+        txn
+    }
+
+    fn set_time(&mut self, now: Timestamp) {
+        self.read_at = self.options.as_of.unwrap_or(now);
+        self.uncertainty_limit = match self.options.as_of {
+            Some(at) => at,
+            None => now.plus(self.db.runtime().hlc.uncertainty()),
+        };
+    }
+
+    /// Its id; another one after each restart.
+    pub fn id(&self) -> TxnId {
+        self.id
+    }
+
+    /// Everything it reads holds at this timestamp. Moves forward as it refreshes.
+    pub fn read_timestamp(&self) -> Timestamp {
+        self.read_at
+    }
+
+    /// HLC reading of the very first start, kept over restarts.
+    pub fn started(&self) -> Timestamp {
+        self.started
+    }
+
+    /// How it was begun.
+    pub fn options(&self) -> &TxnOptions {
+        &self.options
+    }
+
+    /// Whether it has written anything that is not rolled back.
+    pub fn has_writes(&self) -> bool {
+        !self.buffer.is_empty() || !self.intents.is_empty()
+    }
+
+    /// Whether it has read anything, so that a change of timestamp needs a refresh.
+    pub fn has_reads(&self) -> bool {
+        !self.reads.is_empty()
+    }
+
+    /// Whether operations may go on: not ended, not doomed.
+    pub fn is_active(&self) -> bool {
+        self.check_open().is_ok()
+    }
+
+    /// Whether [`Txn::restart`] is allowed: it has neither committed nor an unknown outcome.
+    pub fn can_restart(&self) -> bool {
+        match self.state {
+            State::Open | State::Broken(_) | State::RolledBack => true,
+            State::Committed | State::Unknown(_) => false,
+        }
+    }
+
+    /// Gives up waiting for one lock after this long ([`TxnError::Timeout`]); `None`: never.
+    pub fn set_lock_timeout(&mut self, timeout: Option<Duration>) {
+        self.lock_timeout = timeout;
+    }
+
+    /// Gives up waiting at this point ([`TxnError::Timeout`]): the statement's time limit. `None`: none.
+    pub fn set_deadline(&mut self, deadline: Option<Monotonic>) {
+        self.deadline = deadline;
+    }
+
+    /// It must not commit above this timestamp (a lease on the schema, say); otherwise it has to be run again.
+    pub fn set_commit_deadline(&mut self, deadline: Timestamp) {
+        self.commit_deadline = deadline;
+    }
+
+    /// Requests from now on say that they were planned under this version of the table's schema; ranges refuse older ones.
+    pub fn use_schema(&mut self, table: u32, version: u64) {
+        self.schema.insert(table, version);
+    }
+
+    /// A row; `None` if there is none.
+    ///
+    /// # Errors
+    /// Any [`TxnError`] but those of commits.
+    pub async fn get(&mut self, key: &Key, lock: Option<Lock>) -> Result<Option<Bytes>, TxnError> {
+        let mut values = self.multi_get(std::slice::from_ref(key), lock).await?;
+        Ok(values.pop().flatten())
+    }
+
+    /// Rows in the order of `keys`; one batch per range.
+    ///
+    /// # Errors
+    /// As [`Txn::get`].
+    pub async fn multi_get(
+        &mut self,
+        keys: &[Key],
+        lock: Option<Lock>,
+    ) -> Result<Vec<Option<Bytes>>, TxnError> {
+        self.multi_get_with(keys, GetOptions { lock, wait: OnLock::Wait }).await
+    }
+
+    /// Rows in the order of `keys`. A row left out by [`OnLock::Skip`] reads as `None`.
+    ///
+    /// # Errors
+    /// As [`Txn::get`].
+    pub async fn multi_get_with(
+        &mut self,
+        keys: &[Key],
+        options: GetOptions,
+    ) -> Result<Vec<Option<Bytes>>, TxnError> {
+        self.check_open()?;
+        self.check_lock_allowed(options.lock)?;
+        let mut values: Vec<Option<Bytes>> = vec![None; keys.len()];
+        let mut asked = Vec::new();
+        for (index, key) in keys.iter().enumerate() {
+            match self.buffer.get(key) {
+                Some(value) => values[index] = value.cloned(),
+                None => asked.push(index),
+            }
+            // A buffered write is no lock: a locking read of an own write still takes one.
+            if options.lock.is_some() && asked.last() != Some(&index) {
+                asked.push(index);
+            }
+        }
+        if asked.is_empty() {
+            return Ok(values);
+        }
+        let requests: Vec<Request> = asked
+            .iter()
+            .map(|index| Request::Get { key: keys[*index].clone(), lock: options.lock })
+            .collect();
+        let spans: Vec<Span> = asked.iter().map(|index| Span::point(&keys[*index])).collect();
+        let responses = self.read(requests, &spans, options).await?;
+        for ((index, response), span) in asked.into_iter().zip(responses).zip(spans) {
+            let Response::Get(row) = response else {
+                return Err(unexpected("Get"));
+            };
+            if row.is_some() || options.wait != OnLock::Skip {
+                self.note_read(span.clone());
+                self.note_lock(span, options.lock);
+            }
+            if self.buffer.get(&keys[index]).is_none() {
+                values[index] = row.map(|row| row.value);
+            }
+        }
+        Ok(values)
+    }
+
+    /// Rows of a span, the transaction's own writes included, up to the page's limits.
+    ///
+    /// # Errors
+    /// As [`Txn::get`].
+    pub async fn scan(&mut self, span: Span, options: ScanOptions) -> Result<ScanPage, TxnError> {
+        self.check_open()?;
+        self.check_lock_allowed(options.lock)?;
+        let mut page = ScanPage { rows: Vec::new(), resume: Some(span) };
+        let mut bytes: u64 = 0;
+        while let Some(span) = page.resume.take() {
+            if span.is_empty() {
+                break;
+            }
+            let wanted = options.limit.saturating_sub(page.rows.len() as u64);
+            let (rows, resume) = self.scan_piece(&span, options, wanted).await?;
+            bytes += rows
+                .iter()
+                .map(|(key, value)| (key.as_bytes().len() + value.len()) as u64)
+                .sum::<u64>();
+            page.rows.extend(rows);
+            page.resume = resume;
+            let full = options.limit > 0 && page.rows.len() as u64 >= options.limit;
+            if full || (options.bytes_max > 0 && bytes >= options.bytes_max) {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// What one request answers of `span`, own writes laid over it, cut to `wanted` rows (if there is a limit).
+    async fn scan_piece(
+        &mut self,
+        span: &Span,
+        options: ScanOptions,
+        wanted: u64,
+    ) -> Result<(Vec<(Key, Bytes)>, Option<Span>), TxnError> {
+        let piece_bytes = self.db.settings().scan_piece_bytes;
+        let request = Request::Scan {
+            span: span.clone(),
+            direction: options.direction,
+            limit: wanted,
+            bytes_max: if options.bytes_max == 0 {
+                piece_bytes
+            } else {
+                options.bytes_max.min(piece_bytes)
+            },
+            lock: options.lock,
+        };
+        let get = GetOptions { lock: options.lock, wait: options.wait };
+        let mut responses = self.read(vec![request], std::slice::from_ref(span), get).await?;
+        let Some(Response::Scan { rows, resume }) = responses.pop() else {
+            return Err(unexpected("Scan"));
+        };
+        let examined = examined(span, resume.as_ref(), options.direction);
+        match options.wait {
+            // What was skipped was not read: whoever holds it may well change it.
+            OnLock::Skip => {
+                for row in &rows {
+                    self.note_read(Span::point(&row.key));
+                    self.note_lock(Span::point(&row.key), options.lock);
+                }
+            }
+            OnLock::Wait | OnLock::Fail => {
+                self.note_read(examined.clone());
+                self.note_lock(examined.clone(), options.lock);
+            }
+        }
+        let rows = rows.into_iter().map(|Row { key, value, .. }| (key, value)).collect();
+        let mut rows = self.buffer.overlay(&examined, options.direction, rows);
+        if options.limit == 0 || (rows.len() as u64) <= wanted {
+            return Ok((rows, resume));
+        }
+        rows.truncate(usize::try_from(wanted).expect("it is below a length in memory"));
+        let last = &rows.last().expect("at least one row is wanted").0;
+        let rest = match options.direction {
+            Direction::Forward => Span::new(last.next(), span.end.clone()),
+            Direction::Reverse => Span::new(span.start.clone(), last.clone()),
+        };
+        Ok((rows, (!rest.is_empty()).then_some(rest)))
+    }
+
+    /// Sends reads. Until they are answered, `spans` count as locked if they lock.
+    async fn read(
+        &mut self,
+        requests: Vec<Request>,
+        spans: &[Span],
+        options: GetOptions,
+    ) -> Result<Vec<Response>, TxnError> {
+        self.spill_if_large().await?;
+        let purpose = match options.lock {
+            None => Purpose::Read,
+            Some(_) => Purpose::Lock,
+        };
+        if options.lock.is_some() {
+            self.take_anchor(&spans[0].start);
+            self.locking.extend_from_slice(spans);
+        }
+        let outcome = self.exchange(&requests, purpose, options.wait).await;
+        if outcome.is_ok() {
+            self.locking.clear();
+        }
+        outcome
+    }
+
+    fn note_read(&mut self, span: Span) {
+        if self.options.as_of.is_none() {
+            self.reads.add(span, self.db.settings().read_spans_bytes_max);
+        }
+    }
+
+    fn note_lock(&mut self, span: Span, lock: Option<Lock>) {
+        if lock.is_some() {
+            self.locks.add(span, self.db.settings().lock_spans_bytes_max);
+        }
+    }
+
+    /// Writes a row, whatever was there. Buffered.
+    ///
+    /// # Errors
+    /// `ReadOnly`, `TooLarge`, or what ended the transaction.
+    pub fn put(&mut self, key: Key, value: Bytes) -> Result<(), TxnError> {
+        self.write(key, Some(value), Expect::Anything)
+    }
+
+    /// Deletes a row, if there is one. Buffered.
+    ///
+    /// # Errors
+    /// As [`Txn::put`].
+    pub fn delete(&mut self, key: Key) -> Result<(), TxnError> {
+        self.write(key, None, Expect::Anything)
+    }
+
+    /// Writes a row that must not be there. Buffered: whether it is there is found out by the commit at the latest, which then
+    /// fails with `Exists`.
+    ///
+    /// # Errors
+    /// `Exists` if the transaction itself has written it; as [`Txn::put`].
+    pub fn insert(&mut self, key: Key, value: Bytes) -> Result<(), TxnError> {
+        if let Some(Some(own)) = self.buffer.get(&key) {
+            return Err(TxnError::Exists { value: own.clone(), key });
+        }
+        self.write(key, Some(value), Expect::Absent)
+    }
+
+    /// Writes a row that must not be there, and finds out now: reads the key and locks it.
+    ///
+    /// # Errors
+    /// `Exists`; as [`Txn::get`] and [`Txn::put`].
+    pub async fn insert_checked(&mut self, key: Key, value: Bytes) -> Result<(), TxnError> {
+        if let Some(there) = self.get(&key, Some(Lock::Exclusive)).await? {
+            return Err(TxnError::Exists { key, value: there });
+        }
+        // The key was read as absent: if that changes, the refresh fails. No condition is needed, and after an own delete that has
+        // been laid down already it would be wrong.
+        self.write(key, Some(value), Expect::Anything)
+    }
+
+    fn write(&mut self, key: Key, value: Option<Bytes>, expect: Expect) -> Result<(), TxnError> {
+        self.check_open()?;
+        if self.options.access == Access::ReadOnly || self.options.as_of.is_some() {
+            return Err(TxnError::ReadOnly);
+        }
+        let settings = self.db.settings();
+        let value_bytes = value.as_ref().map_or(0, Bytes::len);
+        check_size("key", settings.key_bytes_max, key.as_bytes().len())?;
+        check_size("value", settings.value_bytes_max, value_bytes)?;
+        let total = self.buffer.bytes() + key.as_bytes().len() + value_bytes;
+        check_size("buffered writes of a transaction", settings.buffer_bytes_max, total)?;
+        self.buffer.write(key, value, expect);
+        Ok(())
+    }
+
+    /// A point to roll back to.
+    pub fn savepoint(&mut self) -> SavepointId {
+        self.buffer.savepoint()
+    }
+
+    /// Takes back all writes since the savepoint. What was read since still counts as read, and locks stay: both only make
+    /// the transaction more careful.
+    ///
+    /// # Errors
+    /// `Invalid`: no such savepoint is open. What ended the transaction.
+    pub fn rollback_to(&mut self, savepoint: SavepointId) -> Result<(), TxnError> {
+        self.check_open()?;
+        if self.buffer.rollback_to(savepoint) { Ok(()) } else { Err(no_savepoint()) }
+    }
+
+    /// Forgets a savepoint and those inside it; keeps their writes.
+    ///
+    /// # Errors
+    /// As [`Txn::rollback_to`].
+    pub fn release(&mut self, savepoint: SavepointId) -> Result<(), TxnError> {
+        self.check_open()?;
+        if self.buffer.release(savepoint) { Ok(()) } else { Err(no_savepoint()) }
+    }
+
+    /// Ends it without effect. Locks and intents are released in the background.
+    pub async fn rollback(&mut self) {
+        match self.state {
+            State::Open | State::Broken(_) => {
+                self.leave(Outcome::Undecided);
+                self.state = State::RolledBack;
+            }
+            State::Committed | State::RolledBack | State::Unknown(_) => {}
+        }
+    }
+
+    /// Begins again from nothing: new id, fresh timestamps; age, priority and settings stay. The old attempt is rolled back.
+    ///
+    /// # Panics
+    /// If it has committed or may have ([`Txn::can_restart`]).
+    pub fn restart(&mut self) {
+        assert!(self.can_restart(), "{} was restarted after its commit", self.id);
+        self.leave(Outcome::Undecided);
+        self.id = self.db.new_id();
+        self.set_time(self.db.runtime().hlc.now().timestamp());
+        self.write_ts = Timestamp::MIN;
+        self.schema.clear();
+        self.pushed.clear();
+        self.commit_sent = false;
+        self.state = State::Open;
+    }
+
+    /// Hands what it has left at the ranges to the background, and forgets it here.
+    pub(super) fn leave(&mut self, outcome: Outcome) {
+        self.buffer.clear();
+        self.reads = SpanSet::default();
+        let pulse = self.pulse.take();
+        let beats = pulse.as_ref().is_some_and(Pulse::has_beaten);
+        drop(pulse);
+        let mut locks = std::mem::take(&mut self.locks);
+        for span in self.locking.drain(..) {
+            locks.add(span, self.db.settings().lock_spans_bytes_max);
+        }
+        let intents = std::mem::take(&mut self.intents);
+        let Some(anchor) = self.anchor.take() else {
+            assert!(locks.is_empty() && intents.is_empty(), "{} locked without an anchor", self.id);
+            return;
+        };
+        let meta =
+            TxnMeta { id: self.id, anchor, started: self.started, priority: self.options.priority };
+        let remains =
+            Remains { meta, locks, intents, outcome, beats, commit_sent: self.commit_sent };
+        remains.clear_up(&self.db);
+    }
+
+    /// What ended or doomed it, if anything has.
+    pub(super) fn check_open(&self) -> Result<(), TxnError> {
+        match &self.state {
+            State::Open => match &self.pulse {
+                Some(pulse) if pulse.is_stopped() => Err(TxnError::Retry {
+                    kind: RetryKind::Aborted,
+                    key: None,
+                    reason: "it was aborted by another, which took it for dead".into(),
+                }),
+                _ => Ok(()),
+            },
+            State::Broken(error) | State::Unknown(error) => Err(error.clone()),
+            State::Committed | State::RolledBack => {
+                Err(TxnError::Invalid("the transaction has ended".into()))
+            }
+        }
+    }
+
+    fn check_lock_allowed(&self, lock: Option<Lock>) -> Result<(), TxnError> {
+        let read_only = self.options.access == Access::ReadOnly || self.options.as_of.is_some();
+        if lock.is_some() && read_only { Err(TxnError::ReadOnly) } else { Ok(()) }
+    }
+
+    /// The record's place is the first key that is locked or laid down; from then on the transaction shows that it lives.
+    pub(super) fn take_anchor(&mut self, key: &Key) {
+        if self.anchor.is_none() {
+            self.anchor = Some(key.clone());
+        }
+        if self.pulse.is_none() {
+            self.pulse = Some(self.db.heartbeats().register(self.meta()));
+        }
+    }
+
+    /// What others must know of it. Before it has an anchor nobody can meet it, and the empty key stands there.
+    pub(super) fn meta(&self) -> TxnMeta {
+        TxnMeta {
+            id: self.id,
+            anchor: self.anchor.clone().unwrap_or(Key::MIN),
+            started: self.started,
+            priority: self.options.priority,
+        }
+    }
+}
+
+impl Drop for Txn {
+    fn drop(&mut self) {
+        match self.state {
+            State::Open | State::Broken(_) => self.leave(Outcome::Undecided),
+            State::Committed | State::RolledBack | State::Unknown(_) => {}
+        }
+    }
+}
+
+/// The part of `span` that an answer speaks of.
+fn examined(span: &Span, resume: Option<&Span>, direction: Direction) -> Span {
+    match (resume, direction) {
+        (None, _) => span.clone(),
+        (Some(rest), Direction::Forward) => Span::new(span.start.clone(), rest.start.clone()),
+        (Some(rest), Direction::Reverse) => Span::new(rest.end.clone(), span.end.clone()),
+    }
+}
+
+fn check_size(what: &'static str, limit: usize, actual: usize) -> Result<(), TxnError> {
+    if actual <= limit {
+        return Ok(());
+    }
+    Err(TxnError::TooLarge { what, limit: limit as u64, actual: actual as u64 })
+}
+
+pub(super) fn unexpected(request: &str) -> TxnError {
+    TxnError::Invalid(format!("a range answered something else than asked by {request}"))
+}
+
+fn no_savepoint() -> TxnError {
+    TxnError::Invalid("there is no such savepoint".into())
+}

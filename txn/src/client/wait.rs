@@ -1,0 +1,233 @@
+//! Driver: another transaction is in the way. Ask its record, and do what that allows.
+//!
+//! ```text
+//!   a range answers Blocked(holder)
+//!     └─ who waits for us? (our own record's range)            only if we hold something ourselves
+//!     └─ push the holder (its record's range), with them        a holder among them closes a cycle: one in it gives way
+//!          decided       -> apply the decision to the key, ask again
+//!          moved later   -> a reader passes by it
+//!          alive         -> ask again: the next slice of waiting is at the range, in its queue
+//! ```
+//!
+//! Who waits is known only to the records' ranges, and each edge only while its waiter keeps pushing: a waiter that is gone is forgotten.
+
+use clock::{Monotonic, Timestamp};
+use storage::{Key, Span};
+
+use crate::api::{
+    Batch, KvError, PushKind, Reply, Request, Response, Sequence, TxnId, TxnMeta, TxnStatus, Wait,
+};
+use crate::client::exchange::{Purpose, Trials};
+use crate::client::txn::unexpected;
+use crate::client::{Db, OnLock, TimeoutKind, Txn, TxnError};
+
+/// Pushed transactions remembered for later reads; above it all are forgotten, which costs pushes.
+const PUSHED_MAX: usize = 1_024;
+/// Spans resolved in one request on behalf of a decided transaction whose own gateway may be gone.
+const RESOLVE_SPANS_MAX: usize = 128;
+
+/// What a push has found.
+enum Verdict {
+    /// Decided, and applied to the key.
+    Gone,
+    /// Will commit above the reader.
+    Moved,
+    /// Goes on.
+    Alive,
+}
+
+impl Txn {
+    /// Reacts to a holder that has been in the way for a slice.
+    pub(super) async fn give_way(
+        &mut self,
+        key: Key,
+        holder: TxnMeta,
+        active: Timestamp,
+        trials: &mut Trials,
+    ) -> Result<(), TxnError> {
+        if holder.id == self.id {
+            return Err(TxnError::Invalid(format!("{key} is locked by the transaction itself")));
+        }
+        match trials.purpose {
+            Purpose::Read => {
+                // An intent above us is in the way only because it is uncertain: past the whole interval it is not.
+                let known = self.pushed.get(&holder.id).is_some_and(|ts| *ts >= self.read_at);
+                let limit = self.uncertainty_limit.forward(self.read_at);
+                let above = if known || active > self.read_at { limit } else { self.read_at };
+                self.push_reader(key, holder, above, trials).await
+            }
+            Purpose::Lock => {
+                let nowait = trials.on_lock == OnLock::Fail;
+                let id = holder.id;
+                match self.push(&key, holder, active, PushKind::Abort, trials).await? {
+                    Verdict::Gone | Verdict::Moved => Ok(()),
+                    Verdict::Alive if nowait => Err(TxnError::Blocked { key, holder: id }),
+                    Verdict::Alive => self.check_deadline(Some(key), trials),
+                }
+            }
+        }
+    }
+
+    /// Makes a writer commit above `above`, so that a reader at or below may pass by its intents.
+    async fn push_reader(
+        &mut self,
+        key: Key,
+        holder: TxnMeta,
+        above: Timestamp,
+        trials: &mut Trials,
+    ) -> Result<(), TxnError> {
+        let id = holder.id;
+        match self.push(&key, holder, Timestamp::MIN, PushKind::Timestamp(above), trials).await? {
+            Verdict::Moved => {
+                if self.pushed.len() >= PUSHED_MAX {
+                    self.pushed.clear();
+                }
+                let pushed = self.pushed.entry(id).or_insert(above);
+                *pushed = above.forward(*pushed);
+            }
+            Verdict::Gone | Verdict::Alive => {}
+        }
+        self.check_deadline(Some(key), trials)
+    }
+
+    /// Whether a holder has ended; if so, its decision has been applied to the key.
+    pub(super) async fn is_over(
+        &mut self,
+        key: &Key,
+        holder: TxnMeta,
+        active: Timestamp,
+        trials: &mut Trials,
+    ) -> Result<bool, TxnError> {
+        match self.push(key, holder, active, PushKind::Abort, trials).await? {
+            Verdict::Gone => Ok(true),
+            Verdict::Moved | Verdict::Alive => Ok(false),
+        }
+    }
+
+    async fn push(
+        &mut self,
+        key: &Key,
+        holder: TxnMeta,
+        active: Timestamp,
+        kind: PushKind,
+        trials: &mut Trials,
+    ) -> Result<Verdict, TxnError> {
+        trials.blocked_since.get_or_insert(self.db.runtime().time.monotonic());
+        let dependents = match kind {
+            PushKind::Abort | PushKind::Force => self.dependents().await?,
+            PushKind::Timestamp(_) => Vec::new(),
+        };
+        let request = Request::Push { pushee: holder.clone(), active, kind, dependents };
+        let reply = match self.send(self.batch(vec![request], Wait::Error)).await {
+            Ok(reply) => reply,
+            Err(error) => return Err(TxnError::from_kv(error, self.id)),
+        };
+        let Some(Response::Pushed { status, intents, ignored, deadlock }) =
+            reply.responses.into_iter().next()
+        else {
+            return Err(unexpected("Push"));
+        };
+        if deadlock {
+            return Err(self.doom(TxnError::Deadlock { key: key.clone(), holder: holder.id }));
+        }
+        let commit_ts = match (status, kind) {
+            (TxnStatus::Pending, PushKind::Timestamp(_)) => return Ok(Verdict::Moved),
+            (TxnStatus::Pending, PushKind::Abort | PushKind::Force) => return Ok(Verdict::Alive),
+            (TxnStatus::Committed(ts), _) => Some(ts),
+            (TxnStatus::Aborted, _) => None,
+        };
+        resolve(&self.db, holder.id, commit_ts, &ignored, vec![Span::point(key)])
+            .await
+            .map_err(|error| TxnError::from_kv(error, self.id))?;
+        // Its own gateway is cleaning up, or is gone: then the next reader of each of its keys would come this way again.
+        let others: Vec<Span> = intents
+            .into_iter()
+            .filter(|span| *span != Span::point(key))
+            .take(RESOLVE_SPANS_MAX)
+            .collect();
+        if !others.is_empty() {
+            let db = self.db.clone();
+            let task = async move {
+                if let Err(error) = resolve(&db, holder.id, commit_ts, &ignored, others).await {
+                    tracing::debug!(txn = %holder.id, %error, "intents of another transaction were left");
+                }
+            };
+            self.db.runtime().spawn.spawn(Box::pin(task));
+        }
+        Ok(Verdict::Gone)
+    }
+
+    /// Who waits for this transaction, directly or not. It must hold something for that.
+    async fn dependents(&mut self) -> Result<Vec<TxnId>, TxnError> {
+        let Some(anchor) = self.anchor.clone() else { return Ok(Vec::new()) };
+        if self.locks.is_empty() && self.locking.is_empty() && self.intents.is_empty() {
+            return Ok(Vec::new());
+        }
+        let request = Request::QueryTxn { txn: self.id, anchor };
+        let reply = match self.send(self.batch(vec![request], Wait::Error)).await {
+            Ok(reply) => reply,
+            Err(error) => return Err(TxnError::from_kv(error, self.id)),
+        };
+        match reply.responses.into_iter().next() {
+            Some(Response::Txn { status: TxnStatus::Aborted, .. }) => {
+                let reason = "another transaction had to get past its locks".to_string();
+                let error = KvError::TxnAborted { reason };
+                Err(self.doom(TxnError::from_kv(error, self.id)))
+            }
+            Some(Response::Txn { waiters, .. }) => Ok(waiters),
+            _ => Err(unexpected("QueryTxn")),
+        }
+    }
+
+    /// Whether waiting may go on.
+    pub(super) fn check_deadline(&self, key: Option<Key>, trials: &Trials) -> Result<(), TxnError> {
+        let now: Monotonic = self.db.runtime().time.monotonic();
+        let waited =
+            trials.blocked_since.map_or(std::time::Duration::ZERO, |since| now.since(since));
+        let kind = if self.deadline.is_some_and(|deadline| now >= deadline) {
+            TimeoutKind::Statement
+        } else if self.lock_timeout.is_some_and(|limit| waited >= limit) {
+            TimeoutKind::Lock
+        } else {
+            return Ok(());
+        };
+        Err(TxnError::Timeout { kind, key, waited })
+    }
+}
+
+/// Applies a decision to intents and locks.
+pub(super) async fn resolve(
+    db: &Db,
+    txn: TxnId,
+    commit_ts: Option<Timestamp>,
+    ignored: &[(Sequence, Sequence)],
+    spans: Vec<Span>,
+) -> Result<Reply, KvError> {
+    let request = Request::Resolve { txn, commit_ts, ignored: ignored.to_vec(), spans };
+    send_plain(db, None, request).await
+}
+
+/// Sends one request that reads and writes no rows of its own.
+pub(super) async fn send_plain(
+    db: &Db,
+    txn: Option<TxnMeta>,
+    request: Request,
+) -> Result<Reply, KvError> {
+    let now = db.runtime().hlc.now().timestamp();
+    let batch = Batch {
+        range: None,
+        read_at: now,
+        uncertainty_limit: now,
+        txn,
+        schema: Vec::new(),
+        pushed: Vec::new(),
+        ignored: Vec::new(),
+        wait: Wait::Error,
+        requests: vec![request],
+    };
+    let reply = db.kv().send(batch).await?;
+    if let Err(refused) = db.runtime().hlc.observe(reply.clock) {
+        tracing::warn!(clock = %refused, "a leaseholder's clock was too far ahead and not absorbed");
+    }
+    Ok(reply)
+}

@@ -1,0 +1,177 @@
+//! Value: evaluation of commits: `CommitOnePhase` and `EndTxn`.
+//!
+//! # One phase
+//!
+//! All writes of the transaction are here: they become versions at once. When they cannot be at
+//! `read_at`, the reads made here are refreshed to the new timestamp in the same step (with reads
+//! elsewhere, the coordinator has to do it).
+//!
+//! Its verdict needs no record. If its locks elsewhere were force-aborted meanwhile, committing is
+//! still serializable: locks only order contenders, what counts is that its reads hold at the
+//! timestamp of its writes, which is what was just checked. When the anchor is here and its record
+//! says "aborted", the commit is refused all the same, for somebody was told so.
+//!
+//! # Two phases
+//!
+//! The record is the commit. The coordinator sends `EndTxn` when every intent is durable and every
+//! read holds at `commit_ts`. A pusher may have asked for a later timestamp (kept in the records'
+//! timestamp cache, whose low-water mark covers pushes under former leases), or may have aborted
+//! the transaction.
+
+use clock::Timestamp;
+use storage::mvcc::{self, Version};
+use storage::{Key, Span};
+
+use super::PlantedBug;
+use super::evaluate::{Effects, Moment, Stop, record_point};
+use super::read::check_refresh;
+use super::record::{Record, is_ignored, may_create};
+use super::write;
+use crate::api::{KvError, Mutation, Response, TxnMeta, TxnStatus};
+
+/// The fields of a one-phase commit.
+pub(super) struct OnePhase<'a> {
+    pub(super) mutations: &'a [Mutation],
+    pub(super) reads: &'a [Span],
+    pub(super) reads_elsewhere: bool,
+    pub(super) deadline: Timestamp,
+}
+
+/// Evaluates `CommitOnePhase`.
+pub(super) fn one_phase(
+    moment: &Moment<'_>,
+    effects: &mut Effects,
+    request: &OnePhase<'_>,
+) -> Result<Response, Stop> {
+    let txn = moment.txn()?;
+    let has_record = check_own_record(moment, txn)?;
+    let (targets, ts) = write::prepare(moment, effects, request.mutations)?;
+    if ts > request.deadline {
+        return Err(KvError::DeadlinePassed.into());
+    }
+    if ts > moment.batch.read_at && !moment.has(PlantedBug::RefreshForgotten) {
+        refresh_reads(moment, effects, request, ts)?;
+    }
+    for target in targets {
+        if target.own.is_some() {
+            return Err(KvError::Invalid(format!(
+                "{} has an intent of the transaction already",
+                target.key
+            ))
+            .into());
+        }
+        let kept = target
+            .mutations
+            .iter()
+            .filter(|mutation| !is_ignored(&moment.batch.ignored, mutation.sequence));
+        let Some(last) = kept.max_by_key(|mutation| mutation.sequence) else { continue };
+        let version = Version { written_at: moment.now.clock, value: last.value.clone() };
+        mvcc::put_version(&mut effects.batch, target.key, ts, &version);
+    }
+    if has_record {
+        Record::remove(&mut effects.batch, &txn.anchor, txn.id);
+    }
+    effects.releases.push((txn.id, moment.state.descriptor.span.clone()));
+    effects.write_ts = effects.write_ts.min(ts);
+    Ok(Response::Committed(ts))
+}
+
+/// Whether there is a record here that the commit makes needless. Refuses when it says "aborted".
+fn check_own_record(moment: &Moment<'_>, txn: &TxnMeta) -> Result<bool, Stop> {
+    if !moment.state.descriptor.span.contains(&txn.anchor) {
+        return Ok(false);
+    }
+    match Record::read(moment.reader, &txn.anchor, txn.id)?.map(|record| record.status) {
+        None => Ok(false),
+        Some(TxnStatus::Pending) => Ok(true),
+        Some(TxnStatus::Aborted) => Err(aborted()),
+        Some(TxnStatus::Committed(_)) => {
+            Err(KvError::Invalid("the transaction has committed already".into()).into())
+        }
+    }
+}
+
+fn refresh_reads(
+    moment: &Moment<'_>,
+    effects: &mut Effects,
+    request: &OnePhase<'_>,
+    ts: Timestamp,
+) -> Result<(), Stop> {
+    if request.reads_elsewhere {
+        return Err(KvError::NeedsRefresh { ts }.into());
+    }
+    for span in request.reads {
+        check_refresh(moment, span, moment.batch.read_at, ts)?;
+        effects.reads.push((span.clone(), ts));
+    }
+    Ok(())
+}
+
+/// Evaluates `EndTxn` that commits.
+pub(super) fn commit(
+    moment: &Moment<'_>,
+    effects: &mut Effects,
+    commit_ts: Timestamp,
+    intents: &[Span],
+    deadline: Timestamp,
+) -> Result<Response, Stop> {
+    let txn = moment.txn()?;
+    let record = Record::read(moment.reader, &txn.anchor, txn.id)?;
+    match record.as_ref().map(|record| &record.status) {
+        Some(TxnStatus::Committed(ts)) => return Ok(Response::Committed(*ts)),
+        Some(TxnStatus::Aborted) => return Err(aborted()),
+        None if !may_create(txn, moment.now.clock.timestamp()) => return Err(too_old()),
+        None | Some(TxnStatus::Pending) => {}
+    }
+    if commit_ts > deadline {
+        return Err(KvError::DeadlinePassed.into());
+    }
+    let least = least_commit(moment, txn);
+    if commit_ts < least {
+        return Err(KvError::NeedsRefresh { ts: least }.into());
+    }
+    let record = Record {
+        status: TxnStatus::Committed(commit_ts),
+        active: moment.now.clock.timestamp(),
+        started: txn.started,
+        intents: intents.to_vec(),
+        ignored: moment.batch.ignored.clone(),
+    };
+    effects.touch(&record_point(&txn.anchor, txn.id).start)?;
+    record.put(&mut effects.batch, &txn.anchor, txn.id);
+    effects.write_ts = Timestamp::MIN;
+    Ok(Response::Committed(commit_ts))
+}
+
+/// Above every timestamp that the transaction was pushed to.
+fn least_commit(moment: &Moment<'_>, txn: &TxnMeta) -> Timestamp {
+    let record: Key = record_point(&txn.anchor, txn.id).start;
+    moment.leading.records.read_at(&record).ts.next()
+}
+
+/// Evaluates `EndTxn` that aborts. Answers the truth when it is committed already.
+pub(super) fn abort(moment: &Moment<'_>, effects: &mut Effects) -> Result<Response, Stop> {
+    let txn = moment.txn()?;
+    let record = Record::read(moment.reader, &txn.anchor, txn.id)?;
+    match record.map(|record| record.status) {
+        Some(TxnStatus::Committed(ts)) => return Ok(Response::Committed(ts)),
+        Some(TxnStatus::Aborted) => {}
+        None | Some(TxnStatus::Pending) => {
+            effects.touch(&record_point(&txn.anchor, txn.id).start)?;
+            let record =
+                Record::bare(TxnStatus::Aborted, moment.now.clock.timestamp(), txn.started);
+            record.put(&mut effects.batch, &txn.anchor, txn.id);
+            effects.write_ts = Timestamp::MIN;
+        }
+    }
+    effects.releases.push((txn.id, moment.state.descriptor.span.clone()));
+    Ok(Response::Aborted)
+}
+
+fn aborted() -> Stop {
+    KvError::TxnAborted { reason: "another transaction aborted it".into() }.into()
+}
+
+pub(super) fn too_old() -> Stop {
+    KvError::TxnAborted { reason: "it is too old to get a record".into() }.into()
+}

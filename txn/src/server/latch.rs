@@ -1,0 +1,190 @@
+//! Value: latches: which keys are about to change. A write that has been proposed holds its keys
+//! until its command is applied; whoever would have to see its effect waits that long.
+//!
+//! Evaluation itself is one step of the machine, so reads never hold a latch; they only wait for
+//! overlapping writes that are in flight. A write that must wait leaves a *claim*: writes that come
+//! later wait behind it, so a write over a wide span (a split) is not starved by a stream of small
+//! ones.
+//!
+//! Deadlock is impossible: a holder waits for nobody (its command is in the log), a claim waits for
+//! holders and for claims with a smaller number. INVARIANT: no two holders overlap.
+
+use clock::Timestamp;
+use std::collections::BTreeMap;
+use storage::{Key, Span};
+
+/// Number of a request, in the order of arrival.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Ticket(pub u64);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// Waits; later writes wait behind it.
+    Claimed,
+    /// In flight; reads strictly below the timestamp need not see it.
+    Held(Timestamp),
+}
+
+/// See the module. Single keys lie in a map, wide spans in a list: there are few of those.
+#[derive(Clone, Default, Debug)]
+pub struct Latches {
+    points: BTreeMap<Key, Vec<(Ticket, State)>>,
+    wide: Vec<(Span, Ticket, State)>,
+    spans: BTreeMap<Ticket, Vec<Span>>,
+}
+
+impl Latches {
+    /// Leaves a claim. A ticket claims once; a second call changes nothing.
+    pub fn claim(&mut self, ticket: Ticket, spans: Vec<Span>) {
+        if self.spans.contains_key(&ticket) {
+            return;
+        }
+        for span in &spans {
+            if span.is_point() {
+                self.points.entry(span.start.clone()).or_default().push((ticket, State::Claimed));
+            } else if !span.is_empty() {
+                self.wide.push((span.clone(), ticket, State::Claimed));
+            }
+        }
+        self.spans.insert(ticket, spans);
+    }
+
+    /// Whom the write `ticket`, which has claimed, must wait for.
+    pub fn blocks_write(&self, ticket: Ticket) -> Option<Ticket> {
+        let spans = self.spans.get(&ticket)?;
+        let in_the_way = |other: Ticket, state: State| match state {
+            State::Held(_) => other != ticket,
+            State::Claimed => other < ticket,
+        };
+        spans.iter().find_map(|span| self.find(span, in_the_way))
+    }
+
+    /// Whom a read of `span` that must see every write at or below `upto` must wait for.
+    pub fn blocks_read(&self, span: &Span, upto: Timestamp) -> Option<Ticket> {
+        self.find(span, |_, state| matches!(state, State::Held(ts) if ts <= upto))
+    }
+
+    /// The claim's command is in the log. Reads strictly below `ts` do not wait for it.
+    pub fn hold(&mut self, ticket: Ticket, ts: Timestamp) {
+        assert_eq!(self.blocks_write(ticket), None, "no two holders overlap");
+        let spans = self.spans.get(&ticket).cloned().unwrap_or_default();
+        for span in &spans {
+            if let Some(entries) = self.points.get_mut(&span.start).filter(|_| span.is_point()) {
+                for entry in entries.iter_mut().filter(|entry| entry.0 == ticket) {
+                    entry.1 = State::Held(ts);
+                }
+            }
+        }
+        for entry in self.wide.iter_mut().filter(|entry| entry.1 == ticket) {
+            entry.2 = State::Held(ts);
+        }
+    }
+
+    /// Forgets the claim or the latch.
+    pub fn release(&mut self, ticket: Ticket) {
+        let Some(spans) = self.spans.remove(&ticket) else { return };
+        for span in spans {
+            if !span.is_point() {
+                self.wide.retain(|entry| entry.1 != ticket);
+            } else if let Some(entries) = self.points.get_mut(&span.start) {
+                entries.retain(|entry| entry.0 != ticket);
+                if entries.is_empty() {
+                    self.points.remove(&span.start);
+                }
+            }
+        }
+    }
+
+    /// How many requests claim or hold.
+    pub fn count(&self) -> usize {
+        self.spans.len()
+    }
+
+    fn find(&self, span: &Span, wanted: impl Fn(Ticket, State) -> bool) -> Option<Ticket> {
+        if span.is_empty() {
+            return None;
+        }
+        let points = self.points.range(&span.start..&span.end).flat_map(|(_, entries)| entries);
+        let wide =
+            self.wide.iter().filter(|entry| entry.0.overlaps(span)).map(|entry| (entry.1, entry.2));
+        points
+            .copied()
+            .chain(wide)
+            .find(|(ticket, state)| wanted(*ticket, *state))
+            .map(|(ticket, _)| ticket)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The twin: a list of spans, scanned.
+    #[derive(Default)]
+    struct Twin(Vec<(u64, Vec<Span>, Option<u64>)>);
+
+    impl Twin {
+        fn blocks(&self, span: &Span, wanted: impl Fn(u64, Option<u64>) -> bool) -> bool {
+            self.0.iter().any(|(ticket, spans, held)| {
+                spans.iter().any(|s| s.overlaps(span)) && wanted(*ticket, *held)
+            })
+        }
+    }
+
+    fn any_span() -> impl Strategy<Value = Span> {
+        let key = |n: u8| Key::new(vec![b'a' + n]);
+        prop_oneof![
+            2 => (0..6u8).prop_map(move |n| Span::point(&key(n))),
+            1 => (0..6u8, 0..6u8).prop_map(move |(a, b)| Span::new(key(a), key(b))),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn latches_block_exactly_what_overlaps(
+            steps in proptest::collection::vec((proptest::collection::vec(any_span(), 1..3), 0..9u64, any::<bool>()), 1..20),
+            probe in any_span(), upto in 0..10u64,
+        ) {
+            let (mut latches, mut twin) = (Latches::default(), Twin::default());
+            for (number, (spans, ts, release)) in steps.into_iter().enumerate() {
+                let number = number as u64;
+                let ticket = Ticket(number);
+                let blocked = spans.iter().any(|span| twin.blocks(span, |_, _| true));
+                latches.claim(ticket, spans.clone());
+                prop_assert_eq!(latches.blocks_write(ticket).is_some(), blocked);
+                let held = (!blocked).then_some(ts);
+                if !blocked {
+                    latches.hold(ticket, Timestamp::from_raw(ts));
+                }
+                twin.0.push((number, spans, held));
+                prop_assert_eq!(
+                    latches.blocks_read(&probe, Timestamp::from_raw(upto)).is_some(),
+                    twin.blocks(&probe, |_, held| held.is_some_and(|held| held <= upto))
+                );
+                if release {
+                    let (gone, _, _) = twin.0.remove(0);
+                    latches.release(Ticket(gone));
+                    prop_assert_eq!(latches.count(), twin.0.len());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_wide_claim_is_not_starved_by_later_points() {
+        let mut latches = Latches::default();
+        let point = |text: &'static str| vec![Span::point(&Key::new(text))];
+        latches.claim(Ticket(1), point("a"));
+        latches.hold(Ticket(1), Timestamp::MIN);
+        latches.claim(Ticket(2), vec![Span::all()]);
+        latches.claim(Ticket(3), point("b"));
+        assert_eq!(latches.blocks_write(Ticket(2)), Some(Ticket(1)));
+        assert_eq!(latches.blocks_write(Ticket(3)), Some(Ticket(2)));
+        latches.release(Ticket(1));
+        assert_eq!(latches.blocks_write(Ticket(2)), None);
+        latches.hold(Ticket(2), Timestamp::MIN);
+        latches.release(Ticket(2));
+        assert_eq!(latches.blocks_write(Ticket(3)), None);
+    }
+}

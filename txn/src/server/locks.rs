@@ -1,0 +1,410 @@
+//! Value: the lock table of a range: unreplicated locks, and who waits for which key, in which
+//! order.
+//!
+//! ```text
+//!   key ──► holders   one exclusive, or several shared          (in memory only; lost with the lease)
+//!       └─► queue     places, first come first served           (also for keys that are locked by an intent)
+//! ```
+//!
+//! Losing this table costs order and time, never correctness: what a transaction read is checked
+//! again by timestamps when it commits.
+//!
+//! A place belongs to a transaction: when its request has waited its slice and is answered
+//! "blocked", the place is kept for a short time so that its gateway can push the holder and come
+//! back. A transaction has at most one place in a range; with places on several keys it would hold
+//! up others on a key that it is not waiting for any more, and deadlock with them. Of two requests
+//! of one transaction that wait at once (a late copy of a message, say) the first has the place and
+//! the second waits without: they must not take it from each other.
+//!
+//! Who may pass a key: the transaction whose request is compatible with every other holder and with
+//! every earlier place. Holders pass their own queue (upgrade from shared to exclusive included;
+//! two that upgrade deadlock, and are found by their pushes). Plain reads do not come here at all.
+
+use clock::{Monotonic, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+use storage::mvcc::TxnId;
+use storage::{Key, Span};
+
+use super::latch::Ticket;
+use crate::api::{Lock, TxnMeta};
+
+/// Locks kept per range. Beyond it a locking read takes none: it loses its turn, not its
+/// correctness.
+pub const LOCKS_MAX: usize = 100_000;
+
+/// One who holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Holder {
+    /// Who.
+    pub txn: TxnMeta,
+    /// How.
+    pub strength: Lock,
+    /// Clock when the lock was last taken: a sign of life.
+    pub active: Timestamp,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Place {
+    txn: TxnMeta,
+    strength: Lock,
+    /// The request that waits, or waited, here.
+    ticket: Ticket,
+    /// `None`: it is waiting here now.
+    kept_until: Option<Monotonic>,
+    /// Clock when it queued.
+    active: Timestamp,
+}
+
+#[derive(Clone, Default, Debug)]
+struct Row {
+    holders: Vec<Holder>,
+    queue: Vec<Place>,
+}
+
+/// Who is in the way.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InTheWay {
+    /// Who.
+    pub txn: TxnMeta,
+    /// Last sign of life.
+    pub active: Timestamp,
+}
+
+/// See the module.
+#[derive(Clone, Default, Debug)]
+pub struct LockTable {
+    rows: BTreeMap<Key, Row>,
+    held: BTreeMap<TxnId, BTreeSet<Key>>,
+    places: BTreeMap<TxnId, Key>,
+}
+
+impl LockTable {
+    /// Who keeps `txn` from locking (or, with `Exclusive`, writing) `key` now: a holder, or
+    /// somebody ahead in its queue.
+    pub fn in_the_way(&self, key: &Key, txn: TxnId, strength: Lock) -> Option<InTheWay> {
+        let row = self.rows.get(key)?;
+        if let Some(holder) = row.holder_against(txn, strength) {
+            return Some(InTheWay { txn: holder.txn.clone(), active: holder.active });
+        }
+        if row.holders.iter().any(|holder| holder.txn.id == txn) {
+            return None;
+        }
+        let ahead = row.queue.iter().take_while(|place| place.txn.id != txn);
+        ahead
+            .into_iter()
+            .find(|place| conflicts(place.strength, strength))
+            .map(|place| InTheWay { txn: place.txn.clone(), active: place.active })
+    }
+
+    /// A holder that excludes `txn`, the queue aside (SKIP LOCKED).
+    pub fn holder_against(&self, key: &Key, txn: TxnId, strength: Lock) -> Option<&Holder> {
+        self.rows.get(key)?.holder_against(txn, strength)
+    }
+
+    /// Locked keys of `span` that somebody other than `txn` holds against `strength`.
+    pub fn held_in(&self, span: &Span) -> impl Iterator<Item = (&Key, &Holder)> {
+        let rows = (!span.is_empty()).then(|| self.rows.range(&span.start..&span.end));
+        rows.into_iter()
+            .flatten()
+            .flat_map(|(key, row)| row.holders.iter().map(move |holder| (key, holder)))
+    }
+
+    /// Takes the lock (keeps the stronger one) and gives up the place in the key's queue. The
+    /// caller has asked [`LockTable::in_the_way`].
+    pub fn acquire(&mut self, key: &Key, txn: &TxnMeta, strength: Lock, active: Timestamp) {
+        if self.places.get(&txn.id) == Some(key) {
+            self.vacate(txn.id);
+        }
+        let room = self.held.len() < LOCKS_MAX && self.rows.len() < LOCKS_MAX;
+        let row = match self.rows.entry(key.clone()) {
+            std::collections::btree_map::Entry::Occupied(row) => row.into_mut(),
+            std::collections::btree_map::Entry::Vacant(_) if !room => return,
+            std::collections::btree_map::Entry::Vacant(row) => row.insert(Row::default()),
+        };
+        if let Some(holder) = row.holders.iter_mut().find(|holder| holder.txn.id == txn.id) {
+            holder.strength = holder.strength.max(strength);
+            holder.active = holder.active.max(active);
+            return;
+        }
+        row.holders.push(Holder { txn: txn.clone(), strength, active });
+        self.held.entry(txn.id).or_default().insert(key.clone());
+    }
+
+    /// Queues at `key`, or keeps the place there; gives up a place elsewhere. Returns the key where
+    /// a place was given up: whoever waits there may have come first now.
+    pub fn queue(
+        &mut self,
+        key: &Key,
+        txn: &TxnMeta,
+        ticket: Ticket,
+        strength: Lock,
+        active: Timestamp,
+    ) -> Option<Key> {
+        if self
+            .place(txn.id)
+            .is_some_and(|place| place.kept_until.is_none() && place.ticket != ticket)
+        {
+            return None;
+        }
+        let left = match self.places.get(&txn.id) {
+            Some(place) if place == key => None,
+            Some(_) => self.leave(txn.id, ticket),
+            None => None,
+        };
+        let row = self.rows.entry(key.clone()).or_default();
+        match row.queue.iter_mut().find(|place| place.txn.id == txn.id) {
+            Some(place) => {
+                place.strength = place.strength.max(strength);
+                place.ticket = ticket;
+                place.kept_until = None;
+            }
+            None => row.queue.push(Place {
+                txn: txn.clone(),
+                strength,
+                ticket,
+                kept_until: None,
+                active,
+            }),
+        }
+        self.places.insert(txn.id, key.clone());
+        left
+    }
+
+    /// The request that waited has been answered: its place is kept until then.
+    pub fn keep_place(&mut self, txn: TxnId, ticket: Ticket, until: Monotonic) {
+        let Some(row) = self.places.get(&txn).and_then(|key| self.rows.get_mut(key)) else {
+            return;
+        };
+        for place in
+            row.queue.iter_mut().filter(|place| place.txn.id == txn && place.ticket == ticket)
+        {
+            place.kept_until = Some(until);
+        }
+    }
+
+    /// The request needs no place any more; gives it up, unless another request of the transaction
+    /// waits there. Returns where it was.
+    pub fn leave(&mut self, txn: TxnId, ticket: Ticket) -> Option<Key> {
+        let others = self
+            .place(txn)
+            .is_some_and(|place| place.kept_until.is_none() && place.ticket != ticket);
+        if others { None } else { self.vacate(txn) }
+    }
+
+    fn place(&self, txn: TxnId) -> Option<&Place> {
+        let row = self.rows.get(self.places.get(&txn)?)?;
+        row.queue.iter().find(|place| place.txn.id == txn)
+    }
+
+    fn vacate(&mut self, txn: TxnId) -> Option<Key> {
+        let key = self.places.remove(&txn)?;
+        if let Some(row) = self.rows.get_mut(&key) {
+            row.queue.retain(|place| place.txn.id != txn);
+        }
+        self.tidy(&key);
+        Some(key)
+    }
+
+    /// Gives up places that were kept long enough. Returns the keys that changed.
+    pub fn expire_places(&mut self, now: Monotonic) -> Vec<Key> {
+        let expired = |place: &Place| place.kept_until.is_some_and(|until| until <= now);
+        let gone: Vec<TxnId> = self
+            .places
+            .iter()
+            .filter(|(txn, key)| {
+                let row = self.rows.get(*key);
+                row.is_some_and(|row| {
+                    row.queue.iter().any(|place| place.txn.id == **txn && expired(place))
+                })
+            })
+            .map(|(txn, _)| *txn)
+            .collect();
+        gone.into_iter().filter_map(|txn| self.vacate(txn)).collect()
+    }
+
+    /// When the first kept place expires.
+    pub fn next_expiry(&self) -> Option<Monotonic> {
+        let rows = self.places.values().filter_map(|key| self.rows.get(key));
+        rows.flat_map(|row| row.queue.iter().filter_map(|place| place.kept_until)).min()
+    }
+
+    /// Releases what `txn` holds in `span`, and its place there. Returns the keys that changed.
+    pub fn release(&mut self, txn: TxnId, span: &Span) -> Vec<Key> {
+        let mut changed = Vec::new();
+        if let Some(keys) = self.held.get_mut(&txn) {
+            let released: Vec<Key> =
+                keys.iter().filter(|key| span.contains(key)).cloned().collect();
+            for key in &released {
+                keys.remove(key);
+            }
+            if keys.is_empty() {
+                self.held.remove(&txn);
+            }
+            for key in released {
+                if let Some(row) = self.rows.get_mut(&key) {
+                    row.holders.retain(|holder| holder.txn.id != txn);
+                }
+                self.tidy(&key);
+                changed.push(key);
+            }
+        }
+        if self.places.get(&txn).is_some_and(|key| span.contains(key)) {
+            changed.extend(self.vacate(txn));
+        }
+        changed
+    }
+
+    /// Forgets locks last taken before `before`: their owners are long gone, and nobody asked for
+    /// the keys.
+    pub fn forget_before(&mut self, before: Timestamp) -> Vec<Key> {
+        let old: BTreeSet<(TxnId, Key)> = self
+            .rows
+            .iter()
+            .flat_map(|(key, row)| row.holders.iter().map(move |holder| (key, holder)))
+            .filter(|(_, holder)| holder.active < before)
+            .map(|(key, holder)| (holder.txn.id, key.clone()))
+            .collect();
+        old.into_iter().flat_map(|(txn, key)| self.release(txn, &Span::point(&key))).collect()
+    }
+
+    /// Takes the locks at or after `at` out, for the right side of a split. Places stay behind and
+    /// go: their requests are re-routed.
+    #[must_use]
+    pub fn split_off(&mut self, at: &Key) -> LockTable {
+        let mut right = LockTable::default();
+        for (key, row) in self.rows.split_off(at) {
+            for place in &row.queue {
+                self.places.remove(&place.txn.id);
+            }
+            for holder in row.holders {
+                right.acquire(&key, &holder.txn, holder.strength, holder.active);
+            }
+        }
+        for keys in self.held.values_mut() {
+            keys.split_off(at);
+        }
+        self.held.retain(|_, keys| !keys.is_empty());
+        right
+    }
+
+    /// Every lock with the number of transactions in its queue.
+    pub fn locks(&self) -> impl Iterator<Item = (&Key, &Holder, usize)> {
+        self.rows.iter().flat_map(|(key, row)| {
+            row.holders.iter().map(move |holder| (key, holder, row.queue.len()))
+        })
+    }
+
+    /// How many wait at `key`.
+    pub fn queue_len(&self, key: &Key) -> usize {
+        self.rows.get(key).map_or(0, |row| row.queue.len())
+    }
+
+    fn tidy(&mut self, key: &Key) {
+        if self.rows.get(key).is_some_and(|row| row.holders.is_empty() && row.queue.is_empty()) {
+            self.rows.remove(key);
+        }
+    }
+}
+
+impl Row {
+    fn holder_against(&self, txn: TxnId, strength: Lock) -> Option<&Holder> {
+        self.holders
+            .iter()
+            .find(|holder| holder.txn.id != txn && conflicts(holder.strength, strength))
+    }
+}
+
+fn conflicts(a: Lock, b: Lock) -> bool {
+    match (a, b) {
+        (Lock::Shared, Lock::Shared) => false,
+        (Lock::Exclusive, _) | (_, Lock::Exclusive) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn txn(number: u128) -> TxnMeta {
+        TxnMeta {
+            id: TxnId::new(number),
+            anchor: Key::new("a"),
+            started: Timestamp::from_raw(1),
+            priority: 1,
+        }
+    }
+
+    fn blocker(table: &LockTable, number: u128, strength: Lock) -> Option<u128> {
+        table.in_the_way(&Key::new("k"), TxnId::new(number), strength).map(|way| way.txn.id.get())
+    }
+
+    const AT: Timestamp = Timestamp::from_raw(5);
+
+    #[test]
+    fn shared_locks_share_and_exclude_exclusive() {
+        let (mut table, key) = (LockTable::default(), Key::new("k"));
+        table.acquire(&key, &txn(1), Lock::Shared, AT);
+        assert_eq!(blocker(&table, 2, Lock::Shared), None);
+        table.acquire(&key, &txn(2), Lock::Shared, AT);
+        assert_eq!(blocker(&table, 3, Lock::Exclusive), Some(1));
+        assert_eq!(
+            blocker(&table, 1, Lock::Exclusive),
+            Some(2),
+            "an upgrade waits for the other sharer"
+        );
+        table.release(TxnId::new(2), &Span::all());
+        assert_eq!(blocker(&table, 1, Lock::Exclusive), None);
+    }
+
+    #[test]
+    fn a_queue_is_first_come_first_served_and_keeps_the_place_for_a_while() {
+        let (mut table, key) = (LockTable::default(), Key::new("k"));
+        table.acquire(&key, &txn(1), Lock::Exclusive, AT);
+        table.queue(&key, &txn(2), Ticket(2), Lock::Exclusive, AT);
+        table.queue(&key, &txn(3), Ticket(3), Lock::Exclusive, AT);
+        table.keep_place(TxnId::new(2), Ticket(2), Monotonic::from_nanos(10));
+        assert_eq!(table.release(TxnId::new(1), &Span::all()), vec![key.clone()]);
+        assert_eq!(blocker(&table, 3, Lock::Exclusive), Some(2));
+        assert_eq!(blocker(&table, 4, Lock::Shared), Some(2));
+        assert_eq!(blocker(&table, 2, Lock::Exclusive), None);
+        assert_eq!(table.expire_places(Monotonic::from_nanos(9)), vec![]);
+        assert_eq!(table.expire_places(Monotonic::from_nanos(10)), vec![key.clone()]);
+        assert_eq!(blocker(&table, 3, Lock::Exclusive), None);
+        table.acquire(&key, &txn(3), Lock::Exclusive, AT);
+        assert_eq!(table.queue_len(&key), 0);
+        assert_eq!(blocker(&table, 4, Lock::Shared), Some(3));
+    }
+
+    #[test]
+    fn a_transaction_has_one_place() {
+        let (mut table, a, b) = (LockTable::default(), Key::new("a"), Key::new("k"));
+        let mut queue =
+            |key: &Key, ticket| table.queue(key, &txn(1), Ticket(ticket), Lock::Exclusive, AT);
+        assert_eq!(queue(&a, 7), None);
+        assert_eq!(queue(&b, 7), Some(a.clone()));
+        assert_eq!(queue(&b, 7), None);
+        assert_eq!(queue(&a, 8), None, "another request does not take it away");
+        assert_eq!(table.leave(TxnId::new(1), Ticket(8)), None);
+        assert_eq!((table.queue_len(&a), table.queue_len(&b)), (0, 1));
+        table.keep_place(TxnId::new(1), Ticket(7), Monotonic::from_nanos(9));
+        assert_eq!(
+            table.queue(&a, &txn(1), Ticket(8), Lock::Exclusive, AT),
+            Some(b.clone()),
+            "nobody waits there"
+        );
+    }
+
+    #[test]
+    fn a_split_takes_the_right_locks_along() {
+        let mut table = LockTable::default();
+        for key in ["a", "k", "z"] {
+            table.acquire(&Key::new(key), &txn(1), Lock::Exclusive, AT);
+        }
+        let right = table.split_off(&Key::new("k"));
+        assert_eq!(blocker(&table, 2, Lock::Shared), None);
+        assert_eq!(blocker(&right, 2, Lock::Shared), Some(1));
+        assert_eq!(right.locks().count(), 2);
+        assert_eq!(table.release(TxnId::new(1), &Span::all()), vec![Key::new("a")]);
+        assert_eq!(table.locks().count(), 0);
+    }
+}

@@ -1,0 +1,164 @@
+//! Driver over a value: the whole keyspace in one process, as plainly as possible. Honest MVCC, locks, records, timestamp cache
+//! and waiting; no replication, no failures, no fairness (waiters have no queue), every batch in one step.
+//!
+//! It is the dumb twin of the range servers: tests of the coordinator and of SQL run on it, and what they rely on is what the
+//! API's comments promise. Several ranges can be pretended ([`LocalKv::split_at`]), so that both ways to commit are used.
+
+use futures::future::{BoxFuture, Either, select};
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use storage::Key;
+
+use crate::api::{Batch, Kv, KvError, Reply, Request, Wait};
+use crate::runtime::Runtime;
+use crate::testing::keyspace::Keyspace;
+
+/// An in-process keyspace. Clones are the same one.
+#[derive(Clone)]
+pub struct LocalKv {
+    runtime: Runtime,
+    shared: Arc<Mutex<Shared>>,
+}
+
+struct Shared {
+    keyspace: Keyspace,
+    /// First keys of the pretended ranges but the first.
+    splits: BTreeSet<Key>,
+    /// Raised by everything that may let a waiter go on.
+    changes: u64,
+    waiters: Vec<Waker>,
+}
+
+impl LocalKv {
+    /// An empty keyspace of one range.
+    pub fn new(runtime: Runtime) -> LocalKv {
+        let shared = Shared {
+            keyspace: Keyspace::default(),
+            splits: BTreeSet::new(),
+            changes: 0,
+            waiters: Vec::new(),
+        };
+        LocalKv { runtime, shared: Arc::new(Mutex::new(shared)) }
+    }
+
+    /// From now on a range begins at `key`.
+    pub fn split_at(&self, key: Key) {
+        self.shared.lock().splits.insert(key);
+    }
+
+    /// Locks and intents that are there now: zero when every transaction has ended and cleaned up.
+    pub fn lock_count(&self) -> usize {
+        self.shared.lock().keyspace.lock_count()
+    }
+
+    /// Transaction records that are there now.
+    pub fn record_count(&self) -> usize {
+        self.shared.lock().keyspace.record_count()
+    }
+
+    /// The newest committed rows, in key order.
+    pub fn rows(&self) -> Vec<(Key, bytes::Bytes)> {
+        self.shared.lock().keyspace.rows()
+    }
+
+    fn evaluate(&self, batch: &Batch) -> (Result<Reply, KvError>, u64) {
+        let clock = self.runtime.hlc.now();
+        let mut shared = self.shared.lock();
+        if let Err(error) = check_whole(&shared.splits, batch) {
+            return (Err(error), shared.changes);
+        }
+        if let [Request::Split { at, .. }] = batch.requests.as_slice() {
+            shared.splits.insert(at.clone());
+        }
+        let outcome = shared.keyspace.evaluate(batch, clock);
+        // Not a refused one: two that wait would wake each other for ever.
+        let frees = outcome.is_ok()
+            && batch.requests.iter().any(|request| {
+                matches!(
+                    request,
+                    Request::CommitOnePhase { .. }
+                        | Request::Resolve { .. }
+                        | Request::EndTxn { .. }
+                        | Request::Push { .. }
+                )
+            });
+        if frees {
+            shared.changes += 1;
+            shared.waiters.drain(..).for_each(Waker::wake);
+        }
+        let reply = outcome.map(|responses| Reply {
+            responses,
+            clock: self.runtime.hlc.now(),
+            range: None,
+        });
+        (reply, shared.changes)
+    }
+
+    /// Ready when something has changed since `seen`.
+    async fn changed(&self, seen: u64) {
+        std::future::poll_fn(|context| {
+            let mut shared = self.shared.lock();
+            if shared.changes != seen {
+                return Poll::Ready(());
+            }
+            shared.waiters.push(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    async fn serve(&self, batch: Batch) -> Result<Reply, KvError> {
+        // Every message takes time in which others may run.
+        self.runtime.time.sleep_until(self.runtime.time.monotonic().plus(MESSAGE)).await;
+        let begun = self.runtime.time.monotonic();
+        loop {
+            let (outcome, seen) = self.evaluate(&batch);
+            let (Err(KvError::Blocked { .. }), Wait::Queue(slice)) = (&outcome, batch.wait) else {
+                return outcome;
+            };
+            let end = begun.plus(slice);
+            if self.runtime.time.monotonic() >= end {
+                return outcome;
+            }
+            let changed = Box::pin(self.changed(seen));
+            match select(changed, self.runtime.time.sleep_until(end)).await {
+                Either::Left(_) | Either::Right(_) => {}
+            }
+        }
+    }
+}
+
+/// How long a request takes in virtual time.
+const MESSAGE: std::time::Duration = std::time::Duration::from_micros(50);
+
+fn range_of(splits: &BTreeSet<Key>, key: &Key) -> Option<Key> {
+    splits.range(..=key.clone()).next_back().cloned()
+}
+
+fn check_whole(splits: &BTreeSet<Key>, batch: &Batch) -> Result<(), KvError> {
+    for request in &batch.requests {
+        let Request::CommitOnePhase { mutations, .. } = request else { continue };
+        let mut ranges: Vec<Option<Key>> =
+            mutations.iter().map(|mutation| range_of(splits, &mutation.key)).collect();
+        ranges.dedup();
+        if ranges.len() > 1 {
+            return Err(KvError::Invalid("a one-phase commit must be in one range".into()));
+        }
+    }
+    Ok(())
+}
+
+impl Kv for LocalKv {
+    fn send(&self, batch: Batch) -> BoxFuture<'_, Result<Reply, KvError>> {
+        Box::pin(self.serve(batch))
+    }
+
+    fn one_range(&self, keys: &[Key]) -> BoxFuture<'_, Result<bool, KvError>> {
+        let shared = self.shared.lock();
+        let ranges: BTreeSet<Option<Key>> =
+            keys.iter().map(|key| range_of(&shared.splits, key)).collect();
+        Box::pin(std::future::ready(Ok(ranges.len() <= 1)))
+    }
+}

@@ -1,0 +1,232 @@
+//! Locks, waiting, deadlocks, pushes.
+
+use super::{Local, key, local, local_with, number, value};
+use bytes::Bytes;
+use futures::future::join_all;
+use std::time::Duration;
+use storage::Span;
+use txn::api::Lock;
+use txn::client::{
+    GetOptions, OnLock, RetryKind, ScanOptions, Settings, TimeoutKind, Txn, TxnError, TxnOptions,
+};
+use txn::testing::World;
+
+const EXCLUSIVE: Option<Lock> = Some(Lock::Exclusive);
+
+/// Everybody locks its own key, then the next one's. Who gives way restarts and must get through.
+async fn ring_member(t: &Local, own: String, next: String, deadlocks: &std::cell::Cell<u32>) {
+    let mut txn = t.db.begin(TxnOptions::default());
+    loop {
+        match ring_round(&mut txn, &own, &next).await {
+            Ok(()) => return,
+            Err(error) => {
+                assert!(error.is_retryable(), "{error:?}");
+                if matches!(error, TxnError::Deadlock { .. }) {
+                    deadlocks.set(deadlocks.get() + 1);
+                }
+                txn.restart();
+            }
+        }
+    }
+}
+
+async fn ring_round(txn: &mut Txn, own: &str, next: &str) -> Result<(), TxnError> {
+    for name in [own, next] {
+        let old = number(txn.get(&key(name), EXCLUSIVE).await?.as_ref());
+        txn.put(key(name), Bytes::from((old + 1).to_string()))?;
+    }
+    txn.commit().await.map(|_| ())
+}
+
+fn ring(count: usize, seed: u64) -> u32 {
+    let t = local(seed);
+    let deadlocks = std::cell::Cell::new(0);
+    let name = |n: usize| format!("k{}", n % count);
+    t.world.block_on(async {
+        join_all((0..count).map(|n| ring_member(&t, name(n), name(n + 1), &deadlocks))).await;
+    });
+    t.world.settle(Duration::from_secs(10));
+    assert_eq!(t.kv.lock_count(), 0);
+    for (at, sum) in t.kv.rows() {
+        assert_eq!(number(Some(&sum)), 2, "{at} was incremented twice");
+    }
+    let waited = t.world.runtime().time.monotonic().nanos();
+    assert!(waited < 60_000_000_000, "it took {waited} ns of virtual time");
+    deadlocks.get()
+}
+
+#[test]
+fn a_cycle_of_two_ends_with_a_victim_and_everybody_gets_through() {
+    let victims: u32 = (0..20).map(|seed| ring(2, seed)).sum();
+    assert!(victims >= 10, "only {victims} deadlocks: nothing was tested");
+}
+
+#[test]
+fn a_cycle_of_three_ends_with_a_victim_and_everybody_gets_through() {
+    let victims: u32 = (0..20).map(|seed| ring(3, seed)).sum();
+    assert!(victims >= 10, "only {victims} deadlocks: nothing was tested");
+}
+
+#[test]
+fn a_cycle_of_six_ends_with_a_victim_and_everybody_gets_through() {
+    let victims: u32 = (0..10).map(|seed| ring(6, seed)).sum();
+    assert!(victims >= 5, "only {victims} deadlocks: nothing was tested");
+}
+
+#[test]
+fn concurrent_increments_are_all_counted() {
+    for spill in [0, 1 << 20] {
+        let t = local_with(World::new(7), Settings { spill_bytes: spill, ..Settings::default() });
+        t.world.block_on(async {
+            join_all((0..20).map(|_| async {
+                let outcome = t.db.run(TxnOptions::default(), |txn| {
+                    Box::pin(async move {
+                        let old = number(txn.get(&key("n"), EXCLUSIVE).await?.as_ref());
+                        txn.put(key("n"), Bytes::from((old + 1).to_string()))
+                    })
+                });
+                outcome.await.expect("it gets its turn");
+            }))
+            .await;
+        });
+        t.world.settle(Duration::from_secs(5));
+        assert_eq!(t.kv.rows(), vec![(key("n"), value("20"))]);
+        assert_eq!(t.kv.lock_count(), 0);
+    }
+}
+
+#[test]
+fn nowait_fails_at_once_and_skip_locked_leaves_out() {
+    let t = local(8);
+    t.world.block_on(async {
+        let mut setup = t.db.begin(TxnOptions::default());
+        for name in ["a", "b", "c"] {
+            setup.put(key(name), value(name)).expect("open");
+        }
+        setup.commit().await.expect("free");
+        let mut holder = t.db.begin(TxnOptions::default());
+        holder.get(&key("b"), EXCLUSIVE).await.expect("free");
+
+        let mut nowait = t.db.begin(TxnOptions::default());
+        let options = GetOptions { lock: EXCLUSIVE, wait: OnLock::Fail };
+        let error = nowait.multi_get_with(&[key("b")], options).await.expect_err("it is locked");
+        assert_eq!(error, TxnError::Blocked { key: key("b"), holder: holder.id() });
+        assert!(nowait.is_active());
+
+        let mut skip = t.db.begin(TxnOptions::default());
+        let options = ScanOptions { lock: EXCLUSIVE, wait: OnLock::Skip, ..ScanOptions::default() };
+        let page = skip.scan(Span::all(), options).await.expect("nothing to wait for");
+        let names: Vec<_> = page.rows.into_iter().map(|(key, _)| key).collect();
+        assert_eq!(names, [key("a"), key("c")]);
+
+        // What was skipped was not read: its change does not disturb.
+        holder.put(key("b"), value("changed")).expect("open");
+        holder.commit().await.expect("free");
+        skip.put(key("a"), value("taken")).expect("open");
+        skip.commit().await.expect("b does not matter");
+    });
+}
+
+#[test]
+fn a_lock_timeout_and_a_statement_deadline_end_the_wait() {
+    let t = local(9);
+    t.world.block_on(async {
+        let mut holder = t.db.begin(TxnOptions::default());
+        holder.get(&key("k"), EXCLUSIVE).await.expect("free");
+        let mut waiter = t.db.begin(TxnOptions::default());
+        waiter.set_lock_timeout(Some(Duration::from_millis(300)));
+        let error = waiter.get(&key("k"), EXCLUSIVE).await.expect_err("it is locked");
+        assert!(matches!(error, TxnError::Timeout { kind: TimeoutKind::Lock, .. }), "{error:?}");
+        waiter.set_lock_timeout(None);
+        let now = t.world.runtime().time.monotonic();
+        waiter.set_deadline(Some(now.plus(Duration::from_millis(50))));
+        let error = waiter.get(&key("k"), EXCLUSIVE).await.expect_err("it is locked");
+        assert!(
+            matches!(error, TxnError::Timeout { kind: TimeoutKind::Statement, .. }),
+            "{error:?}"
+        );
+        assert!(waiter.is_active());
+        waiter.set_deadline(None);
+        holder.commit().await.expect("free");
+        waiter.get(&key("k"), EXCLUSIVE).await.expect("free now");
+    });
+}
+
+/// T12: nobody waits for ever on a coordinator that is gone.
+#[test]
+fn a_silent_holder_is_taken_for_dead_after_its_expiry_and_learns_it() {
+    let t = local_with(World::new(10), Settings { spill_bytes: 0, ..Settings::default() });
+    // The holder's gateway has stopped: it sends no heartbeat for an hour.
+    let stopped = Settings {
+        heartbeat_interval: Duration::from_secs(3_600),
+        spill_bytes: 0,
+        ..Settings::default()
+    };
+    let silent =
+        txn::client::Db::new(t.world.runtime(), std::sync::Arc::new(t.kv.clone()), stopped);
+    t.world.block_on(async {
+        let mut holder = silent.begin(TxnOptions::default());
+        holder.put(key("k"), value("lost")).expect("open");
+        holder.spill_if_large().await.expect("free");
+        let mut next = t.db.begin(TxnOptions::default());
+        next.get(&key("k"), EXCLUSIVE).await.expect("the holder expires");
+        let waited = t.world.runtime().time.monotonic().nanos();
+        assert!(waited > 5_000_000_000 && waited < 8_000_000_000, "{waited} ns");
+        next.put(key("k"), value("won")).expect("open");
+        next.commit().await.expect("free");
+        let error = holder.commit().await.expect_err("it was aborted");
+        assert!(matches!(error, TxnError::Retry { kind: RetryKind::Aborted, .. }), "{error:?}");
+    });
+    t.world.settle(Duration::from_secs(2));
+    assert_eq!(t.kv.rows(), vec![(key("k"), value("won"))]);
+}
+
+#[test]
+fn a_holder_that_shows_signs_of_life_is_waited_for() {
+    let t = local_with(World::new(11), Settings { spill_bytes: 0, ..Settings::default() });
+    t.world.block_on(async {
+        let mut holder = t.db.begin(TxnOptions::default());
+        holder.put(key("k"), value("slow")).expect("open");
+        holder.spill_if_large().await.expect("free");
+        let waiter = async {
+            let mut waiter = t.db.begin(TxnOptions::default());
+            waiter.get(&key("k"), EXCLUSIVE).await
+        };
+        let slow = async {
+            let time = t.world.runtime().time;
+            time.sleep_until(time.monotonic().plus(Duration::from_secs(30))).await;
+            holder.commit().await.expect("it is alive")
+        };
+        let (seen, _) = futures::join!(waiter, slow);
+        assert_eq!(seen, Ok(Some(value("slow"))));
+    });
+}
+
+/// A plain read does not wait for a writer that takes its time: it makes it commit later.
+#[test]
+fn a_reader_passes_by_an_intent_and_the_writer_commits_above_it() {
+    let t = local_with(World::new(12), Settings { spill_bytes: 0, ..Settings::default() });
+    t.world.block_on(async {
+        let mut writer = t.db.begin(TxnOptions::default());
+        writer.put(key("k"), value("new")).expect("open");
+        writer.spill_if_large().await.expect("free");
+        let mut reader = t.db.begin(TxnOptions::default());
+        assert_eq!(reader.get(&key("k"), None).await, Ok(None));
+        let info = writer.commit().await.expect("it was only moved");
+        assert!(info.ts > reader.read_timestamp());
+        assert_eq!(reader.get(&key("k"), None).await, Ok(None), "the reader's view is stable");
+    });
+}
+
+#[test]
+fn a_higher_priority_pushes_others_away() {
+    let t = local(13);
+    t.world.block_on(async {
+        let mut low = t.db.begin(TxnOptions::default());
+        low.get(&key("k"), EXCLUSIVE).await.expect("free");
+        let mut high = t.db.begin(TxnOptions { priority: 1_000, ..TxnOptions::default() });
+        high.get(&key("k"), EXCLUSIVE).await.expect("low gives way");
+        let waited = t.world.runtime().time.monotonic().nanos();
+        assert!(waited < 1_000_000_000, "{waited} ns");
+    });
+}

@@ -1,0 +1,4 @@
+//! Integration tests of the transaction layer, one binary.
+
+mod client;
+mod server;
