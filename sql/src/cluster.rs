@@ -1,0 +1,126 @@
+//! Seam: what SQL asks of the node around it. Implemented by the node and by the simulator.
+//!
+//! Everything here is for showing, steering and announcing; no answer of it decides what a transaction may read or write.
+
+use clock::Timestamp;
+use futures::future::BoxFuture;
+use replication::range::{NodeId, RegionId};
+use std::time::Duration;
+use storage::{Key, Span};
+
+/// A node, as `SHOW NODES` tells it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeSummary {
+    /// Which.
+    pub node: NodeId,
+    /// Its region's name.
+    pub region: String,
+    /// Its zone within the region.
+    pub zone: String,
+    /// Where it takes SQL clients.
+    pub sql_addr: String,
+    /// Where it takes RPCs.
+    pub rpc_addr: String,
+    /// `live`, `suspect`, `dead`, `fenced`, `draining`.
+    pub status: String,
+}
+
+/// A peer's clock, as `SHOW CLOCKS` tells it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClockSummary {
+    /// Whose.
+    pub node: NodeId,
+    /// Its region's name.
+    pub region: String,
+    /// Its wall clock minus ours, microseconds; `None` while not measured.
+    pub offset_us: Option<i64>,
+    /// How far that can be wrong, microseconds.
+    pub offset_error_us: Option<u64>,
+    /// The bound it advertises for itself, microseconds.
+    pub bound_us: Option<u64>,
+    /// `ok`, `fenced: ...`.
+    pub state: String,
+}
+
+/// A range, as `SHOW RANGES` tells it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RangeSummary {
+    /// Its number.
+    pub range: u64,
+    /// Its keys.
+    pub span: Span,
+    /// Who leads it, as far as is known here.
+    pub leaseholder: Option<NodeId>,
+    /// Its replicas.
+    pub replicas: Vec<NodeId>,
+}
+
+/// A fault that is active, as `SHOW CHAOS` tells it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChaosSummary {
+    /// The command that caused it.
+    pub fault: String,
+    /// How long it will last yet; `None`: until `CHAOS HEAL`.
+    pub remaining: Option<Duration>,
+}
+
+/// A `CHAOS` statement.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ChaosCommand {
+    /// Cuts the regions (or nodes) apart, both ways.
+    Partition {
+        /// Region or node names.
+        from: Vec<String>,
+        /// Region or node names.
+        to: Vec<String>,
+        /// How long; `None`: until healed.
+        duration: Option<Duration>,
+    },
+    /// Moves a node's wall clock.
+    Clock {
+        /// Which (`n3`).
+        node: String,
+        /// By how many microseconds.
+        skew_us: i64,
+        /// How long; `None`: until healed.
+        duration: Option<Duration>,
+    },
+    /// Kills a node as kill -9 does.
+    Crash {
+        /// Which (`n3`).
+        node: String,
+    },
+    /// Ends every fault.
+    Heal,
+}
+
+/// The node around the engine.
+pub trait Cluster: Send + Sync + 'static {
+    /// This node.
+    fn node(&self) -> NodeId;
+    /// Its region.
+    fn region(&self) -> RegionId;
+    /// A region's name.
+    fn region_name(&self, region: RegionId) -> Option<String>;
+    /// All regions, by number.
+    fn regions(&self) -> Vec<(RegionId, String)>;
+    /// All nodes.
+    fn nodes(&self) -> Vec<NodeSummary>;
+    /// All clocks.
+    fn clocks(&self) -> Vec<ClockSummary>;
+    /// All ranges.
+    fn ranges(&self) -> BoxFuture<'_, Vec<RangeSummary>>;
+    /// Carries out a `CHAOS` statement. The error says why not (chaos not allowed here, unknown name).
+    fn chaos(&self, command: ChaosCommand) -> BoxFuture<'_, Result<String, String>>;
+    /// Faults that are active.
+    fn chaos_active(&self) -> BoxFuture<'_, Vec<ChaosSummary>>;
+    /// Tells the other nodes that the catalog has a new version, so that they read it. Best effort: a node that misses it finds out
+    /// by a refused batch or a relation it does not know.
+    fn broadcast_catalog(&self, version: u64) -> BoxFuture<'_, ()>;
+    /// Makes each key the start of a range. Done already: no error.
+    fn split(&self, at: Vec<Key>) -> BoxFuture<'_, Result<(), String>>;
+    /// How far the streams into this region have come: (table, origin region, everything at or below has been applied).
+    fn frontiers(&self) -> Vec<(u32, RegionId, Timestamp)> {
+        Vec::new()
+    }
+}

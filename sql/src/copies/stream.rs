@@ -1,0 +1,174 @@
+//! Driver: moves changes of one region's copy of a table into another's.
+//!
+//! ```text
+//!   origin's copy ── Changes(after frontier, at now) ──► groups of one commit timestamp ──► one transaction each, in order
+//!                                                        the last one also stores the frontier
+//! ```
+//!
+//! The frontier lies beside the copy it belongs to (`prefix | index 0 | origin`), so that reading and storing it needs no WAN. It is
+//! stored by the transactions that apply: INVARIANT: everything of the origin at or below a stored frontier is in the copy.
+
+use super::apply::apply_changes;
+use crate::catalog::{TableDescriptor, TableMode};
+use crate::engine::Engine;
+use crate::error::{Recovery, SqlError, codes};
+use bytes::Bytes;
+use clock::Timestamp;
+use replication::range::RegionId;
+use storage::{Key, Span};
+use txn::api::{Batch, Change, KvError, Request, Response, WAIT_SLICE, Wait};
+
+/// Bytes of changes asked for at once.
+const PULL_BYTES: u64 = 256 << 10;
+/// Index id of frontiers.
+const FRONTIER_INDEX: u32 = 0;
+
+/// How far a stream has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// Everything of the origin at or below has been applied.
+    pub frontier: Timestamp,
+    /// Origin transactions applied by this call.
+    pub applied: u64,
+    /// Whether more is known to wait.
+    pub more: bool,
+}
+
+fn frontier_key(table: &TableDescriptor, origin: RegionId, destination: RegionId) -> Key {
+    let mut key = table.index_prefix(destination.0, FRONTIER_INDEX);
+    key.extend_from_slice(&origin.0.to_be_bytes());
+    Key::new(key)
+}
+
+/// One round of a stream: pulls what the origin has committed since the stored frontier, and applies it. To be called again and
+/// again; two calls at once for the same stream do no harm.
+///
+/// # Errors
+/// The origin cannot be reached, or the copy here cannot be written: nothing is lost, call again.
+pub async fn pump(
+    engine: &Engine,
+    table: u32,
+    origin: RegionId,
+    destination: RegionId,
+) -> Result<Progress, SqlError> {
+    let Some(table) = engine.catalog().table(table).cloned() else {
+        return Err(SqlError::new(
+            crate::types::SqlState::UNDEFINED_TABLE,
+            format!("table {table} does not exist"),
+        ));
+    };
+    if table.mode != TableMode::Available || origin == destination {
+        return Err(SqlError::internal("only available tables have streams, between two regions"));
+    }
+    let since = frontier(engine, &table, origin, destination).await?;
+    let (changes, upto) = pull(engine, &table, origin, since).await?;
+    let now = engine.db.runtime().hlc.now().timestamp();
+    let mut applied = 0;
+    for group in changes.chunk_by(|a, b| a.ts == b.ts) {
+        applied += 1;
+        let done = if group.last().map(|change| change.ts) == changes.last().map(|change| change.ts)
+        {
+            upto
+        } else {
+            group[0].ts
+        };
+        apply_group(engine, &table, origin, destination, group, done).await?;
+    }
+    if changes.is_empty() && upto > since {
+        apply_group(engine, &table, origin, destination, &[], upto).await?;
+    }
+    Ok(Progress { frontier: upto.max(since), applied, more: upto < now && !changes.is_empty() })
+}
+
+/// The stored frontier.
+async fn frontier(
+    engine: &Engine,
+    table: &TableDescriptor,
+    origin: RegionId,
+    destination: RegionId,
+) -> Result<Timestamp, SqlError> {
+    let key = frontier_key(table, origin, destination);
+    let stored = engine.run("read frontier", |txn, _| {
+        let key = key.clone();
+        Box::pin(async move { Ok(txn.get(&key, None).await?) })
+    });
+    match stored.await? {
+        None => Ok(Timestamp::MIN),
+        Some(bytes) => bytes
+            .as_ref()
+            .try_into()
+            .map(|raw| Timestamp::from_raw(u64::from_be_bytes(raw)))
+            .map_err(|_| {
+                SqlError::new(
+                    crate::types::SqlState::DATA_CORRUPTED,
+                    "a stored frontier cannot be read",
+                )
+            }),
+    }
+}
+
+/// What the origin's copy has committed after `since`, in commit order, and up to where that is complete.
+async fn pull(
+    engine: &Engine,
+    table: &TableDescriptor,
+    origin: RegionId,
+    since: Timestamp,
+) -> Result<(Vec<Change>, Timestamp), SqlError> {
+    let now = engine.db.runtime().hlc.now().timestamp();
+    let span = Span::prefix(&Key::new(table.index_prefix(origin.0, table.primary().id)));
+    let batch = Batch {
+        range: None,
+        read_at: now,
+        uncertainty_limit: now,
+        txn: None,
+        schema: Vec::new(),
+        pushed: Vec::new(),
+        ignored: Vec::new(),
+        wait: Wait::Queue(WAIT_SLICE),
+        requests: vec![Request::Changes { span, after: since, bytes_max: PULL_BYTES }],
+    };
+    match engine.db.kv().send(batch).await {
+        Ok(reply) => match reply.responses.into_iter().next() {
+            Some(Response::Changes { changes, upto }) => Ok((changes, upto)),
+            _ => Err(SqlError::internal("a range answered something else than its changes")),
+        },
+        // An open transaction is in the way: it will be decided, or expire.
+        Err(KvError::Blocked { .. } | KvError::Overloaded { .. }) => Ok((Vec::new(), since)),
+        Err(error) => Err(SqlError::new(
+            codes::SYSTEM_ERROR,
+            format!("changes of table \"{}\" cannot be read: {error}", table.name),
+        )),
+    }
+}
+
+async fn apply_group(
+    engine: &Engine,
+    table: &TableDescriptor,
+    origin: RegionId,
+    destination: RegionId,
+    group: &[Change],
+    done: Timestamp,
+) -> Result<(), SqlError> {
+    let key = frontier_key(table, origin, destination);
+    let result = engine.run("apply changes", |txn, _| {
+        let key = key.clone();
+        Box::pin(async move {
+            apply_changes(txn, table, origin.0, destination.0, group).await?;
+            // A frontier that another call has moved further stays.
+            let stored = txn.get(&key, Some(txn::api::Lock::Exclusive)).await?;
+            let further =
+                stored.and_then(|bytes| bytes.as_ref().try_into().ok()).map(u64::from_be_bytes);
+            if further.is_none_or(|raw| raw < done.raw()) {
+                txn.put(key, Bytes::copy_from_slice(&done.raw().to_be_bytes()))?;
+            }
+            Ok(())
+        })
+    });
+    match result.await {
+        Err(error) if matches!(error.recovery, Recovery::Refresh { .. }) => {
+            engine.refresh_catalog().await?;
+            Err(error)
+        }
+        other => other,
+    }
+}

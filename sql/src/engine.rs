@@ -1,0 +1,159 @@
+//! Driver: what the sessions of a node share. The catalog snapshot, the node's share of sequences, the gateway to transactions.
+
+use crate::catalog::{self, Catalog};
+use crate::cluster::Cluster;
+use crate::error::{Recovery, SqlError, codes};
+use crate::exec::Sequences;
+use crate::session::{Session, SessionParams};
+use futures::future::BoxFuture;
+use parking_lot::RwLock;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+use txn::client::{Db, Txn, TxnOptions};
+
+/// Times that internal work is tried when others are in its way.
+const ATTEMPTS_MAX: u32 = 30;
+/// First pause between them; doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// Limits of a node's statements.
+#[derive(Clone, Debug)]
+pub struct EngineSettings {
+    /// Rows that one statement may hold in memory, bytes.
+    pub statement_memory_bytes_max: usize,
+    /// Times that a transaction is run again before its client is told.
+    pub restarts_max: u32,
+    /// What is said to be the version of the product.
+    pub product: String,
+}
+
+impl Default for EngineSettings {
+    fn default() -> EngineSettings {
+        EngineSettings {
+            statement_memory_bytes_max: 256 << 20,
+            restarts_max: 20,
+            product: concat!("Meridian ", env!("CARGO_PKG_VERSION")).to_string(),
+        }
+    }
+}
+
+/// Says that work may borrow from `'env`, which outlives every one of its runs.
+pub(crate) type Within<'a, 'env> = PhantomData<&'a &'env ()>;
+
+/// One per node.
+pub struct Engine {
+    pub(crate) db: Db,
+    pub(crate) cluster: Arc<dyn Cluster>,
+    pub(crate) settings: EngineSettings,
+    pub(crate) sequences: Sequences,
+    catalog: RwLock<Arc<Catalog>>,
+}
+
+impl Engine {
+    /// Over a gateway. Knows no catalog until [`Engine::refresh_catalog`].
+    pub fn new(db: Db, cluster: Arc<dyn Cluster>, settings: EngineSettings) -> Arc<Engine> {
+        Arc::new(Engine {
+            sequences: Sequences::new(db.clone()),
+            db,
+            cluster,
+            settings,
+            catalog: RwLock::new(Arc::new(Catalog::default())),
+        })
+    }
+
+    /// Writes the first catalog of a cluster unless there is one, and reads it.
+    ///
+    /// # Errors
+    /// The system ranges cannot be reached (58000), or hold something else (XX001).
+    pub async fn bootstrap(&self) -> Result<(), SqlError> {
+        self.run("bootstrap", |txn, _| Box::pin(catalog::bootstrap(txn))).await?;
+        self.refresh_catalog().await
+    }
+
+    /// The catalog as this node knows it.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.read().clone()
+    }
+
+    /// Reads the catalog again. Sessions see it from their next statement on.
+    ///
+    /// # Errors
+    /// The system ranges cannot be reached: the old snapshot stays.
+    pub async fn refresh_catalog(&self) -> Result<(), SqlError> {
+        let fresh = self.run("read catalog", |txn, _| Box::pin(catalog::load(txn))).await?;
+        self.publish(Arc::new(fresh));
+        Ok(())
+    }
+
+    /// Takes a newer snapshot.
+    pub(crate) fn publish(&self, fresh: Arc<Catalog>) {
+        let mut current = self.catalog.write();
+        if fresh.version() > current.version() {
+            *current = fresh;
+        }
+    }
+
+    /// A session for a client that has been let in.
+    ///
+    /// # Errors
+    /// 3D000: no such database. 28000: no such role, or one that may not log in. 22023: a bad option.
+    pub fn session(self: &Arc<Self>, params: SessionParams) -> Result<Session, SqlError> {
+        let catalog = self.catalog();
+        let role = catalog.role(&params.user).filter(|role| role.login);
+        if role.is_none() {
+            return Err(SqlError::new(
+                codes::INVALID_AUTHORIZATION,
+                format!("role \"{}\" does not exist", params.user),
+            ));
+        }
+        let Some(database) = catalog.database(&params.database).map(|database| database.id) else {
+            return Err(SqlError::new(
+                codes::INVALID_CATALOG_NAME,
+                format!("database \"{}\" does not exist", params.database),
+            ));
+        };
+        Session::new(self.clone(), params, database)
+    }
+
+    /// Runs internal work in a transaction of its own, again while that may help.
+    pub(crate) async fn run<'env, T, F>(&self, label: &str, mut work: F) -> Result<T, SqlError>
+    where
+        F: for<'a> FnMut(&'a mut Txn, Within<'a, 'env>) -> BoxFuture<'a, Result<T, SqlError>>
+            + Send
+            + 'env,
+    {
+        let mut txn = self.db.begin(TxnOptions::labelled(label));
+        let mut pause = PAUSE_MIN;
+        for _ in 1..ATTEMPTS_MAX {
+            let result = match work(&mut txn, PhantomData).await {
+                Ok(value) => txn.commit().await.map(|_| value).map_err(SqlError::from),
+                Err(error) => Err(error),
+            };
+            match result {
+                Err(error) if error.recovery == Recovery::Restart && txn.can_restart() => {
+                    self.pause(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                    txn.restart();
+                }
+                Err(error) => {
+                    txn.rollback().await;
+                    return Err(error);
+                }
+                Ok(value) => return Ok(value),
+            }
+        }
+        txn.rollback().await;
+        Err(SqlError::new(
+            codes::SERIALIZATION_FAILURE,
+            format!("{label}: others were in the way too often"),
+        ))
+    }
+
+    /// Sleeps.
+    pub(crate) async fn pause(&self, duration: Duration) {
+        let time = &self.db.runtime().time;
+        time.sleep_until(time.monotonic().plus(duration)).await;
+    }
+}

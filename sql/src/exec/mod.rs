@@ -1,0 +1,226 @@
+//! Driver: runs plans in a transaction.
+//!
+//! Rooms: `facts` what a statement knows of its surroundings; `evaluate` expressions; `pipeline` rows from scans, in batches;
+//! `scan` reading tables; `operators` joins, groups, sorts; `aggregate`; `rowset` functions that give rows; `modify` INSERT, UPDATE,
+//! DELETE; `constraint` foreign keys; `sequence`.
+//!
+//! Scans with their filters and projections stream in batches; everything else holds its rows in memory, within the session's
+//! limit ([`Exec::charge`]).
+
+mod aggregate;
+pub(crate) mod constraint;
+mod evaluate;
+mod facts;
+pub(crate) mod modify;
+mod operators;
+mod pipeline;
+mod rowset;
+mod scan;
+mod sequence;
+
+pub(crate) use facts::{Facts, SequenceValues};
+pub(crate) use pipeline::Pipeline;
+pub(crate) use sequence::Sequences;
+
+use crate::error::{SqlError, codes};
+use crate::outcome::{CancelHandle, Row};
+use crate::plan::{Deferred, DeferredKind, Expr, Plan};
+use crate::rows::Place;
+use crate::types::{ArrayValue, Datum, SqlState};
+use futures::future::BoxFuture;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use txn::client::Txn;
+
+/// One execution of a statement.
+pub(crate) struct Exec<'a> {
+    /// The transaction.
+    pub txn: &'a mut Txn,
+    /// Surroundings.
+    pub facts: &'a Facts,
+    /// Parameters.
+    pub params: &'a [Datum],
+    /// Which copies.
+    pub place: Place,
+    /// Asked between batches.
+    pub cancel: &'a CancelHandle,
+    /// Values of sequences.
+    pub sequences: &'a Sequences,
+    /// Rows written by the outermost INSERT, UPDATE or DELETE.
+    pub affected: u64,
+    /// Rows of enclosing queries, the nearest last.
+    outer: Vec<Row>,
+    /// Deferred values by id.
+    deferred: Vec<Option<Datum>>,
+    /// Rows of WITH queries.
+    commons: BTreeMap<usize, Arc<Vec<Row>>>,
+    memory_bytes: usize,
+    memory_bytes_max: usize,
+}
+
+impl<'a> Exec<'a> {
+    /// For one statement.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn new(
+        txn: &'a mut Txn,
+        facts: &'a Facts,
+        params: &'a [Datum],
+        cancel: &'a CancelHandle,
+        sequences: &'a Sequences,
+        deferred_count: usize,
+        memory_bytes_max: usize,
+    ) -> Exec<'a> {
+        Exec {
+            place: Place { region: facts.cluster.region().0 },
+            txn,
+            facts,
+            params,
+            cancel,
+            sequences,
+            affected: 0,
+            outer: Vec::new(),
+            deferred: vec![None; deferred_count],
+            commons: BTreeMap::new(),
+            memory_bytes: 0,
+            memory_bytes_max,
+        }
+    }
+
+    /// Counts rows that are held; 53200 over the limit.
+    pub(crate) fn charge(&mut self, rows: &[Row]) -> Result<(), SqlError> {
+        let bytes: usize =
+            rows.iter().map(|row| 24 + row.iter().map(Datum::memory_bytes).sum::<usize>()).sum();
+        self.memory_bytes += bytes;
+        if self.memory_bytes > self.memory_bytes_max {
+            return Err(SqlError::new(codes::OUT_OF_MEMORY, "out of memory for this statement")
+                .with_detail(format!(
+                    "A statement may hold {} bytes of rows.",
+                    self.memory_bytes_max
+                ))
+                .with_hint("Read less at once: use LIMIT, a cursor, or COPY."));
+        }
+        Ok(())
+    }
+
+    /// 57014 if the client wants no more.
+    pub(crate) fn check_canceled(&self) -> Result<(), SqlError> {
+        if self.cancel.is_canceled() {
+            return Err(SqlError::new(
+                codes::QUERY_CANCELED,
+                "canceling statement due to user request",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Values the deferred parts of `exprs` for a row. Uncorrelated ones are computed once.
+    pub(crate) async fn prepare(&mut self, exprs: &[&Expr], row: &[Datum]) -> Result<(), SqlError> {
+        let mut deferred = Vec::new();
+        for expr in exprs {
+            expr.deferred(&mut deferred);
+        }
+        for one in deferred {
+            if !one.correlated && self.deferred[one.id].is_some() {
+                continue;
+            }
+            let value = self.value_of(one, row).await?;
+            self.deferred[one.id] = Some(value);
+        }
+        Ok(())
+    }
+
+    /// An expression's value for a row, its deferred parts included.
+    pub(crate) async fn value(&mut self, expr: &Expr, row: &[Datum]) -> Result<Datum, SqlError> {
+        self.prepare(&[expr], row).await?;
+        self.evaluate(expr, row)
+    }
+
+    fn value_of<'b>(
+        &'b mut self,
+        deferred: &'b Deferred,
+        row: &'b [Datum],
+    ) -> BoxFuture<'b, Result<Datum, SqlError>> {
+        Box::pin(async move {
+            match &deferred.kind {
+                DeferredKind::Scalar(plan) => {
+                    let mut rows = self.inner_rows(plan, row, Some(2)).await?;
+                    if rows.len() > 1 {
+                        return Err(SqlError::new(
+                            codes::CARDINALITY_VIOLATION,
+                            "more than one row returned by a subquery used as an expression",
+                        ));
+                    }
+                    Ok(rows.pop().and_then(|row| row.into_iter().next()).unwrap_or(Datum::Null))
+                }
+                DeferredKind::Exists(plan) => {
+                    Ok(Datum::Bool(!self.inner_rows(plan, row, Some(1)).await?.is_empty()))
+                }
+                DeferredKind::Quantified { left, test, all, plan } => {
+                    let mut values = Vec::with_capacity(left.len());
+                    for expr in left {
+                        values.push(self.evaluate(expr, row)?);
+                    }
+                    let rows = self.inner_rows(plan, row, None).await?;
+                    self.quantified_rows(&values, test, *all, &rows)
+                }
+                DeferredKind::Array(element, plan) => {
+                    let rows = self.inner_rows(plan, row, None).await?;
+                    let values =
+                        rows.into_iter().filter_map(|row| row.into_iter().next()).collect();
+                    Ok(Datum::Array(Arc::new(ArrayValue::new(*element, values))))
+                }
+                DeferredKind::NextVal(sequence) => match self.evaluate(sequence, row)? {
+                    Datum::Oid(id) => self.sequences.next(self.facts, id).await.map(Datum::Int8),
+                    _ => Ok(Datum::Null),
+                },
+                DeferredKind::SetVal(args) => {
+                    let mut values = Vec::new();
+                    for arg in args {
+                        values.push(self.evaluate(arg, row)?);
+                    }
+                    match values.as_slice() {
+                        [Datum::Oid(id), Datum::Int8(value), called] => self
+                            .sequences
+                            .set(self.facts, *id, *value, called.is_true())
+                            .await
+                            .map(Datum::Int8),
+                        _ => Ok(Datum::Null),
+                    }
+                }
+                DeferredKind::Sleep(seconds) => {
+                    let seconds =
+                        self.evaluate(seconds, row)?.as_f64().unwrap_or(0.0).clamp(0.0, 1e6);
+                    self.sleep(std::time::Duration::from_secs_f64(seconds)).await?;
+                    Ok(Datum::text(""))
+                }
+            }
+        })
+    }
+
+    async fn sleep(&mut self, duration: std::time::Duration) -> Result<(), SqlError> {
+        let time = &self.facts.runtime.time;
+        let sleep = time.sleep_until(time.monotonic().plus(duration));
+        let canceled = Box::pin(self.cancel.canceled());
+        futures::future::select(sleep, canceled).await;
+        self.check_canceled()
+    }
+
+    /// Runs a query within an expression for a row.
+    async fn inner_rows(
+        &mut self,
+        plan: &Arc<Plan>,
+        row: &[Datum],
+        limit: Option<usize>,
+    ) -> Result<Vec<Row>, SqlError> {
+        self.outer.push(row.to_vec());
+        let plan = plan.clone();
+        let result = self.rows(&plan, limit).await;
+        self.outer.pop();
+        result
+    }
+}
+
+/// An inconsistency between binder and executor.
+pub(crate) fn broken(what: &str) -> SqlError {
+    SqlError::new(SqlState::INTERNAL_ERROR, format!("plan is inconsistent: {what}"))
+}

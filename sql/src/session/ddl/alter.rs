@@ -1,0 +1,605 @@
+//! Driver: ALTER TABLE, CREATE INDEX.
+
+use super::create::{Builder, check_expressions};
+use super::{Session, job};
+use crate::bind::Binder;
+use crate::catalog::{Entry, IndexKind, IndexState, TableDescriptor};
+use crate::error::{SqlError, codes};
+use crate::exec::{Exec, Facts};
+use crate::outcome::Notice;
+use crate::parse::Positions;
+use crate::plan::Expr;
+use crate::rows::Place;
+use crate::types::{Datum, SqlState, text};
+use sqlparser::ast::{self, AlterColumnOperation, AlterTableOperation as Op, TableConstraint};
+use std::sync::Arc;
+use txn::client::Txn;
+
+impl Session {
+    /// CREATE INDEX.
+    pub(super) async fn create_index(
+        &mut self,
+        create: &ast::CreateIndex,
+    ) -> Result<&'static str, SqlError> {
+        if create.predicate.is_some() {
+            return Err(SqlError::unsupported("partial indexes are not supported"));
+        }
+        if !create.include.is_empty() {
+            return Err(SqlError::unsupported("INCLUDE is not supported"));
+        }
+        let table = self.table_named(&create.table_name).await?;
+        let name = create
+            .name
+            .as_ref()
+            .and_then(|name| name.0.last())
+            .and_then(|part| part.as_ident())
+            .map(crate::parse::name);
+        if let Some(name) = &name
+            && create.if_not_exists
+            && self.catalog().relation(table.schema, name).is_some()
+        {
+            self.notice(Notice::note(format!("relation \"{name}\" already exists, skipping")));
+            return Ok("CREATE INDEX");
+        }
+        let kind = if create.unique { IndexKind::Unique } else { IndexKind::Plain };
+        self.add_index_to(&table, name, &create.columns, kind, false).await?;
+        Ok("CREATE INDEX")
+    }
+
+    /// Adds an index to a table that has rows, or may have.
+    async fn add_index_to(
+        &mut self,
+        table: &Arc<TableDescriptor>,
+        name: Option<String>,
+        columns: &[ast::IndexColumn],
+        kind: IndexKind,
+        constraint: bool,
+    ) -> Result<(), SqlError> {
+        let facts = self.facts_now();
+        let place = Place { region: self.engine.cluster.region().0 };
+        if self.is_own(table) {
+            let mut draft = self.draft().await?;
+            let mut builder = Builder::of(&mut draft, &facts, table.as_ref().clone());
+            let columns = builder.index_columns(columns)?;
+            builder.add_index(name, columns, kind, IndexState::Public, constraint)?;
+            let changed = builder.table;
+            let index = changed.indexes.last().expect("added above").clone();
+            let active = self.begin_if_none();
+            fill_own(&mut active.txn, &changed, &index, place).await?;
+            draft.put(Entry::Table(changed));
+            self.write_draft(draft)?;
+            return Ok(());
+        }
+        self.ready_for_job(table)?;
+        let engine = self.engine.clone();
+        let columns = columns.to_vec();
+        let added = job::change(&engine, table.id, &mut |_, draft, table| {
+            let (facts, columns, name) = (facts.clone(), columns.clone(), name.clone());
+            Box::pin(async move {
+                let mut builder = Builder::of(draft, &facts, table);
+                let columns = builder.index_columns(&columns)?;
+                builder.add_index(name, columns, kind, IndexState::WriteOnly, constraint)?;
+                Ok(builder.table)
+            })
+        })
+        .await?;
+        let index = added.indexes.last().expect("added above").id;
+        let filled = job::backfill(&engine, &added, index).await;
+        let keep = filled.is_ok();
+        let finished = job::change(&engine, table.id, &mut |_, _, mut table| {
+            Box::pin(async move {
+                if keep {
+                    for one in table.indexes.iter_mut().filter(|one| one.id == index) {
+                        one.state = IndexState::Public;
+                    }
+                } else {
+                    table.indexes.retain(|one| one.id != index);
+                }
+                Ok(table)
+            })
+        })
+        .await;
+        filled?;
+        finished?;
+        Ok(())
+    }
+
+    /// ALTER TABLE.
+    pub(super) async fn alter_table(
+        &mut self,
+        alter: &ast::AlterTable,
+    ) -> Result<&'static str, SqlError> {
+        let table = match self.table_named(&alter.name).await {
+            Err(error) if alter.if_exists && error.code == SqlState::UNDEFINED_TABLE => {
+                self.notice(Notice::note(format!(
+                    "relation \"{}\" does not exist, skipping",
+                    alter.name
+                )));
+                return Ok("ALTER TABLE");
+            }
+            other => other?,
+        };
+        let mut current = table;
+        for operation in &alter.operations {
+            self.alter_one(&current, operation).await?;
+            if let Some(table) = self.catalog().table(current.id) {
+                current = table.clone();
+            }
+        }
+        Ok("ALTER TABLE")
+    }
+
+    async fn alter_one(
+        &mut self,
+        table: &Arc<TableDescriptor>,
+        operation: &Op,
+    ) -> Result<(), SqlError> {
+        match operation {
+            Op::OwnerTo { .. }
+            | Op::SetLogged
+            | Op::SetUnlogged
+            | Op::ValidateConstraint { .. }
+            | Op::ReplicaIdentity { .. } => Ok(()),
+            Op::AddConstraint { constraint: TableConstraint::Unique(unique), .. } => {
+                let name = unique.name.as_ref().map(crate::parse::name);
+                self.add_index_to(table, name, &unique.columns, IndexKind::Unique, true).await
+            }
+            Op::AddColumn { if_not_exists: true, column_def, .. }
+                if table.find(&crate::parse::name(&column_def.name)).is_some() =>
+            {
+                let name = crate::parse::name(&column_def.name);
+                self.notice(Notice::note(format!(
+                    "column \"{name}\" of relation \"{}\" already exists, skipping",
+                    table.name
+                )));
+                Ok(())
+            }
+            _ => self.alter_descriptor(table, operation).await,
+        }
+    }
+
+    /// Operations that are one change of the descriptor, with what must be checked or rewritten.
+    async fn alter_descriptor(
+        &mut self,
+        table: &Arc<TableDescriptor>,
+        operation: &Op,
+    ) -> Result<(), SqlError> {
+        let facts = self.facts_now();
+        let place = Place { region: self.engine.cluster.region().0 };
+        let engine = self.engine.clone();
+        let cancel = self.cancel.clone();
+        if self.is_own(table) {
+            let mut draft = self.draft().await?;
+            let active = self.begin_if_none();
+            let context = Context { facts: &facts, place, engine: &engine, cancel: &cancel };
+            let changed =
+                apply(&context, &mut active.txn, &mut draft, table.as_ref().clone(), operation)
+                    .await?;
+            draft.put(Entry::Table(changed));
+            self.write_draft(draft)?;
+            return Ok(());
+        }
+        self.ready_for_job(table)?;
+        let operation = operation.clone();
+        job::change(&engine, table.id, &mut |txn, draft, table| {
+            let (facts, operation, engine, cancel) =
+                (facts.clone(), operation.clone(), engine.clone(), cancel.clone());
+            Box::pin(async move {
+                let context = Context { facts: &facts, place, engine: &engine, cancel: &cancel };
+                apply(&context, txn, draft, table, &operation).await
+            })
+        })
+        .await?;
+        Ok(())
+    }
+}
+
+/// Surroundings of a change.
+struct Context<'c> {
+    facts: &'c Arc<Facts>,
+    place: Place,
+    engine: &'c Arc<crate::engine::Engine>,
+    cancel: &'c crate::outcome::CancelHandle,
+}
+
+/// Fills an index of a table that only this transaction knows.
+async fn fill_own(
+    txn: &mut Txn,
+    table: &TableDescriptor,
+    index: &crate::catalog::IndexDescriptor,
+    place: Place,
+) -> Result<(), SqlError> {
+    let mut entries = Vec::new();
+    job::each_row(txn, table, place, |row| {
+        entries.push(crate::rows::index_entry(table, place, index, &row));
+        Ok(())
+    })
+    .await?;
+    let mut seen = std::collections::BTreeSet::new();
+    for (key, value, unique) in entries {
+        if unique && !seen.insert(key.clone()) {
+            return Err(SqlError::new(
+                codes::UNIQUE_VIOLATION,
+                format!("could not create unique index \"{}\"", index.name),
+            )
+            .on_table(&table.name)
+            .on_constraint(&index.name));
+        }
+        txn.put(key, value)?;
+    }
+    Ok(())
+}
+
+/// The table after an operation; checks and rewrites its rows.
+async fn apply(
+    context: &Context<'_>,
+    txn: &mut Txn,
+    draft: &mut crate::catalog::Draft,
+    table: TableDescriptor,
+    operation: &Op,
+) -> Result<TableDescriptor, SqlError> {
+    let mut facts = context.facts.as_ref().clone();
+    facts.catalog = Arc::new(draft.catalog().clone());
+    let column_of = |table: &TableDescriptor, name: &ast::Ident| {
+        let name = crate::parse::name(name);
+        table.find(&name).filter(|place| !table.columns[*place].hidden).ok_or_else(|| {
+            SqlError::new(
+                codes::UNDEFINED_COLUMN,
+                format!("column \"{name}\" of relation \"{}\" does not exist", table.name),
+            )
+        })
+    };
+    match operation {
+        Op::AddColumn { column_def, .. } => {
+            add_column(context, &facts, txn, draft, table, column_def).await
+        }
+        Op::DropColumn { column_names, if_exists, .. } => {
+            let mut table = table;
+            for name in column_names {
+                match column_of(&table, name) {
+                    Ok(place) => drop_column(draft, &mut table, place)?,
+                    Err(_) if *if_exists => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(table)
+        }
+        Op::RenameColumn { old_column_name, new_column_name } => {
+            let mut table = table;
+            let place = column_of(&table, old_column_name)?;
+            let name = crate::parse::name(new_column_name);
+            if table.find(&name).is_some() {
+                return Err(SqlError::new(
+                    codes::DUPLICATE_COLUMN,
+                    format!("column \"{name}\" of relation \"{}\" already exists", table.name),
+                ));
+            }
+            if !table.checks.is_empty() {
+                return Err(SqlError::unsupported(
+                    "a column of a table with CHECK constraints cannot be renamed",
+                ));
+            }
+            table.columns[place].name = name;
+            Ok(table)
+        }
+        Op::RenameTable {
+            table_name: ast::RenameTableNameKind::To(name) | ast::RenameTableNameKind::As(name),
+        } => {
+            let name = crate::bind::name_parts(name)?.pop().expect("a name has a part");
+            if draft.catalog().relation(table.schema, &name).is_some() {
+                return Err(SqlError::new(
+                    codes::DUPLICATE_TABLE,
+                    format!("relation \"{name}\" already exists"),
+                ));
+            }
+            Ok(TableDescriptor { name, ..table })
+        }
+        Op::AlterColumn { column_name, op } => {
+            let place = column_of(&table, column_name)?;
+            alter_column(context, &facts, txn, table, place, op).await
+        }
+        Op::AddConstraint { constraint: TableConstraint::PrimaryKey(key), .. } => {
+            if !table.has_hidden_key() {
+                return Err(SqlError::new(
+                    codes::INVALID_TABLE_DEFINITION,
+                    format!("multiple primary keys for table \"{}\" are not allowed", table.name),
+                ));
+            }
+            let before = table.clone();
+            let mut builder = Builder::of(draft, &facts, table);
+            let columns = builder.index_columns(&key.columns)?;
+            for (place, _) in &columns {
+                builder.table.columns[*place].not_null = true;
+            }
+            builder.add_index(
+                key.name.as_ref().map(crate::parse::name),
+                columns,
+                IndexKind::Primary,
+                IndexState::Public,
+                true,
+            )?;
+            let mut after = builder.table;
+            let primary = after.indexes.pop().expect("added above");
+            after.indexes[0] = primary;
+            for column in after.columns.iter_mut().filter(|column| column.hidden) {
+                column.dropped = true;
+                column.not_null = false;
+            }
+            job::rewrite(txn, &before, &after, context.place).await?;
+            Ok(after)
+        }
+        Op::AddConstraint { constraint, not_valid } => {
+            let mut builder = Builder::of(draft, &facts, table);
+            builder.add_constraint(constraint)?;
+            let table = builder.table;
+            check_expressions(&facts, &table)?;
+            if !not_valid {
+                check_rows(context, &facts, txn, &table).await?;
+            }
+            Ok(table)
+        }
+        Op::DropConstraint { if_exists, name, .. } => {
+            drop_constraint(draft, table, &crate::parse::name(name), *if_exists)
+        }
+        other => Err(SqlError::unsupported(format!("ALTER TABLE {other} is not supported"))),
+    }
+}
+
+async fn add_column(
+    context: &Context<'_>,
+    facts: &Facts,
+    txn: &mut Txn,
+    draft: &mut crate::catalog::Draft,
+    table: TableDescriptor,
+    definition: &ast::ColumnDef,
+) -> Result<TableDescriptor, SqlError> {
+    let mut builder = Builder::of(draft, facts, table);
+    let place = builder.add_column(definition)?;
+    let name = crate::parse::name(&definition.name);
+    let keys = |option: &&ast::ColumnOptionDef| {
+        matches!(option.option, ast::ColumnOption::PrimaryKey(_) | ast::ColumnOption::Unique(_))
+    };
+    if definition.options.iter().find(keys).is_some() {
+        return Err(SqlError::unsupported(
+            "ADD COLUMN with PRIMARY KEY or UNIQUE is not supported",
+        )
+        .with_hint("Add the column, then the constraint."));
+    }
+    for option in &definition.options {
+        builder.column_constraint(
+            &name,
+            option.name.as_ref().map(crate::parse::name),
+            &option.option,
+        )?;
+    }
+    let mut table = builder.table;
+    check_expressions(facts, &table)?;
+    let mut empty = true;
+    let before = TableDescriptor { columns: table.columns[..place].to_vec(), ..table.clone() };
+    job::each_row(txn, &before, context.place, |_| {
+        empty = false;
+        Ok(())
+    })
+    .await?;
+    if empty {
+        return Ok(table);
+    }
+    if let Some(default) = table.columns[place].default.clone() {
+        let positions = Positions::new("");
+        let expr = Binder::new(facts, &positions, &[]).default_of(&table, place)?;
+        if !expr.is_constant() {
+            return Err(SqlError::unsupported(format!(
+                "a column with DEFAULT {default} cannot be added to a table that has rows"
+            ))
+            .with_detail("Every row would need a value of its own.")
+            .with_hint("Add the column without the default, fill it, then set the default."));
+        }
+        let value = evaluate(context, facts, txn, &expr).await?;
+        let column = &mut table.columns[place];
+        column.missing = (!value.is_null()).then(|| text::to_string(&value, column.ty, facts));
+    }
+    if table.columns[place].not_null
+        && table.columns[place].missing.is_none()
+        && table.columns[place].ty != crate::types::Type::Counter
+    {
+        return Err(SqlError::new(
+            codes::NOT_NULL_VIOLATION,
+            format!("column \"{name}\" of relation \"{}\" contains null values", table.name),
+        )
+        .on_table(&table.name)
+        .on_column(&name));
+    }
+    Ok(table)
+}
+
+async fn evaluate(
+    context: &Context<'_>,
+    facts: &Facts,
+    txn: &mut Txn,
+    expr: &Expr,
+) -> Result<Datum, SqlError> {
+    let engine = context.engine;
+    let memory = engine.settings.statement_memory_bytes_max;
+    let mut exec = Exec::new(txn, facts, &[], context.cancel, &engine.sequences, 0, memory);
+    exec.value(expr, &[]).await
+}
+
+fn drop_column(
+    draft: &mut crate::catalog::Draft,
+    table: &mut TableDescriptor,
+    place: usize,
+) -> Result<(), SqlError> {
+    let name = table.columns[place].name.clone();
+    if table.primary().columns.iter().any(|column| column.column == place) {
+        return Err(SqlError::unsupported(format!(
+            "column \"{name}\" is part of the primary key and cannot be dropped"
+        )));
+    }
+    let referenced =
+        draft.catalog().referencing(table.id).any(|(_, key)| key.referenced.contains(&place));
+    if referenced {
+        return Err(SqlError::new(
+            codes::DEPENDENT_OBJECTS,
+            format!(
+                "cannot drop column {name} of table {} because other objects depend on it",
+                table.name
+            ),
+        ));
+    }
+    table.indexes.retain(|index| index.columns.iter().all(|column| column.column != place));
+    table.foreign_keys.retain(|key| !key.columns.contains(&place));
+    let owned: Vec<u32> = draft
+        .catalog()
+        .sequences()
+        .filter(|sequence| sequence.owned_by == Some((table.id, place)))
+        .map(|sequence| sequence.id)
+        .collect();
+    owned.into_iter().for_each(|id| draft.remove(id));
+    // A check that names it falls with it, as in PostgreSQL.
+    let mentions = |text: &str| {
+        text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name)
+    };
+    table.checks.retain(|check| !mentions(&check.expression));
+    let column = &mut table.columns[place];
+    column.dropped = true;
+    column.not_null = false;
+    column.default = None;
+    column.name = format!("........pg.dropped.{}........", column.id);
+    Ok(())
+}
+
+async fn alter_column(
+    context: &Context<'_>,
+    facts: &Facts,
+    txn: &mut Txn,
+    mut table: TableDescriptor,
+    place: usize,
+    operation: &AlterColumnOperation,
+) -> Result<TableDescriptor, SqlError> {
+    match operation {
+        AlterColumnOperation::SetDefault { value } => {
+            table.columns[place].default = Some(value.to_string());
+            check_expressions(facts, &table)?;
+        }
+        AlterColumnOperation::DropDefault => table.columns[place].default = None,
+        AlterColumnOperation::DropNotNull => {
+            if table.primary().columns.iter().any(|column| column.column == place) {
+                return Err(SqlError::new(
+                    codes::INVALID_TABLE_DEFINITION,
+                    format!("column \"{}\" is in a primary key", table.columns[place].name),
+                ));
+            }
+            table.columns[place].not_null = false;
+        }
+        AlterColumnOperation::SetNotNull => {
+            table.columns[place].not_null = true;
+            check_rows(context, facts, txn, &table).await?;
+        }
+        AlterColumnOperation::SetDataType { data_type, using: None, .. } => {
+            let (ty, typmod) = crate::bind::data_type(data_type)?;
+            let column = &mut table.columns[place];
+            let string = |ty| matches!(ty, crate::types::Type::Text | crate::types::Type::Varchar);
+            let wider = typmod < 0 || (column.typmod >= 0 && typmod >= column.typmod);
+            if !(ty == column.ty || string(ty) && string(column.ty)) || !wider {
+                return Err(SqlError::unsupported(format!("changing column \"{}\" from {} to {} is not supported", column.name, column.ty, ty))
+                    .with_detail("So far a type can only be widened in place: varchar(n) to a longer one, or to text."));
+            }
+            column.ty = ty;
+            column.typmod = typmod;
+        }
+        other => {
+            return Err(SqlError::unsupported(format!("ALTER COLUMN {other} is not supported")));
+        }
+    }
+    Ok(table)
+}
+
+fn drop_constraint(
+    draft: &mut crate::catalog::Draft,
+    mut table: TableDescriptor,
+    name: &str,
+    if_exists: bool,
+) -> Result<TableDescriptor, SqlError> {
+    let before = (table.checks.len(), table.foreign_keys.len(), table.indexes.len());
+    if table.primary().name == name && !table.has_hidden_key() {
+        return Err(SqlError::unsupported("a primary key cannot be dropped"));
+    }
+    let index = table
+        .indexes
+        .iter()
+        .find(|index| index.name == name && index.constraint.is_some())
+        .cloned();
+    if let Some(index) = &index
+        && draft.catalog().referencing(table.id).any(|(_, key)| key.index == index.id)
+    {
+        return Err(SqlError::new(
+            codes::DEPENDENT_OBJECTS,
+            format!(
+                "cannot drop constraint {name} on table {} because other objects depend on it",
+                table.name
+            ),
+        ));
+    }
+    table.checks.retain(|check| check.name != name);
+    table.foreign_keys.retain(|key| key.name != name);
+    table.indexes.retain(|one| index.as_ref().is_none_or(|index| one.id != index.id));
+    if before == (table.checks.len(), table.foreign_keys.len(), table.indexes.len()) && !if_exists {
+        return Err(SqlError::new(
+            SqlState::UNDEFINED_OBJECT,
+            format!("constraint \"{name}\" of relation \"{}\" does not exist", table.name),
+        ));
+    }
+    Ok(table)
+}
+
+/// Checks every row against NOT NULL, CHECK and foreign keys.
+async fn check_rows(
+    context: &Context<'_>,
+    facts: &Facts,
+    txn: &mut Txn,
+    table: &TableDescriptor,
+) -> Result<(), SqlError> {
+    let shared = Arc::new(table.clone());
+    let positions = Positions::new("");
+    let mut binder = Binder::new(facts, &positions, &[]);
+    let target = crate::bind::target_for(&mut binder, &shared)?;
+    let mut rows = Vec::new();
+    job::each_row(txn, table, context.place, |row| {
+        rows.push(row);
+        Ok(())
+    })
+    .await?;
+    let engine = context.engine;
+    let memory = engine.settings.statement_memory_bytes_max;
+    let mut exec = Exec::new(txn, facts, &[], context.cancel, &engine.sequences, 64, memory);
+    for row in rows {
+        for (column, value) in table.columns.iter().zip(&row) {
+            if column.not_null && !column.dropped && value.is_null() {
+                return Err(SqlError::new(
+                    codes::NOT_NULL_VIOLATION,
+                    format!(
+                        "column \"{}\" of relation \"{}\" contains null values",
+                        column.name, table.name
+                    ),
+                )
+                .on_table(&table.name)
+                .on_column(&column.name));
+            }
+        }
+        for (name, check) in &target.checks {
+            if exec.value(check, &row).await? == Datum::Bool(false) {
+                return Err(SqlError::new(
+                    codes::CHECK_VIOLATION,
+                    format!(
+                        "check constraint \"{name}\" of relation \"{}\" is violated by some row",
+                        table.name
+                    ),
+                )
+                .on_table(&table.name)
+                .on_constraint(name));
+            }
+        }
+        exec.check_parents(&target, &row, None).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,317 @@
+//! Driver: DROP and TRUNCATE.
+
+use super::{Session, job};
+use crate::catalog::{Entry, Relation, TableDescriptor};
+use crate::error::{SqlError, codes};
+use crate::exec::Exec;
+use crate::outcome::Notice;
+use crate::rows::Place;
+use crate::types::SqlState;
+use sqlparser::ast::{self, ObjectType};
+use std::sync::Arc;
+use storage::Key;
+use storage::Span;
+use txn::client::ScanOptions;
+
+impl Session {
+    /// DROP.
+    pub(super) async fn drop_objects(
+        &mut self,
+        object: ObjectType,
+        if_exists: bool,
+        names: &[ast::ObjectName],
+        cascade: bool,
+    ) -> Result<&'static str, SqlError> {
+        match object {
+            ObjectType::Table => {
+                self.drop_relations(names, if_exists, cascade, "table").await?;
+                Ok("DROP TABLE")
+            }
+            ObjectType::View => {
+                self.drop_relations(names, if_exists, cascade, "view").await?;
+                Ok("DROP VIEW")
+            }
+            ObjectType::Sequence => {
+                self.drop_relations(names, if_exists, cascade, "sequence").await?;
+                Ok("DROP SEQUENCE")
+            }
+            ObjectType::Index => {
+                for name in names {
+                    self.drop_index(name, if_exists).await?;
+                }
+                Ok("DROP INDEX")
+            }
+            ObjectType::Schema => {
+                self.drop_schemas(names, if_exists, cascade).await?;
+                Ok("DROP SCHEMA")
+            }
+            ObjectType::Database => {
+                self.drop_databases(names, if_exists).await?;
+                Ok("DROP DATABASE")
+            }
+            ObjectType::Role | ObjectType::User => {
+                self.drop_roles(names, if_exists).await?;
+                Ok("DROP ROLE")
+            }
+            other => Err(SqlError::unsupported(format!("DROP {other} is not supported"))),
+        }
+    }
+
+    async fn drop_relations(
+        &mut self,
+        names: &[ast::ObjectName],
+        if_exists: bool,
+        cascade: bool,
+        kind: &str,
+    ) -> Result<(), SqlError> {
+        let mut draft = self.draft().await?;
+        let mut facts = self.facts_now().as_ref().clone();
+        facts.catalog = Arc::new(draft.catalog().clone());
+        let mut dropped: Vec<Arc<TableDescriptor>> = Vec::new();
+        for name in names {
+            let parts = crate::bind::name_parts(name)?;
+            match (facts.find_relation(&parts), kind) {
+                (Some(Relation::Table(table)), "table") => dropped.push(table),
+                (Some(Relation::View(view)), "view") => draft.remove(view.id),
+                (Some(Relation::Sequence(sequence)), "sequence") => {
+                    if let Some((table, _)) = sequence.owned_by
+                        && draft.catalog().table(table).is_some()
+                    {
+                        return Err(SqlError::new(
+                            codes::DEPENDENT_OBJECTS,
+                            format!(
+                                "cannot drop sequence {} because other objects depend on it",
+                                sequence.name
+                            ),
+                        ));
+                    }
+                    draft.remove(sequence.id);
+                }
+                (None, _) if if_exists => {
+                    self.notice(Notice::note(format!(
+                        "{kind} \"{}\" does not exist, skipping",
+                        parts.join(".")
+                    )));
+                }
+                (None, _) => {
+                    return Err(SqlError::new(
+                        SqlState::UNDEFINED_TABLE,
+                        format!("{kind} \"{}\" does not exist", parts.join(".")),
+                    ));
+                }
+                (Some(_), _) => {
+                    return Err(SqlError::new(
+                        codes::WRONG_OBJECT_TYPE,
+                        format!("\"{}\" is not a {kind}", parts.join(".")),
+                    ));
+                }
+            }
+        }
+        let ids: Vec<u32> = dropped.iter().map(|table| table.id).collect();
+        for table in &dropped {
+            drop_table(&mut draft, table, &ids, cascade)?;
+        }
+        self.write_draft(draft)?;
+        let active = self.begin_if_none();
+        active.dropped.extend(dropped);
+        Ok(())
+    }
+
+    async fn drop_index(
+        &mut self,
+        name: &ast::ObjectName,
+        if_exists: bool,
+    ) -> Result<(), SqlError> {
+        let parts = crate::bind::name_parts(name)?;
+        let (table, id) = match self.facts_now().find_relation(&parts) {
+            Some(Relation::Index(table, id)) => (table, id),
+            None if if_exists => {
+                self.notice(Notice::note(format!(
+                    "index \"{}\" does not exist, skipping",
+                    parts.join(".")
+                )));
+                return Ok(());
+            }
+            None => {
+                return Err(SqlError::new(
+                    SqlState::UNDEFINED_OBJECT,
+                    format!("index \"{}\" does not exist", parts.join(".")),
+                ));
+            }
+            Some(_) => {
+                return Err(SqlError::new(
+                    codes::WRONG_OBJECT_TYPE,
+                    format!("\"{}\" is not an index", parts.join(".")),
+                ));
+            }
+        };
+        if table.index(id).is_some_and(|index| index.constraint.is_some()) {
+            return Err(SqlError::new(
+                codes::DEPENDENT_OBJECTS,
+                format!(
+                    "cannot drop index {0} because constraint {0} on table {1} requires it",
+                    parts.join("."),
+                    table.name
+                ),
+            )
+            .with_hint(format!(
+                "You can drop constraint {} on table {} instead.",
+                parts.join("."),
+                table.name
+            )));
+        }
+        if self.is_own(&table) {
+            let mut draft = self.draft().await?;
+            let mut changed = table.as_ref().clone();
+            changed.indexes.retain(|index| index.id != id);
+            draft.put(Entry::Table(changed));
+            self.write_draft(draft)?;
+            return Ok(());
+        }
+        self.ready_for_job(&table)?;
+        let engine = self.engine.clone();
+        let changed = job::change(&engine, table.id, &mut |_, _, mut table| {
+            Box::pin(async move {
+                table.indexes.retain(|index| index.id != id);
+                Ok(table)
+            })
+        })
+        .await?;
+        // Nobody writes its entries any more: those that are left go.
+        for place in job::places(&engine, &changed) {
+            let span = Span::prefix(&Key::new(table.index_prefix(place.region, id)));
+            job::clear(&engine, span, Some((changed.id, changed.version))).await?;
+        }
+        Ok(())
+    }
+
+    /// TRUNCATE: deletes every row, in this transaction.
+    pub(super) async fn truncate(
+        &mut self,
+        truncate: &ast::Truncate,
+    ) -> Result<&'static str, SqlError> {
+        let mut tables = Vec::new();
+        for target in &truncate.table_names {
+            tables.push(self.table_named(&target.name).await?);
+        }
+        let ids: Vec<u32> = tables.iter().map(|table| table.id).collect();
+        let catalog = self.catalog();
+        for table in &tables {
+            if let Some((child, _)) =
+                catalog.referencing(table.id).find(|(child, _)| !ids.contains(&child.id))
+            {
+                return Err(SqlError::unsupported(
+                    "cannot truncate a table referenced in a foreign key constraint",
+                )
+                .with_detail(format!("Table \"{}\" references \"{}\".", child.name, table.name))
+                .with_hint(format!(
+                    "Truncate table \"{}\" at the same time, or use DELETE.",
+                    child.name
+                )));
+            }
+        }
+        let place = Place { region: self.engine.cluster.region().0 };
+        for table in &tables {
+            self.truncate_one(table, place).await?;
+            if matches!(truncate.identity, Some(ast::TruncateIdentityOption::Restart)) {
+                let owned: Vec<u32> = catalog
+                    .sequences()
+                    .filter(|sequence| {
+                        sequence.owned_by.is_some_and(|(owner, _)| owner == table.id)
+                    })
+                    .map(|sequence| sequence.id)
+                    .collect();
+                self.begin_if_none().restarted.extend(owned);
+            }
+        }
+        Ok("TRUNCATE TABLE")
+    }
+
+    async fn truncate_one(
+        &mut self,
+        table: &Arc<TableDescriptor>,
+        place: Place,
+    ) -> Result<(), SqlError> {
+        let facts = self.facts_now();
+        let engine = self.engine.clone();
+        let cancel = self.cancel.clone();
+        let active = self.begin_if_none();
+        active.txn.use_schema(table.id, table.version);
+        // An available table's rows stay as tombstones, so that other regions learn of it.
+        let mut rest = Some(match table.mode {
+            crate::catalog::TableMode::Strong => table.span(place.region),
+            crate::catalog::TableMode::Available => {
+                crate::rows::index_span(table, place, table.primary())
+            }
+        });
+        while let Some(span) = rest {
+            let page = active
+                .txn
+                .scan(span, ScanOptions { limit: 1000, ..ScanOptions::default() })
+                .await?;
+            for (key, value) in page.rows {
+                match table.mode {
+                    crate::catalog::TableMode::Strong => active.txn.delete(key)?,
+                    crate::catalog::TableMode::Available => {
+                        if let Some(row) = crate::rows::decode(table, &value)? {
+                            let memory = engine.settings.statement_memory_bytes_max;
+                            let mut exec = Exec::new(
+                                &mut active.txn,
+                                &facts,
+                                &[],
+                                &cancel,
+                                &engine.sequences,
+                                0,
+                                memory,
+                            );
+                            exec.delete_row(table, &row).await?;
+                        }
+                    }
+                }
+            }
+            active.txn.spill_if_large().await?;
+            rest = page.resume;
+        }
+        Ok(())
+    }
+}
+
+/// Takes a table out of the catalog, with what belongs to it.
+pub(super) fn drop_table(
+    draft: &mut crate::catalog::Draft,
+    table: &TableDescriptor,
+    together: &[u32],
+    cascade: bool,
+) -> Result<(), SqlError> {
+    let children: Vec<Arc<TableDescriptor>> = draft
+        .catalog()
+        .referencing(table.id)
+        .map(|(child, _)| child.clone())
+        .filter(|child| !together.contains(&child.id))
+        .collect();
+    for child in children {
+        if !cascade {
+            return Err(SqlError::new(
+                codes::DEPENDENT_OBJECTS,
+                format!("cannot drop table {} because other objects depend on it", table.name),
+            )
+            .with_detail(format!(
+                "A constraint on table {} depends on table {}",
+                child.name, table.name
+            ))
+            .with_hint("Use DROP ... CASCADE to drop the dependent objects too."));
+        }
+        let mut changed = child.as_ref().clone();
+        changed.foreign_keys.retain(|key| key.table != table.id);
+        draft.put(Entry::Table(changed));
+    }
+    let owned: Vec<u32> = draft
+        .catalog()
+        .sequences()
+        .filter(|sequence| sequence.owned_by.is_some_and(|(owner, _)| owner == table.id))
+        .map(|sequence| sequence.id)
+        .collect();
+    owned.into_iter().for_each(|id| draft.remove(id));
+    draft.remove(table.id);
+    Ok(())
+}

@@ -1,0 +1,392 @@
+//! Driver: changes of tables that others may be using.
+//!
+//! ```text
+//!   1. lock the catalog's version     other changes wait
+//!   2. Fence(table, v+1)              its ranges refuse whoever planned under v; open intents are waited for
+//!   3. check, rewrite                 nobody else can write: what is checked stays true
+//!   4. write the descriptor v+1       with the same commit
+//! ```
+//!
+//! Whoever was refused reads the catalog again, and waits in that for the change's commit. A change that dies between 2 and 4 leaves
+//! the ranges ahead of the catalog: the next one refused raises the table's version ([`raise_version`]). INVARIANT: no range
+//! accepts a version above the catalog's for long, and never a write that does not know the table as it is.
+//!
+//! An index is filled in small transactions between two such changes: writers keep it up to date from the first one on, readers
+//! use it from the second one on.
+
+use crate::catalog::{Draft, Entry, IndexDescriptor, IndexKind, TableDescriptor, TableMode};
+use crate::engine::Engine;
+use crate::error::{SqlError, codes};
+use crate::rows::{Place, decode, index_entry, index_span};
+use crate::types::{FixedContext, text};
+use futures::future::BoxFuture;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::{Key, Span};
+use txn::api::{Batch, KvError, Lock, Request, WAIT_SLICE, Wait};
+use txn::client::{ScanOptions, Txn};
+
+/// How long intents in the way of a fence are waited for.
+const FENCE_PATIENCE: Duration = Duration::from_secs(30);
+/// Pause between two tries.
+const FENCE_PAUSE: Duration = Duration::from_millis(50);
+/// Rows of one transaction of a backfill.
+const BACKFILL_ROWS: u64 = 500;
+/// Rows that go with one transaction of a clearing.
+const CLEAR_ROWS: u64 = 2000;
+
+/// What a change makes of a table, in its transaction.
+pub(super) type Change<'c> = dyn for<'a> FnMut(
+        &'a mut Txn,
+        &'a mut Draft,
+        TableDescriptor,
+    ) -> BoxFuture<'a, Result<TableDescriptor, SqlError>>
+    + Send
+    + 'c;
+
+/// Everything of a table, in all regions.
+fn spans(engine: &Engine, table: &TableDescriptor) -> Vec<Span> {
+    match table.mode {
+        TableMode::Strong => vec![table.span(0)],
+        TableMode::Available => {
+            engine.cluster.regions().iter().map(|(region, _)| table.span(region.0)).collect()
+        }
+    }
+}
+
+/// Regions whose copies have to be worked on.
+pub(super) fn places(engine: &Engine, table: &TableDescriptor) -> Vec<Place> {
+    match table.mode {
+        TableMode::Strong => vec![Place { region: engine.cluster.region().0 }],
+        TableMode::Available => {
+            engine.cluster.regions().iter().map(|(region, _)| Place { region: region.0 }).collect()
+        }
+    }
+}
+
+/// From now on the table's ranges refuse versions below.
+async fn fence(engine: &Engine, table: &TableDescriptor, version: u64) -> Result<(), SqlError> {
+    let time = &engine.db.runtime().time;
+    let give_up = time.monotonic().plus(FENCE_PATIENCE);
+    for span in spans(engine, table) {
+        loop {
+            let now = engine.db.runtime().hlc.now().timestamp();
+            let batch = Batch {
+                range: None,
+                read_at: now,
+                uncertainty_limit: now,
+                txn: None,
+                schema: Vec::new(),
+                pushed: Vec::new(),
+                ignored: Vec::new(),
+                wait: Wait::Queue(WAIT_SLICE),
+                requests: vec![Request::Fence { span: span.clone(), table: table.id, version }],
+            };
+            match engine.db.kv().send(batch).await {
+                Ok(_) => break,
+                Err(KvError::Blocked { .. } | KvError::Overloaded { .. })
+                    if time.monotonic() < give_up =>
+                {
+                    engine.pause(FENCE_PAUSE).await;
+                }
+                Err(error) => {
+                    return Err(SqlError::new(
+                        codes::SYSTEM_ERROR,
+                        format!("table \"{}\" cannot be changed now: {error}", table.name),
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Changes a table in a transaction of its own.
+pub(super) async fn change(
+    engine: &Engine,
+    id: u32,
+    apply: &mut Change<'_>,
+) -> Result<Arc<TableDescriptor>, SqlError> {
+    let catalog = {
+        let apply = futures::lock::Mutex::new(apply);
+        engine
+            .run("schema change", |txn, _| {
+                let apply = &apply;
+                Box::pin(async move {
+                    let mut draft = Draft::begin(txn).await?;
+                    let Some(table) = draft.catalog().table(id).cloned() else {
+                        return Err(SqlError::new(
+                            crate::types::SqlState::UNDEFINED_TABLE,
+                            "the table was dropped",
+                        ));
+                    };
+                    let version = table.version + 1;
+                    fence(engine, &table, version).await?;
+                    txn.use_schema(id, version);
+                    let mut apply = apply.lock().await;
+                    let mut changed = (*apply)(txn, &mut draft, table.as_ref().clone()).await?;
+                    changed.version = version;
+                    draft.put(Entry::Table(changed));
+                    draft.write(txn)
+                })
+            })
+            .await
+    };
+    match catalog {
+        Ok(catalog) => {
+            let version = catalog.version();
+            let table = catalog
+                .table(id)
+                .cloned()
+                .ok_or_else(|| SqlError::internal("a changed table is missing"))?;
+            engine.publish(catalog);
+            engine.cluster.broadcast_catalog(version).await;
+            Ok(table)
+        }
+        Err(error) => {
+            // The ranges may be ahead now: let the table follow at once.
+            if let Some(table) = engine.catalog().table(id) {
+                let _ = raise_version(engine, id, table.version + 1).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Raises a table's version to what its ranges ask for.
+pub(in crate::session) async fn raise_version(
+    engine: &Engine,
+    id: u32,
+    version: u64,
+) -> Result<(), SqlError> {
+    let work = engine.run("raise schema version", |txn, _| {
+        Box::pin(async move {
+            let mut draft = Draft::begin(txn).await?;
+            let Some(table) = draft.catalog().table(id).cloned() else { return Ok(None) };
+            if table.version >= version {
+                return Ok(None);
+            }
+            let raised = TableDescriptor { version, ..table.as_ref().clone() };
+            draft.put(Entry::Table(raised));
+            draft.write(txn).map(Some)
+        })
+    });
+    if let Some(catalog) = work.await? {
+        let version = catalog.version();
+        engine.publish(catalog);
+        engine.cluster.broadcast_catalog(version).await;
+    }
+    Ok(())
+}
+
+/// Fills an index that writers already keep up to date. 23505 if it is unique and the rows are not.
+pub(super) async fn backfill(
+    engine: &Engine,
+    table: &Arc<TableDescriptor>,
+    index_id: u32,
+) -> Result<(), SqlError> {
+    for place in places(engine, table) {
+        let mut rest = Some(index_span(table, place, table.primary()));
+        while let Some(span) = rest {
+            rest = engine
+                .run("fill index", |txn, _| {
+                    let (span, table) = (span.clone(), table.clone());
+                    Box::pin(async move {
+                        txn.use_schema(table.id, table.version);
+                        let index = table
+                            .index(index_id)
+                            .ok_or_else(|| SqlError::internal("the index is missing"))?;
+                        fill_page(txn, &table, index, place, span).await
+                    })
+                })
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+async fn fill_page(
+    txn: &mut Txn,
+    table: &TableDescriptor,
+    index: &IndexDescriptor,
+    place: Place,
+    span: Span,
+) -> Result<Option<Span>, SqlError> {
+    let page =
+        txn.scan(span, ScanOptions { limit: BACKFILL_ROWS, ..ScanOptions::default() }).await?;
+    let mut entries = Vec::new();
+    for (_, value) in &page.rows {
+        if let Some(row) = decode(table, value)? {
+            entries.push((index_entry(table, place, index, &row), row));
+        }
+    }
+    let keys: Vec<Key> = entries.iter().map(|((key, _, _), _)| key.clone()).collect();
+    let existing = if keys.is_empty() {
+        Vec::new()
+    } else {
+        txn.multi_get(&keys, Some(Lock::Exclusive)).await?
+    };
+    let mut seen = std::collections::BTreeMap::new();
+    for (((key, pointer, unique), row), there) in entries.into_iter().zip(existing) {
+        let other = there.or_else(|| seen.get(&key).cloned());
+        if unique && other.is_some_and(|other| other != pointer) {
+            let values = index.columns.iter().map(|column| {
+                text::to_string(
+                    &row[column.column],
+                    table.columns[column.column].ty,
+                    &FixedContext::default(),
+                )
+            });
+            let names =
+                table.column_names(index.columns.iter().map(|column| column.column)).join(", ");
+            return Err(SqlError::new(
+                codes::UNIQUE_VIOLATION,
+                format!("could not create unique index \"{}\"", index.name),
+            )
+            .with_detail(format!(
+                "Key ({names})=({}) is duplicated.",
+                values.collect::<Vec<_>>().join(", ")
+            ))
+            .on_table(&table.name)
+            .on_constraint(&index.name));
+        }
+        seen.insert(key.clone(), pointer.clone());
+        txn.put(key, pointer)?;
+    }
+    Ok(page.resume)
+}
+
+/// Every row of a table, a page at a time. Not for tables of other regions.
+pub(super) async fn each_row(
+    txn: &mut Txn,
+    table: &TableDescriptor,
+    place: Place,
+    mut f: impl FnMut(Vec<crate::types::Datum>) -> Result<(), SqlError> + Send,
+) -> Result<(), SqlError> {
+    let mut rest = Some(index_span(table, place, table.primary()));
+    while let Some(span) = rest {
+        let page =
+            txn.scan(span, ScanOptions { limit: CLEAR_ROWS, ..ScanOptions::default() }).await?;
+        for (_, value) in &page.rows {
+            if let Some(row) = decode(table, value)? {
+                f(row)?;
+            }
+        }
+        rest = page.resume;
+    }
+    Ok(())
+}
+
+/// Deletes what is left of a dropped table. Its id is never used again: what stays after a crash is only space.
+pub(in crate::session) fn clear_in_background(engine: &Arc<Engine>, table: Arc<TableDescriptor>) {
+    let engine_of_task = engine.clone();
+    let task = async move {
+        // Whoever still writes under the dropped table's schema is refused from here on.
+        let _ = fence(&engine_of_task, &table, table.version + 1).await;
+        for span in spans(&engine_of_task, &table) {
+            let _ = clear(&engine_of_task, span, Some((table.id, table.version + 1))).await;
+        }
+    };
+    engine.db.runtime().spawn.spawn(Box::pin(task));
+}
+
+/// Deletes everything in a span, in small transactions.
+pub(super) async fn clear(
+    engine: &Engine,
+    span: Span,
+    schema: Option<(u32, u64)>,
+) -> Result<(), SqlError> {
+    let mut rest = Some(span);
+    while let Some(span) = rest {
+        rest = engine
+            .run("clear", |txn, _| {
+                let span = span.clone();
+                Box::pin(async move {
+                    if let Some((table, version)) = schema {
+                        txn.use_schema(table, version);
+                    }
+                    let page = txn
+                        .scan(span, ScanOptions { limit: CLEAR_ROWS, ..ScanOptions::default() })
+                        .await?;
+                    for (key, _) in page.rows {
+                        txn.delete(key)?;
+                    }
+                    Ok(page.resume)
+                })
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+/// Moves a table without a primary key under one: every row gets its new key, every entry its new pointer.
+pub(super) async fn rewrite(
+    txn: &mut Txn,
+    before: &TableDescriptor,
+    after: &TableDescriptor,
+    place: Place,
+) -> Result<(), SqlError> {
+    let primary = after.primary();
+    let mut rest = Some(index_span(before, place, before.primary()));
+    while let Some(span) = rest {
+        let page =
+            txn.scan(span, ScanOptions { limit: BACKFILL_ROWS, ..ScanOptions::default() }).await?;
+        let mut moved = Vec::new();
+        for (old, value) in page.rows {
+            let Some(row) = decode(before, &value)? else { continue };
+            for column in &primary.columns {
+                if row[column.column].is_null() {
+                    return Err(SqlError::new(
+                        codes::NOT_NULL_VIOLATION,
+                        format!(
+                            "column \"{}\" of relation \"{}\" contains null values",
+                            after.columns[column.column].name, after.name
+                        ),
+                    )
+                    .on_table(&after.name));
+                }
+            }
+            moved.push((old, crate::rows::primary_key(after, place, &row), row));
+        }
+        let keys: Vec<Key> = moved.iter().map(|(_, key, _)| key.clone()).collect();
+        let existing =
+            if keys.is_empty() { Vec::new() } else { txn.multi_get(&keys, None).await? };
+        let mut seen = std::collections::BTreeSet::new();
+        for ((old, new, row), there) in moved.into_iter().zip(existing) {
+            if there.is_some() || !seen.insert(new.clone()) {
+                let values = primary.columns.iter().map(|column| {
+                    text::to_string(
+                        &row[column.column],
+                        after.columns[column.column].ty,
+                        &FixedContext::default(),
+                    )
+                });
+                let names = after
+                    .column_names(primary.columns.iter().map(|column| column.column))
+                    .join(", ");
+                return Err(SqlError::new(
+                    codes::UNIQUE_VIOLATION,
+                    format!("could not create unique index \"{}\"", primary.name),
+                )
+                .with_detail(format!(
+                    "Key ({names})=({}) is duplicated.",
+                    values.collect::<Vec<_>>().join(", ")
+                ))
+                .on_table(&after.name)
+                .on_constraint(&primary.name));
+            }
+            txn.put(new, crate::rows::encode(after, &row))?;
+            txn.delete(old)?;
+            for index in before.indexes.iter().filter(|index| index.kind != IndexKind::Primary) {
+                txn.delete(index_entry(before, place, index, &row).0)?;
+            }
+            for index in &after.indexes[1..] {
+                let (key, value, _) = index_entry(after, place, index, &row);
+                txn.put(key, value)?;
+            }
+        }
+        txn.spill_if_large().await?;
+        rest = page.resume;
+    }
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! Driver: schema changes.
+//!
+//! What is new (tables, sequences, schemas, roles) is written by the session's own transaction. A table that others may be using is
+//! changed by transactions of the change's own, at once, even inside of a block: `job`. DDL of a block that has failed leaves those
+//! changes behind; a notice says so.
+
+mod alter;
+mod create;
+mod drop;
+mod job;
+mod objects;
+
+pub(super) use job::{clear_in_background, raise_version};
+
+use super::Session;
+use crate::catalog::{Catalog, Draft, Relation, TableDescriptor};
+use crate::error::{SqlError, codes};
+use crate::outcome::Outcome;
+use crate::parse::Parsed;
+use crate::types::SqlState;
+use sqlparser::ast::{self, Statement as S};
+use std::sync::Arc;
+
+impl Session {
+    /// A schema change.
+    pub(super) async fn run_ddl(
+        &mut self,
+        statement: &ast::Statement,
+        parsed: &Parsed,
+    ) -> Result<Outcome, SqlError> {
+        let tag = match statement {
+            S::CreateTable(create) => self.create_table(create).await?,
+            S::CreateIndex(create) => self.create_index(create).await?,
+            S::CreateView(create) => self.create_view(create, parsed).await?,
+            S::CreateSequence { if_not_exists, name, sequence_options, .. } => {
+                self.create_sequence(name, *if_not_exists, sequence_options).await?
+            }
+            S::CreateSchema { schema_name, if_not_exists, .. } => {
+                self.create_schema(schema_name, *if_not_exists).await?
+            }
+            S::CreateDatabase { db_name, if_not_exists, .. } => {
+                self.create_database(db_name, *if_not_exists).await?
+            }
+            S::CreateRole(create) => self.create_role(create).await?,
+            S::AlterTable(alter) => self.alter_table(alter).await?,
+            S::Drop { object_type, if_exists, names, cascade, .. } => {
+                self.drop_objects(*object_type, *if_exists, names, *cascade).await?
+            }
+            S::Truncate(truncate) => self.truncate(truncate).await?,
+            S::Comment { .. } => "COMMENT",
+            other => {
+                let words: Vec<String> =
+                    other.to_string().split_whitespace().take(2).map(str::to_uppercase).collect();
+                return Err(SqlError::unsupported(format!("{} is not supported", words.join(" "))));
+            }
+        };
+        let active = self.begin_if_none();
+        active.statement_count += 1;
+        Ok(Outcome::Complete { tag: tag.to_string() })
+    }
+
+    /// The catalog, to be changed in this transaction.
+    async fn draft(&mut self) -> Result<Draft, SqlError> {
+        let active = self.begin_if_none();
+        Draft::begin(&mut active.txn).await
+    }
+
+    /// Writes a change into this transaction.
+    fn write_draft(&mut self, draft: Draft) -> Result<Arc<Catalog>, SqlError> {
+        let active = self.begin_if_none();
+        let catalog = draft.write(&mut active.txn)?;
+        active.catalog = Some(catalog.clone());
+        self.facts_now();
+        Ok(catalog)
+    }
+
+    /// Schema and name of something to be created.
+    fn creation_name(
+        &mut self,
+        name: &ast::ObjectName,
+        catalog: &Catalog,
+    ) -> Result<(u32, String), SqlError> {
+        let parts = crate::bind::name_parts(name)?;
+        let schema = match parts.as_slice() {
+            [_] => self.facts_now().creation_schema(),
+            [schema, _] | [_, schema, _] => {
+                catalog.schema(self.database, schema).map(|schema| schema.id)
+            }
+            _ => None,
+        };
+        let Some(schema) = schema else {
+            return Err(match parts.as_slice() {
+                [_] => SqlError::new(
+                    SqlState::INVALID_SCHEMA_NAME,
+                    "no schema has been selected to create in",
+                ),
+                [.., schema, _] => SqlError::new(
+                    SqlState::INVALID_SCHEMA_NAME,
+                    format!("schema \"{schema}\" does not exist"),
+                ),
+                [] => SqlError::internal("a name without parts"),
+            });
+        };
+        Ok((schema, parts.last().expect("a name has a part").clone()))
+    }
+
+    /// A table by name, as this session sees it; read again from the store if it is not known here.
+    async fn table_named(
+        &mut self,
+        name: &ast::ObjectName,
+    ) -> Result<Arc<TableDescriptor>, SqlError> {
+        let parts = crate::bind::name_parts(name)?;
+        let mut found = self.facts_now().find_relation(&parts);
+        if found.is_none() && self.active.as_ref().is_none_or(|active| active.catalog.is_none()) {
+            self.engine.refresh_catalog().await?;
+            found = self.facts_now().find_relation(&parts);
+        }
+        match found {
+            Some(Relation::Table(table)) => Ok(table),
+            Some(_) => Err(SqlError::new(
+                codes::WRONG_OBJECT_TYPE,
+                format!("\"{}\" is not a table", parts.join(".")),
+            )),
+            None => Err(SqlError::new(
+                SqlState::UNDEFINED_TABLE,
+                format!("relation \"{}\" does not exist", parts.join(".")),
+            )),
+        }
+    }
+
+    /// Whether only this transaction knows the table.
+    fn is_own(&self, table: &TableDescriptor) -> bool {
+        self.engine.catalog().table(table.id).is_none()
+            && self.active.as_ref().is_some_and(|active| active.catalog.is_some())
+    }
+
+    /// Before a job: it could not see, and would wait for, what this transaction has written.
+    fn ready_for_job(&mut self, table: &TableDescriptor) -> Result<(), SqlError> {
+        let busy = self
+            .active
+            .as_ref()
+            .is_some_and(|active| active.catalog.is_some() || active.txn.has_writes());
+        if busy {
+            return Err(SqlError::unsupported(format!(
+                "table \"{}\" cannot be changed after other changes in the same transaction",
+                table.name
+            ))
+            .with_hint("Commit first."));
+        }
+        if self.block != super::Block::None {
+            self.notice(crate::outcome::Notice::note(format!(
+                "the change of table \"{}\" takes effect at once and is not rolled back with the transaction",
+                table.name
+            )));
+            // What was read so far was read under the old schema.
+            if let Some(active) = &mut self.active {
+                active.txn.restart();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name that nothing in the schema has: with a number behind if it must be.
+fn free_name(catalog: &Catalog, schema: u32, wanted: &str, taken: &[String]) -> String {
+    let mut name = wanted.to_string();
+    name.truncate(crate::parse::IDENTIFIER_BYTES_MAX);
+    let mut number = 0;
+    while catalog.relation(schema, &name).is_some() || taken.contains(&name) {
+        number += 1;
+        let suffix = number.to_string();
+        let mut head = wanted.to_string();
+        head.truncate(crate::parse::IDENTIFIER_BYTES_MAX - suffix.len());
+        name = format!("{head}{suffix}");
+    }
+    name
+}

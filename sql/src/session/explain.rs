@@ -1,0 +1,80 @@
+//! Value: errors of the transaction layer in SQL's terms: a key is a table, its columns and their values.
+
+use super::Session;
+use crate::catalog::{Catalog, IndexDescriptor, TableDescriptor, TableMode};
+use crate::error::{Recovery, SqlError};
+use crate::rows::direction;
+use crate::types::{Datum, EvalContext, key_decode, text};
+use replication::range::NodeId;
+use std::sync::Arc;
+use storage::Key;
+
+impl Session {
+    /// With tables and values instead of keys, as far as the catalog knows them.
+    pub(super) fn explained(&self, mut error: SqlError) -> SqlError {
+        if let Recovery::Exists { key } = error.recovery.clone() {
+            error.recovery = Recovery::Report;
+            if let Some((table, index, values)) = self.read_key(&key) {
+                let names =
+                    table.column_names(index.columns.iter().map(|column| column.column)).join(", ");
+                error.message =
+                    format!("duplicate key value violates unique constraint \"{}\"", index.name);
+                error.detail = Some(format!("Key ({names})=({values}) already exists."));
+                error = error.on_table(&table.name).on_constraint(&index.name);
+            }
+        }
+        if let Recovery::Missing { nodes } = error.recovery.clone() {
+            error.recovery = Recovery::Report;
+            if !nodes.is_empty() {
+                error.detail = Some(format!("Not heard of: {}.", self.named_nodes(&nodes)));
+            }
+        }
+        error
+    }
+
+    /// Nodes with their regions: `eu-west (n2), ap-south (n3)`.
+    fn named_nodes(&self, nodes: &[NodeId]) -> String {
+        let known = self.engine.cluster.nodes();
+        let named =
+            nodes.iter().map(|node| match known.iter().find(|summary| summary.node == *node) {
+                Some(summary) => format!("{} ({node})", summary.region),
+                None => node.to_string(),
+            });
+        named.collect::<Vec<String>>().join(", ")
+    }
+
+    fn read_key(&self, key: &Key) -> Option<(Arc<TableDescriptor>, IndexDescriptor, String)> {
+        let catalog = self.catalog();
+        let (table, index, values) = key_in_words(&catalog, key, &*self.facts)?;
+        Some((table, index, values))
+    }
+}
+
+/// The table, index and column values of a key.
+fn key_in_words(
+    catalog: &Catalog,
+    key: &Key,
+    context: &dyn EvalContext,
+) -> Option<(Arc<TableDescriptor>, IndexDescriptor, String)> {
+    let table = catalog.table(key.table_id()?)?.clone();
+    let prefix = match table.mode {
+        TableMode::Strong => 5,
+        TableMode::Available => 7,
+    };
+    let rest = key.as_bytes().get(prefix..)?;
+    let (id, mut rest) = rest.split_first_chunk::<4>()?;
+    let index = table.index(u32::from_be_bytes(*id))?.clone();
+    let mut values = Vec::new();
+    for column in &index.columns {
+        let descriptor = &table.columns[column.column];
+        let value: Datum =
+            key_decode(&mut rest, descriptor.ty, descriptor.typmod, direction(column.descending))
+                .ok()?;
+        values.push(if value.is_null() {
+            "null".to_string()
+        } else {
+            text::to_string(&value, descriptor.ty, context)
+        });
+    }
+    Some((table, index, values.join(", ")))
+}

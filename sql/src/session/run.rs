@@ -1,0 +1,507 @@
+//! Driver: one statement, from its plan (or its kind) to its outcome.
+//!
+//! A statement that could not see one consistent state is run again, as long as nothing of its transaction has been shown to the
+//! client: it is the first of its transaction. Otherwise the client is told with 40001.
+
+use super::statement::Prepared;
+use super::{Block, Session};
+use crate::error::{Recovery, SqlError, codes};
+use crate::exec::Exec;
+use crate::outcome::{Column, Notice, Outcome};
+use crate::parse::{Extension, Parsed, Statement};
+use crate::plan::Planned;
+use crate::types::{Datum, SqlState, Type};
+use futures::future::{Either, select};
+use sqlparser::ast;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Pause before a transaction is run again; doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_millis(200);
+/// How often a schema that is ahead of the catalog is waited for before it is taken for left behind by a change that died.
+const SCHEMA_WAITS: u32 = 12;
+
+impl Session {
+    /// In a failed block only its end may be run.
+    pub(super) fn refuse_in_failed(&self, parsed: Option<&Parsed>) -> Result<(), SqlError> {
+        let (Block::Failed, Some(parsed)) = (self.block, parsed) else { return Ok(()) };
+        let ends = match parsed.statement.as_ref() {
+            Statement::Sql(statement) => {
+                matches!(
+                    statement.as_ref(),
+                    ast::Statement::Commit { .. } | ast::Statement::Rollback { .. }
+                )
+            }
+            _ => false,
+        };
+        if ends {
+            return Ok(());
+        }
+        Err(SqlError::new(
+            codes::IN_FAILED_TRANSACTION,
+            "current transaction is aborted, commands ignored until end of transaction block",
+        ))
+    }
+
+    /// Runs a statement.
+    pub(super) async fn run(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        params: Vec<Datum>,
+    ) -> Result<Outcome, SqlError> {
+        let Some(parsed) = prepared.parsed.clone() else { return Ok(Outcome::Empty) };
+        self.refuse_in_failed(Some(&parsed))?;
+        self.cancel.reset();
+        if prepared.plannable().is_some() {
+            return self.run_planned(prepared, params).await;
+        }
+        match parsed.statement.as_ref() {
+            Statement::Sql(statement) => self.run_other(statement, &parsed, &params).await,
+            Statement::Copy(copy) => self.run_copy(copy, &parsed).await,
+            Statement::Show(show) => self.run_show(show).await,
+            Statement::Begin(options) => self.begin_block(options).await,
+            Statement::Extension(extension) => self.run_extension(extension).await,
+        }
+    }
+
+    /// Runs a statement that has a plan, again if that may help.
+    pub(super) async fn run_planned(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        params: Vec<Datum>,
+    ) -> Result<Outcome, SqlError> {
+        let mut restarts = 0;
+        let mut waits = 0;
+        let mut pause = PAUSE_MIN;
+        loop {
+            let planned = self.planned(prepared).await?;
+            let result = self.run_once(&planned, &params).await;
+            let error = match result {
+                Ok(outcome) => {
+                    self.begin_if_none().statement_count += 1;
+                    return Ok(outcome);
+                }
+                Err(error) => error,
+            };
+            if !self.may_restart() {
+                return Err(error);
+            }
+            match error.recovery {
+                Recovery::Restart if restarts < self.engine.settings.restarts_max => {
+                    restarts += 1;
+                    self.engine.pause(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                    self.restart();
+                }
+                Recovery::Refresh { table, version } if waits < 2 * SCHEMA_WAITS => {
+                    waits += 1;
+                    self.catch_up(table, version, waits).await?;
+                    self.restart();
+                }
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Whether nothing of the transaction has been shown.
+    pub(super) fn may_restart(&self) -> bool {
+        self.active.as_ref().is_some_and(|active| {
+            active.statement_count == 0 && active.catalog.is_none() && active.txn.can_restart()
+        })
+    }
+
+    fn restart(&mut self) {
+        if let Some(active) = &mut self.active {
+            active.txn.restart();
+        }
+    }
+
+    /// Waits until the catalog knows a version that the ranges ask for. A change that died between its announcement and its
+    /// commit leaves the ranges ahead for good: then the table's version is raised to theirs.
+    pub(super) async fn catch_up(
+        &mut self,
+        table: u32,
+        version: u64,
+        waits: u32,
+    ) -> Result<(), SqlError> {
+        if waits > 1 {
+            self.engine.pause(Duration::from_millis(20 * u64::from(waits))).await;
+        }
+        self.engine.refresh_catalog().await?;
+        let known = self.engine.catalog().table(table).map(|table| table.version);
+        if known.is_some_and(|known| known < version) && waits > SCHEMA_WAITS {
+            super::ddl::raise_version(&self.engine, table, version).await?;
+        }
+        Ok(())
+    }
+
+    async fn run_once(
+        &mut self,
+        planned: &Arc<Planned>,
+        params: &[Datum],
+    ) -> Result<Outcome, SqlError> {
+        self.begin_if_none();
+        let facts = self.facts_now();
+        let deadline = self
+            .settings
+            .milliseconds("statement_timeout")
+            .map(|timeout| facts.runtime.time.monotonic().plus(timeout));
+        let lock_timeout = self.settings.milliseconds("lock_timeout");
+        let active = self.active.as_mut().expect("begun above");
+        active.txn.set_deadline(deadline);
+        active.txn.set_lock_timeout(lock_timeout);
+        let mut exec = Exec::new(
+            &mut active.txn,
+            &facts,
+            params,
+            &self.cancel,
+            &self.engine.sequences,
+            planned.deferred_count,
+            self.engine.settings.statement_memory_bytes_max,
+        );
+        let rows = {
+            let work = pin!(exec.rows(&planned.plan, None));
+            let canceled = pin!(self.cancel.canceled());
+            match select(work, canceled).await {
+                Either::Left((rows, _)) => rows,
+                Either::Right(((), _)) => Err(SqlError::new(
+                    codes::QUERY_CANCELED,
+                    "canceling statement due to user request",
+                )),
+            }
+        }?;
+        let count = if planned.verb == crate::plan::Verb::Select {
+            rows.len() as u64
+        } else {
+            exec.affected
+        };
+        if deadline.is_some_and(|deadline| facts.runtime.time.monotonic() > deadline) {
+            return Err(SqlError::new(
+                codes::QUERY_CANCELED,
+                "canceling statement due to statement timeout",
+            ));
+        }
+        self.apply_setting_changes()?;
+        let tag = planned.verb.tag(count);
+        Ok(match &planned.columns {
+            None => Outcome::Complete { tag },
+            Some(columns) => Outcome::Rows {
+                columns: columns.clone(),
+                rows,
+                formats: Arc::from([]),
+                tag: Some(tag),
+                suspended: false,
+            },
+        })
+    }
+
+    /// What `set_config` asked for.
+    fn apply_setting_changes(&mut self) -> Result<(), SqlError> {
+        let changes = std::mem::take(&mut self.sequence_values.lock().setting_changes);
+        for change in changes {
+            match change.value {
+                None => self.settings.reset(&change.name)?,
+                Some(value) => self.change_setting(&change.name, &value, change.local)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Statements that sqlparser reads and that have no plan.
+    async fn run_other(
+        &mut self,
+        statement: &ast::Statement,
+        parsed: &Parsed,
+        params: &[Datum],
+    ) -> Result<Outcome, SqlError> {
+        use ast::Statement as S;
+        let complete = |tag: &str| Ok(Outcome::Complete { tag: tag.to_string() });
+        match statement {
+            S::Commit { chain, .. } => {
+                let outcome = self.commit_block().await?;
+                if *chain {
+                    self.begin_block(&crate::parse::BeginOptions::default()).await?;
+                }
+                Ok(outcome)
+            }
+            S::Rollback { savepoint: Some(name), .. } => {
+                self.rollback_to(&crate::parse::name(name))
+            }
+            S::Rollback { savepoint: None, .. } => self.rollback_block().await,
+            S::Savepoint { name } => self.savepoint(crate::parse::name(name)),
+            S::ReleaseSavepoint { name } => self.release(&crate::parse::name(name)),
+            S::Set(set) => self.run_set(set),
+            S::Reset(reset) => self.run_reset(reset),
+            S::Discard { .. } => {
+                self.statements.clear();
+                self.portals.clear();
+                self.settings.reset_all();
+                complete("DISCARD ALL")
+            }
+            S::Prepare { name, data_types, statement } => {
+                self.run_prepare(name, data_types, statement, parsed).await
+            }
+            S::Execute { name: Some(name), parameters, .. } => {
+                self.run_execute(name, parameters, parsed).await
+            }
+            S::Deallocate { name, .. } => {
+                let name = crate::parse::name(name);
+                if name == "all" {
+                    self.statements.clear();
+                    return complete("DEALLOCATE ALL");
+                }
+                self.prepared(&name)?;
+                self.statements.remove(&name);
+                complete("DEALLOCATE")
+            }
+            S::Explain { analyze, statement, .. } => {
+                self.run_explain(*analyze, statement, parsed, params).await
+            }
+            S::Declare { stmts } => self.run_declare(stmts, parsed).await,
+            S::Fetch { name, direction, .. } => self.run_fetch(name, direction),
+            S::Close { cursor } => self.run_close(cursor),
+            S::LISTEN { .. } | S::NOTIFY { .. } => {
+                Err(SqlError::unsupported("LISTEN and NOTIFY are not supported"))
+            }
+            S::UNLISTEN { .. } => complete("UNLISTEN"),
+            S::Lock(_) | S::LockTables { .. } => {
+                Err(SqlError::unsupported("LOCK TABLE is not supported").with_hint(
+                    "Transactions are serializable without it; SELECT ... FOR UPDATE locks rows.",
+                ))
+            }
+            S::Grant(_) => {
+                self.notice(Notice::warning(
+                    SqlState::FEATURE_NOT_SUPPORTED,
+                    "privileges are not enforced: GRANT has no effect",
+                ));
+                complete("GRANT")
+            }
+            S::Revoke(_) => {
+                self.notice(Notice::warning(
+                    SqlState::FEATURE_NOT_SUPPORTED,
+                    "privileges are not enforced: REVOKE has no effect",
+                ));
+                complete("REVOKE")
+            }
+            other => self.run_ddl(other, parsed).await,
+        }
+    }
+
+    async fn run_extension(&mut self, extension: &Extension) -> Result<Outcome, SqlError> {
+        let complete = |tag: &str| Ok(Outcome::Complete { tag: tag.to_string() });
+        match extension {
+            Extension::Chaos(command) => {
+                let role = self.catalog().role(&self.user).cloned();
+                if role.is_none_or(|role| !role.superuser) {
+                    return Err(SqlError::new(
+                        codes::INSUFFICIENT_PRIVILEGE,
+                        "permission denied: CHAOS is for superusers",
+                    ));
+                }
+                let done = self.engine.cluster.chaos(command.clone()).await;
+                let done = done.map_err(|why| SqlError::new(codes::OBJECT_NOT_IN_STATE, why))?;
+                if !done.is_empty() {
+                    self.notice(Notice::note(done));
+                }
+                complete("CHAOS")
+            }
+            Extension::Vacuum => complete("VACUUM"),
+            Extension::Analyze => complete("ANALYZE"),
+            Extension::Nothing { tag } => complete(tag),
+            Extension::SetTransaction { options, session: false } => {
+                if self.block == Block::None {
+                    self.notice(Notice::warning(
+                        codes::NO_ACTIVE_TRANSACTION,
+                        "SET TRANSACTION can only be used in transaction blocks",
+                    ));
+                } else {
+                    self.set_modes(options)?;
+                }
+                complete("SET")
+            }
+            Extension::SetTransaction { options, session: true } => {
+                if let Some(level) = options.isolation {
+                    self.settings.set("default_transaction_isolation", level)?;
+                }
+                if let Some(read_only) = options.read_only {
+                    self.settings.set(
+                        "default_transaction_read_only",
+                        if read_only { "on" } else { "off" },
+                    )?;
+                }
+                complete("SET")
+            }
+        }
+    }
+
+    /// PREPARE.
+    async fn run_prepare(
+        &mut self,
+        name: &ast::Ident,
+        types: &[ast::DataType],
+        statement: &ast::Statement,
+        parsed: &Parsed,
+    ) -> Result<Outcome, SqlError> {
+        let name = crate::parse::name(name);
+        if self.statements.contains_key(&name) {
+            return Err(SqlError::new(
+                codes::DUPLICATE_PREPARED_STATEMENT,
+                format!("prepared statement \"{name}\" already exists"),
+            ));
+        }
+        let mut oids = Vec::new();
+        for ty in types {
+            oids.push(crate::bind::data_type(ty)?.0.oid());
+        }
+        let inner = Parsed {
+            statement: Arc::new(Statement::Sql(Box::new(statement.clone()))),
+            ..parsed.clone()
+        };
+        let prepared = Arc::new(Prepared::new(Some(inner), &oids)?);
+        if prepared.plannable().is_some() {
+            self.planned(&prepared).await?;
+        }
+        self.statements.insert(name, prepared);
+        Ok(Outcome::Complete { tag: "PREPARE".into() })
+    }
+
+    /// EXECUTE.
+    async fn run_execute(
+        &mut self,
+        name: &ast::ObjectName,
+        args: &[ast::Expr],
+        parsed: &Parsed,
+    ) -> Result<Outcome, SqlError> {
+        let parts = crate::bind::name_parts(name)?;
+        let name = parts.last().expect("a name has a part").clone();
+        let prepared = self.prepared(&name)?;
+        let mut values = Vec::new();
+        if prepared.plannable().is_some() {
+            let planned = self.planned(&prepared).await?;
+            if planned.params.len() != args.len() {
+                return Err(SqlError::new(
+                    SqlState::SYNTAX_ERROR,
+                    format!("wrong number of parameters for prepared statement \"{name}\""),
+                )
+                .with_detail(format!(
+                    "Expected {} parameters but got {}.",
+                    planned.params.len(),
+                    args.len()
+                )));
+            }
+            for (arg, ty) in args.iter().zip(&planned.params) {
+                values.push(self.constant(arg, *ty, parsed).await?);
+            }
+        }
+        Box::pin(self.run(&prepared, values)).await
+    }
+
+    /// An expression without columns, as a value of a type.
+    pub(super) async fn constant(
+        &mut self,
+        arg: &ast::Expr,
+        ty: Type,
+        parsed: &Parsed,
+    ) -> Result<Datum, SqlError> {
+        let facts = self.facts_now();
+        let (expr, count) = crate::bind::constant(&facts, &parsed.positions, arg, ty)?;
+        self.begin_if_none();
+        let active = self.active.as_mut().expect("begun above");
+        let memory = self.engine.settings.statement_memory_bytes_max;
+        let mut exec = Exec::new(
+            &mut active.txn,
+            &facts,
+            &[],
+            &self.cancel,
+            &self.engine.sequences,
+            count,
+            memory,
+        );
+        exec.value(&expr, &[]).await
+    }
+
+    /// EXPLAIN.
+    async fn run_explain(
+        &mut self,
+        analyze: bool,
+        statement: &ast::Statement,
+        parsed: &Parsed,
+        params: &[Datum],
+    ) -> Result<Outcome, SqlError> {
+        let inner = match statement {
+            ast::Statement::Execute { name: Some(name), .. } => {
+                let parts = crate::bind::name_parts(name)?;
+                self.prepared(parts.last().expect("a name has a part"))?
+            }
+            other => {
+                let inner = Parsed {
+                    statement: Arc::new(Statement::Sql(Box::new(other.clone()))),
+                    ..parsed.clone()
+                };
+                Arc::new(Prepared::new(Some(inner), &[])?)
+            }
+        };
+        if inner.plannable().is_none() {
+            return Err(SqlError::unsupported(
+                "only SELECT, INSERT, UPDATE and DELETE can be explained",
+            ));
+        }
+        let planned = self.planned(&inner).await?;
+        let mut lines = crate::plan::explain::explain(&planned.plan);
+        if analyze {
+            let before = self.facts.runtime.time.monotonic();
+            let outcome = self.run_once(&planned, params).await?;
+            let took = self.facts.runtime.time.monotonic().since(before);
+            let rows = match &outcome {
+                Outcome::Rows { rows, .. } => rows.len(),
+                _ => 0,
+            };
+            lines.push(format!("Rows: {rows}"));
+            lines.push(format!("Execution Time: {:.3} ms", took.as_secs_f64() * 1000.0));
+        }
+        let rows: Vec<_> = lines.into_iter().map(|line| vec![Datum::text(line)]).collect();
+        Ok(rows_outcome(&[("QUERY PLAN", Type::Text)], rows, "EXPLAIN"))
+    }
+
+    /// Columns of statements that have no plan.
+    pub(super) fn columns_without_plan(
+        &self,
+        parsed: Option<&Parsed>,
+    ) -> Result<Option<Arc<[Column]>>, SqlError> {
+        let Some(parsed) = parsed else { return Ok(None) };
+        Ok(match parsed.statement.as_ref() {
+            Statement::Show(show) => Some(columns(&super::show::columns_of(show))),
+            Statement::Sql(statement) => match statement.as_ref() {
+                ast::Statement::Explain { .. } => Some(columns(&[("QUERY PLAN", Type::Text)])),
+                ast::Statement::Execute { name: Some(name), .. } => {
+                    let parts = crate::bind::name_parts(name)?;
+                    let prepared = self.prepared(parts.last().expect("a name has a part"))?;
+                    self.planned_columns(&prepared)
+                }
+                ast::Statement::Fetch { name, .. } => {
+                    self.cursor_columns(&crate::parse::name(name))
+                }
+                _ => None,
+            },
+            Statement::Copy(_) | Statement::Begin(_) | Statement::Extension(_) => None,
+        })
+    }
+}
+
+/// Columns of a result made here.
+pub(super) fn columns(names: &[(&str, Type)]) -> Arc<[Column]> {
+    names.iter().map(|(name, ty)| Column::new(*name, *ty)).collect()
+}
+
+/// A result made here.
+pub(super) fn rows_outcome(names: &[(&str, Type)], rows: Vec<Vec<Datum>>, tag: &str) -> Outcome {
+    Outcome::Rows {
+        columns: columns(names),
+        rows,
+        formats: Arc::from([]),
+        tag: Some(tag.to_string()),
+        suspended: false,
+    }
+}

@@ -1,0 +1,129 @@
+//! Driver: the simple protocol: a string of statements, one implicit transaction around them unless they say otherwise.
+//!
+//! The last statement's answer is given once the transaction has committed, so that a transaction of one statement can be run
+//! again unseen even if it is its commit that fails.
+
+use super::statement::Prepared;
+use super::{Block, Session};
+use crate::error::{Recovery, SqlError};
+use crate::outcome::Outcome;
+use crate::parse::{Parsed, parse};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Pause before a transaction is run again.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// The statements of a simple query that have not been run.
+pub struct SimpleScript {
+    rest: VecDeque<Parsed>,
+    /// What parsing found: told before anything runs.
+    error: Option<SqlError>,
+    empty: bool,
+    ended: bool,
+}
+
+impl Session {
+    /// Begins a simple query. Its outcomes come from [`SimpleScript::next`].
+    pub async fn simple(&mut self, sql: &str) -> SimpleScript {
+        self.portals.remove("");
+        self.statements.remove("");
+        match parse(sql) {
+            Ok(statements) => {
+                let empty = statements.is_empty();
+                SimpleScript { rest: statements.into(), error: None, empty, ended: false }
+            }
+            Err(error) => SimpleScript {
+                rest: VecDeque::new(),
+                error: Some(error),
+                empty: false,
+                ended: false,
+            },
+        }
+    }
+}
+
+impl SimpleScript {
+    /// The next outcome; `None`: the query has ended, and its implicit transaction with it. After an error there is nothing more.
+    pub async fn next(&mut self, session: &mut Session) -> Option<Result<Outcome, SqlError>> {
+        if self.ended {
+            return None;
+        }
+        if let Some(error) = self.error.take() {
+            self.ended = true;
+            return Some(session.noted(Err(error)).await);
+        }
+        if std::mem::take(&mut self.empty) {
+            self.ended = true;
+            return Some(Ok(Outcome::Empty));
+        }
+        let Some(parsed) = self.rest.pop_front() else {
+            // After a COPY at the end: what it wrote is committed now.
+            self.ended = true;
+            return match session.end_implicit().await {
+                Ok(()) => None,
+                Err(error) => Some(Err(error)),
+            };
+        };
+        let result = self.run(session, parsed).await;
+        if result.is_err() {
+            self.ended = true;
+            self.rest.clear();
+        }
+        Some(session.noted(result).await)
+    }
+
+    async fn run(&mut self, session: &mut Session, parsed: Parsed) -> Result<Outcome, SqlError> {
+        let last = self.rest.is_empty();
+        let prepared = Arc::new(Prepared::new(Some(parsed), &[])?);
+        let mut restarts = 0;
+        loop {
+            // Only a transaction that this statement begins can be run again as a whole.
+            let alone = session.active.is_none() && session.block == Block::None;
+            let outcome = session.run(&prepared, Vec::new()).await?;
+            if !last || matches!(outcome, Outcome::CopyIn { .. }) {
+                return Ok(outcome);
+            }
+            match session.end_implicit().await {
+                Ok(()) => {
+                    self.ended = true;
+                    return Ok(outcome);
+                }
+                Err(error) => {
+                    let again =
+                        matches!(error.recovery, Recovery::Restart | Recovery::Refresh { .. });
+                    restarts += 1;
+                    if !again
+                        || !alone
+                        || prepared.plannable().is_none()
+                        || restarts > session.engine.settings.restarts_max
+                    {
+                        return Err(error);
+                    }
+                    if let Recovery::Refresh { table, version } = error.recovery {
+                        session.catch_up(table, version, restarts).await?;
+                    }
+                    session.engine.pause(PAUSE * restarts).await;
+                }
+            }
+        }
+    }
+
+    /// The client could not be answered: the rest is not run.
+    pub async fn fail(&mut self, session: &mut Session, error: &SqlError) {
+        self.ended = true;
+        self.rest.clear();
+        let _: Result<(), SqlError> = session.noted(Err(error.clone())).await;
+    }
+}
+
+impl Session {
+    /// Commits the implicit transaction, if there is one.
+    pub(super) async fn end_implicit(&mut self) -> Result<(), SqlError> {
+        if self.block != Block::None {
+            return Ok(());
+        }
+        self.commit_active().await
+    }
+}

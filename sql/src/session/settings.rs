@@ -1,0 +1,534 @@
+//! Value: a session's settings (GUCs). Names are known, values are checked where anything depends on them, and unknown names are
+//! refused unless they have a dot, as in PostgreSQL.
+
+use super::{Session, SessionParams};
+use crate::engine::EngineSettings;
+use crate::error::{SqlError, codes};
+use crate::outcome::{Notice, Outcome};
+use crate::types::{ByteaOutput, SqlState, TimeZone};
+use sqlparser::ast;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A version of PostgreSQL whose clients and catalogs we aim at.
+pub(crate) const SERVER_VERSION: &str = "15.18";
+const SERVER_VERSION_NUM: &str = "150018";
+
+/// Names with PostgreSQL's defaults, in their canonical spelling.
+pub(crate) const KNOWN: &[(&str, &str)] = &[
+    ("application_name", ""),
+    ("array_nulls", "on"),
+    ("backslash_quote", "safe_encoding"),
+    ("bytea_output", "hex"),
+    ("check_function_bodies", "on"),
+    ("client_encoding", "UTF8"),
+    ("client_min_messages", "notice"),
+    ("DateStyle", "ISO, MDY"),
+    ("default_table_access_method", "heap"),
+    ("default_tablespace", ""),
+    ("default_transaction_deferrable", "off"),
+    ("default_transaction_isolation", "serializable"),
+    ("default_transaction_read_only", "off"),
+    ("enable_hashjoin", "on"),
+    ("enable_indexscan", "on"),
+    ("enable_mergejoin", "on"),
+    ("enable_nestloop", "on"),
+    ("enable_seqscan", "on"),
+    ("escape_string_warning", "on"),
+    ("extra_float_digits", "1"),
+    ("idle_in_transaction_session_timeout", "0"),
+    ("idle_session_timeout", "0"),
+    ("IntervalStyle", "postgres"),
+    ("jit", "off"),
+    ("lc_collate", "C"),
+    ("lc_ctype", "C.UTF-8"),
+    ("lc_messages", "C"),
+    ("lc_monetary", "C"),
+    ("lc_numeric", "C"),
+    ("lc_time", "C"),
+    ("lock_timeout", "0"),
+    ("maintenance_work_mem", "65536"),
+    ("password_encryption", "scram-sha-256"),
+    ("read_policy", "strong"),
+    ("row_security", "on"),
+    ("search_path", "\"$user\", public"),
+    ("session_replication_role", "origin"),
+    ("standard_conforming_strings", "on"),
+    ("statement_timeout", "0"),
+    ("synchronous_commit", "on"),
+    ("TimeZone", "UTC"),
+    ("transaction_deferrable", "off"),
+    ("transaction_isolation", "serializable"),
+    ("transaction_read_only", "off"),
+    ("work_mem", "4096"),
+    ("xmloption", "content"),
+];
+
+/// Names that can be read only.
+const READ_ONLY: &[(&str, &str)] = &[
+    ("block_size", "8192"),
+    ("in_hot_standby", "off"),
+    ("integer_datetimes", "on"),
+    ("is_superuser", "on"),
+    ("max_connections", "1000"),
+    ("max_identifier_length", "63"),
+    ("max_index_keys", "32"),
+    ("server_encoding", "UTF8"),
+    ("server_version", ""),
+    ("server_version_num", SERVER_VERSION_NUM),
+    ("session_authorization", ""),
+    ("ssl", "off"),
+    ("wal_level", "replica"),
+];
+
+/// What clients are told, in this order.
+const REPORTED: &[&str] = &[
+    "application_name",
+    "client_encoding",
+    "DateStyle",
+    "default_transaction_read_only",
+    "in_hot_standby",
+    "integer_datetimes",
+    "IntervalStyle",
+    "is_superuser",
+    "server_encoding",
+    "server_version",
+    "session_authorization",
+    "standard_conforming_strings",
+    "TimeZone",
+];
+
+/// A session's settings.
+pub(super) struct Settings {
+    values: Arc<BTreeMap<String, String>>,
+    /// As the session began.
+    initial: BTreeMap<String, String>,
+    /// Values to return to at the transaction's end (SET LOCAL), and at its rollback (SET).
+    at_end: BTreeMap<String, Option<String>>,
+    at_rollback: BTreeMap<String, Option<String>>,
+    changed: BTreeSet<String>,
+    zone: TimeZone,
+    search_path: Arc<[String]>,
+}
+
+impl Settings {
+    pub(super) fn new(
+        params: &SessionParams,
+        engine: &EngineSettings,
+    ) -> Result<Settings, SqlError> {
+        let mut values = BTreeMap::new();
+        for (name, value) in KNOWN.iter().chain(READ_ONLY) {
+            values.insert(key_of(name), (*value).to_string());
+        }
+        values.insert("server_version".into(), format!("{SERVER_VERSION} ({})", engine.product));
+        values.insert("session_authorization".into(), params.user.clone());
+        let mut settings = Settings {
+            values: Arc::new(values),
+            initial: BTreeMap::new(),
+            at_end: BTreeMap::new(),
+            at_rollback: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            zone: TimeZone::UTC,
+            search_path: Arc::from([]),
+        };
+        settings.derive();
+        settings.set("application_name", &params.application_name)?;
+        if !params.client_encoding.is_empty() {
+            // asyncpg quotes it.
+            settings.set("client_encoding", params.client_encoding.trim_matches('\''))?;
+        }
+        for (name, value) in &params.options {
+            settings.set(name, value)?;
+        }
+        settings.initial = settings.values.as_ref().clone();
+        settings.changed.clear();
+        settings.at_rollback.clear();
+        Ok(settings)
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(&key_of(name)).map(String::as_str)
+    }
+
+    pub(super) fn shared(&self) -> Arc<BTreeMap<String, String>> {
+        self.values.clone()
+    }
+
+    pub(super) fn zone(&self) -> TimeZone {
+        self.zone
+    }
+
+    pub(super) fn search_path(&self) -> Arc<[String]> {
+        self.search_path.clone()
+    }
+
+    pub(super) fn bytea_output(&self) -> ByteaOutput {
+        if self.get("bytea_output") == Some("escape") {
+            ByteaOutput::Escape
+        } else {
+            ByteaOutput::Hex
+        }
+    }
+
+    pub(super) fn extra_float_digits(&self) -> i32 {
+        self.get("extra_float_digits").and_then(|digits| digits.parse().ok()).unwrap_or(1)
+    }
+
+    /// A limit of time; 0: none.
+    pub(super) fn milliseconds(&self, name: &str) -> Option<Duration> {
+        let ms: u64 = self.get(name)?.parse().ok()?;
+        (ms > 0).then(|| Duration::from_millis(ms))
+    }
+
+    /// SET. Kept if the transaction commits.
+    pub(super) fn set(&mut self, name: &str, value: &str) -> Result<(), SqlError> {
+        let key = key_of(name);
+        let value = checked(name, &key, value)?;
+        let before = self.values.get(&key).cloned();
+        self.at_rollback.entry(key.clone()).or_insert(before);
+        self.put(key, Some(value));
+        Ok(())
+    }
+
+    /// SET LOCAL: until the transaction ends.
+    pub(super) fn set_local_checked(&mut self, name: &str, value: &str) -> Result<(), SqlError> {
+        let value = checked(name, &key_of(name), value)?;
+        self.set_local(name, value);
+        Ok(())
+    }
+
+    pub(super) fn set_local(&mut self, name: &str, value: String) {
+        let key = key_of(name);
+        let before = self.values.get(&key).cloned();
+        self.at_end.entry(key.clone()).or_insert(before);
+        self.put(key, Some(value));
+    }
+
+    fn put(&mut self, key: String, value: Option<String>) {
+        if REPORTED.iter().any(|name| key_of(name) == key)
+            && self.values.get(&key) != value.as_ref()
+        {
+            self.changed.insert(key.clone());
+        }
+        let values = Arc::make_mut(&mut self.values);
+        match value {
+            Some(value) => values.insert(key, value),
+            None => values.remove(&key),
+        };
+        self.derive();
+    }
+
+    fn derive(&mut self) {
+        self.zone = self
+            .get("timezone")
+            .and_then(|zone| TimeZone::parse(zone).ok())
+            .unwrap_or(TimeZone::UTC);
+        self.search_path = path_of(self.get("search_path").unwrap_or_default()).into();
+    }
+
+    /// The transaction has ended: local values go; after a rollback, all values set in it.
+    pub(super) fn end_transaction(&mut self, committed: bool) {
+        let mut back = std::mem::take(&mut self.at_end);
+        let set = std::mem::take(&mut self.at_rollback);
+        if !committed {
+            back.extend(set);
+        }
+        for (key, value) in back {
+            self.put(key, value);
+        }
+        for (own, default) in [
+            ("transaction_isolation", "default_transaction_isolation"),
+            ("transaction_read_only", "default_transaction_read_only"),
+        ] {
+            let value = self.get(default).map(str::to_string);
+            if self.get(own).map(str::to_string) != value {
+                self.put(own.to_string(), value);
+            }
+        }
+    }
+
+    pub(super) fn reset(&mut self, name: &str) -> Result<(), SqlError> {
+        let key = key_of(name);
+        match self.initial.get(&key).cloned() {
+            Some(value) => self.set(name, &value),
+            None if key.contains('.') => {
+                self.put(key, None);
+                Ok(())
+            }
+            None => Err(unknown(name)),
+        }
+    }
+
+    pub(super) fn reset_all(&mut self) {
+        let initial = self.initial.clone();
+        let known = |key: &str| KNOWN.iter().any(|(name, _)| key_of(name) == key);
+        for (key, value) in initial.into_iter().filter(|(key, _)| known(key)) {
+            self.put(key, Some(value));
+        }
+    }
+
+    pub(super) fn reported(&self) -> Vec<(String, String)> {
+        REPORTED
+            .iter()
+            .filter_map(|name| Some(((*name).to_string(), self.get(name)?.to_string())))
+            .collect()
+    }
+
+    pub(super) fn take_changes(&mut self) -> Vec<(String, String)> {
+        let changed = std::mem::take(&mut self.changed);
+        let canonical = |key: &str| {
+            REPORTED.iter().find(|name| key_of(name) == key).map(|name| (*name).to_string())
+        };
+        changed
+            .into_iter()
+            .filter_map(|key| Some((canonical(&key)?, self.get(&key)?.to_string())))
+            .collect()
+    }
+}
+
+fn key_of(name: &str) -> String {
+    name.to_lowercase()
+}
+
+fn unknown(name: &str) -> SqlError {
+    SqlError::new(
+        SqlState::UNDEFINED_OBJECT,
+        format!("unrecognized configuration parameter \"{name}\""),
+    )
+}
+
+fn invalid(name: &str, value: &str) -> SqlError {
+    SqlError::new(
+        SqlState::INVALID_PARAMETER_VALUE,
+        format!("invalid value for parameter \"{name}\": \"{value}\""),
+    )
+}
+
+/// A value in its stored form.
+fn checked(name: &str, key: &str, value: &str) -> Result<String, SqlError> {
+    if READ_ONLY.iter().any(|(known, _)| *known == key) {
+        return Err(SqlError::new(
+            codes::CANT_CHANGE_RUNTIME_PARAM,
+            format!("parameter \"{name}\" cannot be changed"),
+        ));
+    }
+    let Some((canonical, default)) = KNOWN.iter().find(|(known, _)| key_of(known) == key) else {
+        return if key.contains('.') { Ok(value.to_string()) } else { Err(unknown(name)) };
+    };
+    let lower = value.to_lowercase();
+    match key {
+        "timezone" => {
+            TimeZone::parse(value).map_err(|_| invalid(canonical, value))?;
+            Ok(value.to_string())
+        }
+        "client_encoding" => match lower.replace('-', "").as_str() {
+            "utf8" | "unicode" => Ok("UTF8".into()),
+            _ => Err(invalid(canonical, value).with_hint("Only UTF8 is spoken.")),
+        },
+        "datestyle" => {
+            if lower
+                .split(',')
+                .next()
+                .is_some_and(|style| matches!(style.trim(), "iso" | "default" | "mdy"))
+            {
+                Ok("ISO, MDY".into())
+            } else {
+                Err(invalid(canonical, value).with_hint("Only ISO, MDY is supported."))
+            }
+        }
+        "intervalstyle" if lower != "postgres" => {
+            Err(invalid(canonical, value).with_hint("Only postgres is supported."))
+        }
+        "standard_conforming_strings" if !truth(&lower).unwrap_or(false) => {
+            Err(invalid(canonical, value).with_hint("Only on is supported."))
+        }
+        "statement_timeout"
+        | "lock_timeout"
+        | "idle_in_transaction_session_timeout"
+        | "idle_session_timeout" => {
+            milliseconds(&lower).map(|ms| ms.to_string()).ok_or_else(|| invalid(canonical, value))
+        }
+        "extra_float_digits" => match lower.parse::<i32>() {
+            Ok(digits) if (-15..=3).contains(&digits) => Ok(digits.to_string()),
+            _ => Err(invalid(canonical, value)),
+        },
+        "bytea_output" if !matches!(lower.as_str(), "hex" | "escape") => {
+            Err(invalid(canonical, value))
+        }
+        "transaction_isolation" | "default_transaction_isolation" => match lower.as_str() {
+            "strict serializable"
+            | "serializable"
+            | "snapshot"
+            | "repeatable read"
+            | "read committed"
+            | "read uncommitted" => Ok(lower),
+            _ => Err(invalid(canonical, value)),
+        },
+        "read_policy" if lower != "strong" => {
+            Err(SqlError::unsupported("only read_policy = 'strong' is supported so far"))
+        }
+        _ if matches!(*default, "on" | "off") => match truth(&lower) {
+            Some(true) => Ok("on".into()),
+            Some(false) => Ok("off".into()),
+            None => Err(SqlError::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("parameter \"{canonical}\" requires a Boolean value"),
+            )),
+        },
+        _ => Ok(value.to_string()),
+    }
+}
+
+fn truth(text: &str) -> Option<bool> {
+    match text {
+        "on" | "true" | "t" | "yes" | "y" | "1" => Some(true),
+        "off" | "false" | "f" | "no" | "n" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+fn milliseconds(text: &str) -> Option<u64> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..split].parse().ok()?;
+    let unit: u64 = match text[split..].trim() {
+        "" | "ms" => 1,
+        "s" => 1000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(unit).filter(|ms| *ms <= i32::MAX as u64)
+}
+
+/// Names of a search path: separated by commas, quoted or in lower case.
+fn path_of(text: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for part in text.split(',') {
+        let part = part.trim();
+        match part.strip_prefix('"').and_then(|part| part.strip_suffix('"')) {
+            Some(quoted) => names.push(quoted.replace("\"\"", "\"")),
+            None if part.is_empty() => {}
+            None => names.push(part.to_lowercase()),
+        }
+    }
+    names
+}
+
+/// `-c name=value --name=value` of the startup's `options`.
+pub(super) fn command_line_options(text: &str) -> Vec<(String, String)> {
+    let mut options = Vec::new();
+    let mut words = text.split_whitespace();
+    while let Some(word) = words.next() {
+        let pair = match word.strip_prefix("--") {
+            Some(pair) => Some(pair),
+            None if word == "-c" => words.next(),
+            None => word.strip_prefix("-c"),
+        };
+        if let Some((name, value)) = pair.and_then(|pair| pair.split_once('=')) {
+            options.push((name.replace('-', "_"), value.to_string()));
+        }
+    }
+    options
+}
+
+impl Session {
+    /// SET.
+    pub(super) fn run_set(&mut self, set: &ast::Set) -> Result<Outcome, SqlError> {
+        let done = Ok(Outcome::Complete { tag: "SET".into() });
+        match set {
+            ast::Set::SingleAssignment { scope, variable, values, .. } => {
+                let name: Vec<String> = variable
+                    .0
+                    .iter()
+                    .filter_map(|part| part.as_ident())
+                    .map(|ident| ident.value.clone())
+                    .collect();
+                let name = name.join(".");
+                let local = matches!(scope, Some(ast::ContextModifier::Local));
+                let mut texts = Vec::new();
+                for value in values {
+                    texts.push(setting_text(value));
+                }
+                if let [only] = texts.as_slice()
+                    && only.eq_ignore_ascii_case("default")
+                {
+                    self.settings.reset(&name)?;
+                    return done;
+                }
+                self.change_setting(&name, &texts.join(", "), local)?;
+                done
+            }
+            ast::Set::SetTimeZone { local, value } => {
+                let value = setting_text(value);
+                let zone = match value.to_lowercase().as_str() {
+                    "default" | "local" => "UTC".to_string(),
+                    _ => value,
+                };
+                self.change_setting("TimeZone", &zone, *local)?;
+                done
+            }
+            ast::Set::SetNames { charset_name, .. } => {
+                self.change_setting("client_encoding", &charset_name.value, false)?;
+                done
+            }
+            ast::Set::SetNamesDefault {} => done,
+            ast::Set::SetRole { role_name, .. } => match role_name {
+                None => done,
+                Some(name) if crate::parse::name(name) == *self.user => done,
+                Some(_) => Err(SqlError::unsupported("SET ROLE to another role is not supported")),
+            },
+            other => Err(SqlError::unsupported(format!("SET {other} is not supported"))),
+        }
+    }
+
+    pub(super) fn change_setting(
+        &mut self,
+        name: &str,
+        value: &str,
+        local: bool,
+    ) -> Result<(), SqlError> {
+        if local && self.block == super::Block::None {
+            self.notice(Notice::warning(
+                codes::NO_ACTIVE_TRANSACTION,
+                "SET LOCAL can only be used in transaction blocks",
+            ));
+            return Ok(());
+        }
+        if local {
+            self.settings.set_local_checked(name, value)
+        } else {
+            self.settings.set(name, value)
+        }
+    }
+
+    /// RESET.
+    pub(super) fn run_reset(&mut self, reset: &ast::ResetStatement) -> Result<Outcome, SqlError> {
+        match &reset.reset {
+            ast::Reset::ALL => self.settings.reset_all(),
+            ast::Reset::ConfigurationParameter(name) => {
+                let parts: Vec<String> = name
+                    .0
+                    .iter()
+                    .filter_map(|part| part.as_ident())
+                    .map(|ident| ident.value.clone())
+                    .collect();
+                self.settings.reset(&parts.join("."))?;
+            }
+            ast::Reset::SessionAuthorization => {}
+        }
+        Ok(Outcome::Complete { tag: "RESET".into() })
+    }
+}
+
+fn setting_text(value: &ast::Expr) -> String {
+    match value {
+        ast::Expr::Value(value) => match &value.value {
+            ast::Value::SingleQuotedString(text) => text.clone(),
+            other => other.to_string(),
+        },
+        ast::Expr::Interval(interval) => setting_text(&interval.value),
+        other => other.to_string(),
+    }
+}

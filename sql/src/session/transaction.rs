@@ -1,0 +1,262 @@
+//! Driver: transaction blocks and savepoints.
+
+use super::Session;
+use crate::catalog::Catalog;
+use crate::error::{SqlError, codes};
+use crate::outcome::{Notice, Outcome};
+use crate::parse::BeginOptions;
+use std::sync::Arc;
+use txn::client::{Access, Isolation, SavepointId, Txn, TxnOptions};
+
+/// Whether BEGIN was said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Block {
+    None,
+    Open,
+    /// A statement has failed: only its end is left.
+    Failed,
+}
+
+/// A transaction under way.
+pub(super) struct Active {
+    pub(super) txn: Txn,
+    /// Statements that have been answered.
+    pub(super) statement_count: u64,
+    /// When it began, microseconds since 2000.
+    pub(super) started_us: i64,
+    /// The catalog with this transaction's own changes.
+    pub(super) catalog: Option<Arc<Catalog>>,
+    /// Savepoints, innermost last; with the catalog as it was.
+    savepoints: Vec<(String, SavepointId, Option<Arc<Catalog>>)>,
+    /// Tables whose data may go once this has committed.
+    pub(super) dropped: Vec<Arc<crate::catalog::TableDescriptor>>,
+    /// Sequences to start anew once this has committed.
+    pub(super) restarted: Vec<u32>,
+}
+
+impl Session {
+    /// The transaction, begun if there is none.
+    pub(super) fn begin_if_none(&mut self) -> &mut Active {
+        if self.active.is_none() {
+            let options = TxnOptions {
+                isolation: isolation(
+                    self.settings.get("transaction_isolation").unwrap_or_default(),
+                ),
+                access: if self.settings.get("transaction_read_only") == Some("on") {
+                    Access::ReadOnly
+                } else {
+                    Access::ReadWrite
+                },
+                ..TxnOptions::labelled("sql")
+            };
+            let started_us = self.facts.clock_us();
+            self.active = Some(Active {
+                txn: self.engine.db.begin(options),
+                statement_count: 0,
+                started_us,
+                catalog: None,
+                savepoints: Vec::new(),
+                dropped: Vec::new(),
+                restarted: Vec::new(),
+            });
+        }
+        self.active.as_mut().expect("begun above")
+    }
+
+    /// BEGIN.
+    pub(super) async fn begin_block(
+        &mut self,
+        options: &BeginOptions,
+    ) -> Result<Outcome, SqlError> {
+        if self.block != Block::None {
+            self.notice(Notice::warning(
+                codes::ACTIVE_TRANSACTION,
+                "there is already a transaction in progress",
+            ));
+            return Ok(Outcome::Complete { tag: "BEGIN".into() });
+        }
+        self.set_modes(options)?;
+        self.block = Block::Open;
+        // An implicit transaction that has begun becomes the block's, as in PostgreSQL.
+        self.begin_if_none();
+        Ok(Outcome::Complete { tag: "BEGIN".into() })
+    }
+
+    /// Modes of this transaction.
+    pub(super) fn set_modes(&mut self, options: &BeginOptions) -> Result<(), SqlError> {
+        if self.active.as_ref().is_some_and(|active| active.statement_count > 0)
+            && options.isolation.is_some()
+        {
+            return Err(SqlError::new(
+                codes::ACTIVE_TRANSACTION,
+                "SET TRANSACTION ISOLATION LEVEL must be called before any query",
+            ));
+        }
+        if let Some(level) = options.isolation {
+            self.settings.set_local("transaction_isolation", level.to_string());
+        }
+        if let Some(read_only) = options.read_only {
+            self.settings.set_local(
+                "transaction_read_only",
+                if read_only { "on" } else { "off" }.to_string(),
+            );
+        }
+        if self.active.as_ref().is_some_and(|active| {
+            active.statement_count == 0 && !active.txn.has_writes() && !active.txn.has_reads()
+        }) {
+            self.active = None;
+            self.begin_if_none();
+        }
+        Ok(())
+    }
+
+    /// COMMIT, END.
+    pub(super) async fn commit_block(&mut self) -> Result<Outcome, SqlError> {
+        match self.block {
+            Block::None => {
+                self.notice(Notice::warning(
+                    codes::NO_ACTIVE_TRANSACTION,
+                    "there is no transaction in progress",
+                ));
+                self.commit_active().await?;
+                Ok(Outcome::Complete { tag: "COMMIT".into() })
+            }
+            Block::Failed => {
+                self.roll_back().await;
+                Ok(Outcome::Complete { tag: "ROLLBACK".into() })
+            }
+            Block::Open => {
+                self.block = Block::None;
+                let result = self.commit_active().await;
+                self.portals.clear();
+                result?;
+                Ok(Outcome::Complete { tag: "COMMIT".into() })
+            }
+        }
+    }
+
+    /// ROLLBACK.
+    pub(super) async fn rollback_block(&mut self) -> Result<Outcome, SqlError> {
+        if self.block == Block::None {
+            self.notice(Notice::warning(
+                codes::NO_ACTIVE_TRANSACTION,
+                "there is no transaction in progress",
+            ));
+        }
+        self.roll_back().await;
+        Ok(Outcome::Complete { tag: "ROLLBACK".into() })
+    }
+
+    /// Gives the transaction up.
+    pub(super) async fn roll_back(&mut self) {
+        self.block = Block::None;
+        self.portals.clear();
+        self.copy = None;
+        self.settings.end_transaction(false);
+        if let Some(mut active) = self.active.take() {
+            active.txn.rollback().await;
+        }
+    }
+
+    /// Commits what is under way, and makes it known.
+    pub(super) async fn commit_active(&mut self) -> Result<(), SqlError> {
+        let Some(mut active) = self.active.take() else {
+            self.settings.end_transaction(true);
+            return Ok(());
+        };
+        if let Err(error) = active.txn.commit().await {
+            self.settings.end_transaction(false);
+            return Err(self.explained(error.into()));
+        }
+        self.settings.end_transaction(true);
+        if let Some(catalog) = active.catalog {
+            let version = catalog.version();
+            self.engine.publish(catalog);
+            self.engine.cluster.broadcast_catalog(version).await;
+        }
+        for sequence in active.restarted {
+            self.engine.sequences.restart(sequence).await?;
+        }
+        for table in active.dropped {
+            super::ddl::clear_in_background(&self.engine, table);
+        }
+        Ok(())
+    }
+
+    /// SAVEPOINT.
+    pub(super) fn savepoint(&mut self, name: String) -> Result<Outcome, SqlError> {
+        self.in_block("SAVEPOINT")?;
+        let active = self.begin_if_none();
+        let id = active.txn.savepoint();
+        let catalog = active.catalog.clone();
+        active.savepoints.push((name, id, catalog));
+        Ok(Outcome::Complete { tag: "SAVEPOINT".into() })
+    }
+
+    /// RELEASE SAVEPOINT.
+    pub(super) fn release(&mut self, name: &str) -> Result<Outcome, SqlError> {
+        self.in_block("RELEASE SAVEPOINT")?;
+        let active = self.begin_if_none();
+        let place = find(&active.savepoints, name)?;
+        let (_, id, _) = active.savepoints[place].clone();
+        active.savepoints.truncate(place);
+        active.txn.release(id)?;
+        Ok(Outcome::Complete { tag: "RELEASE".into() })
+    }
+
+    /// ROLLBACK TO SAVEPOINT: a failed block goes on.
+    pub(super) fn rollback_to(&mut self, name: &str) -> Result<Outcome, SqlError> {
+        self.in_block("ROLLBACK TO SAVEPOINT")?;
+        let active = self.begin_if_none();
+        let place = find(&active.savepoints, name)?;
+        let (_, id, catalog) = active.savepoints[place].clone();
+        active.savepoints.truncate(place + 1);
+        active.txn.rollback_to(id)?;
+        active.catalog = catalog;
+        self.block = Block::Open;
+        Ok(Outcome::Complete { tag: "ROLLBACK".into() })
+    }
+
+    fn in_block(&self, what: &str) -> Result<(), SqlError> {
+        if self.block == Block::None {
+            return Err(SqlError::new(
+                codes::NO_ACTIVE_TRANSACTION,
+                format!("{what} can only be used in transaction blocks"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// What a failure does: a block fails, an implicit transaction is gone.
+    pub(super) async fn noted<T>(&mut self, result: Result<T, SqlError>) -> Result<T, SqlError> {
+        match result {
+            Ok(value) => Ok(value),
+            Err(error) => {
+                let error = self.explained(error);
+                self.copy = None;
+                match self.block {
+                    Block::None => self.roll_back().await,
+                    Block::Open | Block::Failed => self.block = Block::Failed,
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+type Savepoints = Vec<(String, SavepointId, Option<Arc<Catalog>>)>;
+
+fn find(savepoints: &Savepoints, name: &str) -> Result<usize, SqlError> {
+    savepoints.iter().rposition(|(known, _, _)| known == name).ok_or_else(|| {
+        SqlError::new(codes::INVALID_SAVEPOINT, format!("savepoint \"{name}\" does not exist"))
+    })
+}
+
+fn isolation(name: &str) -> Isolation {
+    match name {
+        "strict serializable" => Isolation::StrictSerializable,
+        "repeatable read" | "snapshot" => Isolation::Snapshot,
+        "read committed" | "read uncommitted" => Isolation::ReadCommitted,
+        _ => Isolation::Serializable,
+    }
+}

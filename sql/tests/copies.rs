@@ -1,0 +1,92 @@
+//! Available tables: a copy per region, and streams between them.
+
+use crate::world::TestCluster;
+use replication::range::RegionId;
+
+const EAST: RegionId = RegionId(1);
+const WEST: RegionId = RegionId(2);
+
+fn exchange(cluster: &TestCluster, table: &str) {
+    let id = cluster
+        .east
+        .catalog()
+        .find_table("meridian", "public", table)
+        .expect("there is a table")
+        .id;
+    cluster.world.block_on(async {
+        cluster.west.refresh_catalog().await.expect("reads the catalog");
+        for _ in 0..3 {
+            sql::pump(&cluster.west, id, EAST, WEST).await.expect("streams");
+            sql::pump(&cluster.east, id, WEST, EAST).await.expect("streams");
+        }
+    });
+}
+
+#[test]
+fn copies_converge_and_counters_sum() {
+    let cluster = TestCluster::new();
+    let (mut east, mut west) = (cluster.session(&cluster.east), cluster.session(&cluster.west));
+    let made = cluster.run(&mut east, "CREATE TABLE carts (id int PRIMARY KEY, qty COUNTER, note text) WITH (consistency = 'available')");
+    assert_eq!(made, "CREATE TABLE\n");
+    cluster.run(&mut east, "CREATE INDEX carts_note ON carts (note)");
+    cluster.run(&mut east, "INSERT INTO carts VALUES (1, 5, 'first')");
+    assert_eq!(cluster.run(&mut west, "SELECT * FROM carts"), "id|qty|note\n");
+    exchange(&cluster, "carts");
+    assert_eq!(cluster.run(&mut west, "SELECT * FROM carts"), "id|qty|note\n1|5|first\n");
+    cluster.run(
+        &mut east,
+        "UPDATE carts SET qty = qty + 10 WHERE id = 1; UPDATE carts SET note = 'east' WHERE id = 1",
+    );
+    cluster.run(
+        &mut west,
+        "UPDATE carts SET qty = qty - 3 WHERE id = 1; UPDATE carts SET note = 'west' WHERE id = 1",
+    );
+    cluster.run(&mut west, "INSERT INTO carts VALUES (2, 1, 'two')");
+    exchange(&cluster, "carts");
+    let (a, b) = (
+        cluster.run(&mut east, "SELECT * FROM carts ORDER BY id"),
+        cluster.run(&mut west, "SELECT * FROM carts ORDER BY id"),
+    );
+    assert_eq!(a, b);
+    assert!(a.contains("1|12|"), "{a}");
+    let winner = if a.contains("1|12|west") { "west" } else { "east" };
+    for session in [&mut east, &mut west] {
+        let found = cluster.run(session, &format!("SELECT id FROM carts WHERE note = '{winner}'"));
+        assert_eq!(found, "id\n1\n");
+    }
+    let conflicts = cluster.run(&mut east, "SHOW CONFLICTS FROM TABLE carts")
+        + &cluster.run(&mut west, "SHOW CONFLICTS FROM TABLE carts");
+    assert!(conflicts.contains("last writer wins"), "{conflicts}");
+    cluster.run(&mut east, "DELETE FROM carts WHERE id = 2");
+    exchange(&cluster, "carts");
+    assert_eq!(cluster.run(&mut west, "SELECT count(*) FROM carts WHERE id = 2"), "count\n0\n");
+    assert_eq!(cluster.run(&mut west, "INSERT INTO carts VALUES (2, 7, 'again')"), "INSERT 0 1\n");
+    exchange(&cluster, "carts");
+    assert_eq!(
+        cluster.run(&mut east, "SELECT qty, note FROM carts WHERE id = 2"),
+        "qty|note\n7|again\n"
+    );
+}
+
+#[test]
+fn what_an_available_table_cannot_hold_is_refused() {
+    let cluster = TestCluster::new();
+    let mut session = cluster.session(&cluster.east);
+    for columns in [
+        "a int PRIMARY KEY, b int UNIQUE",
+        "a int",
+        "a serial PRIMARY KEY",
+        "a int PRIMARY KEY, b int REFERENCES x",
+    ] {
+        let out = cluster.run(
+            &mut session,
+            &format!("CREATE TABLE t ({columns}) WITH (consistency = 'available')"),
+        );
+        assert!(out.contains("[0A000]") || out.contains("[42P01]"), "{columns}: {out}");
+    }
+    assert!(
+        cluster
+            .run(&mut session, "CREATE TABLE t (a int PRIMARY KEY, n COUNTER)")
+            .contains("[0A000]")
+    );
+}

@@ -1,0 +1,7 @@
+//! Statements as clients send them, over a whole engine on the twin of the range servers.
+
+mod clients;
+mod copies;
+mod psql;
+mod scripts;
+mod world;

@@ -1,0 +1,163 @@
+//! Test double: a cluster of two regions in one process, and a client that prints what psql would.
+
+use clock::Timestamp;
+use futures::future::BoxFuture;
+use replication::range::{NodeId, RegionId};
+use sql::{
+    ChaosCommand, ChaosSummary, ClockSummary, Cluster, Engine, EngineSettings, NodeSummary,
+    Outcome, RangeSummary, Session, SessionParams, SqlError,
+};
+use std::fmt::Write;
+use std::sync::Arc;
+use storage::Key;
+use txn::client::{Db, Settings};
+use txn::testing::{LocalKv, World};
+
+/// A node of the test cluster.
+pub(crate) struct Node {
+    region: RegionId,
+    kv: LocalKv,
+}
+
+impl Cluster for Node {
+    fn node(&self) -> NodeId {
+        NodeId(u32::from(self.region.0))
+    }
+    fn region(&self) -> RegionId {
+        self.region
+    }
+    fn region_name(&self, region: RegionId) -> Option<String> {
+        self.regions().into_iter().find(|(id, _)| *id == region).map(|(_, name)| name)
+    }
+    fn regions(&self) -> Vec<(RegionId, String)> {
+        vec![(RegionId(1), "east".into()), (RegionId(2), "west".into())]
+    }
+    fn nodes(&self) -> Vec<NodeSummary> {
+        Vec::new()
+    }
+    fn clocks(&self) -> Vec<ClockSummary> {
+        Vec::new()
+    }
+    fn ranges(&self) -> BoxFuture<'_, Vec<RangeSummary>> {
+        Box::pin(async { Vec::new() })
+    }
+    fn chaos(&self, _: ChaosCommand) -> BoxFuture<'_, Result<String, String>> {
+        Box::pin(async { Err("chaos is not allowed on this node".into()) })
+    }
+    fn chaos_active(&self) -> BoxFuture<'_, Vec<ChaosSummary>> {
+        Box::pin(async { Vec::new() })
+    }
+    fn broadcast_catalog(&self, _: u64) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+    fn split(&self, at: Vec<Key>) -> BoxFuture<'_, Result<(), String>> {
+        at.into_iter().for_each(|key| self.kv.split_at(key));
+        Box::pin(async { Ok(()) })
+    }
+    fn frontiers(&self) -> Vec<(u32, RegionId, Timestamp)> {
+        Vec::new()
+    }
+}
+
+/// Engines of both regions over one keyspace.
+pub(crate) struct TestCluster {
+    pub(crate) world: World,
+    pub(crate) east: Arc<Engine>,
+    pub(crate) west: Arc<Engine>,
+}
+
+impl TestCluster {
+    /// A fresh one.
+    pub(crate) fn new() -> TestCluster {
+        let world = World::new(7);
+        let kv = LocalKv::new(world.runtime());
+        let engine = |region| {
+            let db = Db::new(world.runtime(), Arc::new(kv.clone()), Settings::default());
+            let node = Node { region: RegionId(region), kv: kv.clone() };
+            Engine::new(db, Arc::new(node), EngineSettings::default())
+        };
+        let (east, west) = (engine(1), engine(2));
+        world.block_on(async {
+            east.bootstrap().await.expect("bootstraps");
+            west.bootstrap().await.expect("is bootstrapped");
+        });
+        TestCluster { world, east, west }
+    }
+
+    /// A session of `root`.
+    pub(crate) fn session(&self, engine: &Arc<Engine>) -> Session {
+        let params = SessionParams {
+            user: "root".into(),
+            database: "meridian".into(),
+            ..SessionParams::default()
+        };
+        engine.session(params).expect("root may log in")
+    }
+
+    /// Runs a query string and prints its outcomes as `psql -A` would.
+    pub(crate) fn run(&self, session: &mut Session, sql: &str) -> String {
+        self.world.block_on(run(session, sql))
+    }
+}
+
+/// Runs a query string and prints its outcomes.
+pub(crate) async fn run(session: &mut Session, sql: &str) -> String {
+    let mut out = String::new();
+    let mut script = session.simple(sql).await;
+    while let Some(result) = script.next(session).await {
+        for notice in session.notices() {
+            writeln!(out, "{}:  {}", notice.severity, notice.message).expect("a string");
+        }
+        match result {
+            Ok(outcome) => print(&mut out, session, outcome),
+            Err(error) => print_error(&mut out, &error),
+        }
+    }
+    for notice in session.notices() {
+        writeln!(out, "{}:  {}", notice.severity, notice.message).expect("a string");
+    }
+    out
+}
+
+fn print_error(out: &mut String, error: &SqlError) {
+    write!(out, "ERROR:  {}", error.message).expect("a string");
+    if let Some(position) = error.position {
+        write!(out, " at character {position}").expect("a string");
+    }
+    writeln!(out, " [{}]", error.code).expect("a string");
+}
+
+fn print(out: &mut String, session: &Session, outcome: Outcome) {
+    match outcome {
+        Outcome::Rows { columns, rows, tag, .. } => {
+            let names: Vec<&str> = columns.iter().map(|column| &*column.name).collect();
+            writeln!(out, "{}", names.join("|")).expect("a string");
+            for row in rows {
+                let mut values = Vec::new();
+                for (value, column) in row.iter().zip(columns.iter()) {
+                    let mut bytes = bytes::BytesMut::new();
+                    let there = session.encode_datum(value, column, 0, &mut bytes);
+                    let text = String::from_utf8(bytes.to_vec()).expect("text is UTF-8");
+                    values.push(if there { text } else { "NULL".into() });
+                }
+                writeln!(out, "{}", values.join("|")).expect("a string");
+            }
+            if let Some(tag) = tag.filter(|tag| {
+                !tag.starts_with("SELECT")
+                    && !tag.starts_with("SHOW")
+                    && !tag.starts_with("FETCH")
+                    && !tag.starts_with("EXPLAIN")
+            }) {
+                writeln!(out, "{tag}").expect("a string");
+            }
+        }
+        Outcome::Complete { tag } => writeln!(out, "{tag}").expect("a string"),
+        Outcome::Empty => {}
+        Outcome::CopyIn { .. } => writeln!(out, "(copy in)").expect("a string"),
+        Outcome::CopyOut { chunks, .. } => {
+            for chunk in chunks {
+                out.push_str(std::str::from_utf8(&chunk).expect("text is UTF-8"));
+            }
+        }
+    }
+}
