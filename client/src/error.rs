@@ -1,0 +1,50 @@
+//! Errors, by what the caller must do.
+
+/// An error that the server reported.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message} (SQLSTATE {code})")]
+pub struct SqlError {
+    /// SQLSTATE.
+    pub code: String,
+    /// Primary message.
+    pub message: String,
+    /// Detail, may be empty.
+    pub detail: String,
+    /// Hint, may be empty.
+    pub hint: String,
+    /// 1-based character in the statement; 0: none.
+    pub position: u32,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// No address answers. Nothing was sent.
+    #[error("no node answers: {0}")]
+    Unreachable(String),
+    /// The connection was lost after the statement was sent: it may or may not have taken effect.
+    #[error("the connection was lost, the statement may or may not have taken effect: {0}")]
+    Ambiguous(String),
+    /// The server refused the statement.
+    #[error(transparent)]
+    Sql(#[from] SqlError),
+    /// The server did not follow the protocol.
+    #[error("protocol: {0}")]
+    Protocol(String),
+}
+
+impl Error {
+    /// Whether the transaction had no effect and may be run again as it is (SQLSTATE 40001, 40P01).
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Error::Sql(error) if error.code == "40001" || error.code == "40P01")
+    }
+
+    /// Whether it is unknown if the statement took effect (lost connection, SQLSTATE 40003).
+    pub fn is_ambiguous(&self) -> bool {
+        match self {
+            Error::Ambiguous(_) => true,
+            Error::Sql(error) => error.code == "40003",
+            Error::Unreachable(_) | Error::Protocol(_) => false,
+        }
+    }
+}
