@@ -1,0 +1,215 @@
+//! Driver: gossip and orders. What this node tells the others about itself, what it hears, and what operators (through any node) tell
+//! it to do.
+
+use bytes::Bytes;
+use clock::{Monotonic, TimeSource};
+use parking_lot::Mutex;
+use proto::internal::{AddFault, ControlReply, GossipMessage, NodeEntry};
+use replication::range::NodeId;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tracing::{info, warn};
+use txn::runtime::HlcSource;
+
+use crate::faults::{FAULT_DURATION_MAX, Fault, FaultKind};
+use crate::shard::{Input, ShardHandle};
+use crate::shared::{Chaos, Shared};
+
+/// What a peer said of itself last.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    /// When, on our monotonic clock.
+    pub at: Monotonic,
+    /// Its own clock error bound.
+    pub error_bound: Duration,
+    /// Whether it has fenced itself.
+    pub fenced: bool,
+}
+
+/// Called when another node has changed the catalog: brings ours up to date.
+pub type CatalogRefresh = Box<dyn Fn() -> futures::future::BoxFuture<'static, u64> + Send + Sync>;
+
+/// Gossip and orders of one node.
+pub struct Control {
+    shared: Arc<Shared>,
+    shard: ShardHandle,
+    own: NodeEntry,
+    heard: Mutex<BTreeMap<NodeId, Heard>>,
+    catalog_version: AtomicU64,
+    refresh: Mutex<Option<Arc<CatalogRefresh>>>,
+    crash: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Control {
+    /// `own` is our directory entry; `crash` ends the process without any farewell.
+    pub fn new(
+        shared: Arc<Shared>,
+        shard: ShardHandle,
+        own: NodeEntry,
+        crash: Box<dyn Fn() + Send + Sync>,
+    ) -> Control {
+        Control {
+            shared,
+            shard,
+            own,
+            heard: Mutex::default(),
+            catalog_version: AtomicU64::new(0),
+            refresh: Mutex::new(None),
+            crash,
+        }
+    }
+
+    /// Sets what is done when the catalog has changed elsewhere.
+    pub fn on_catalog_change(&self, refresh: CatalogRefresh) {
+        *self.refresh.lock() = Some(Arc::new(refresh));
+    }
+
+    /// What we tell others once a second.
+    pub fn gossip(&self) -> GossipMessage {
+        let wall = self.shared.time.wall();
+        let error_bound = self.shared.clocks.own_bound();
+        GossipMessage {
+            cluster: Bytes::copy_from_slice(&self.shared.cluster.to_be_bytes()),
+            from: self.shared.node.0,
+            clock: self.shared.clocks.now().raw(),
+            wall_micros: wall.micros(),
+            error_bound_micros: u64::try_from(error_bound.as_micros()).unwrap_or(u64::MAX),
+            fenced: self.shared.clocks.is_fenced(),
+            nodes: self.shared.directory.read().entries().cloned().collect(),
+            catalog_version: self.catalog_version.load(Ordering::Relaxed),
+        }
+    }
+
+    /// A peer's gossip has arrived.
+    pub fn heard(&self, from: NodeId, message: &GossipMessage) {
+        let heard = Heard {
+            at: self.shared.time.monotonic(),
+            error_bound: Duration::from_micros(message.error_bound_micros),
+            fenced: message.fenced,
+        };
+        self.heard.lock().insert(from, heard);
+    }
+
+    /// What was heard of whom.
+    pub fn heard_of(&self) -> BTreeMap<NodeId, Heard> {
+        self.heard.lock().clone()
+    }
+
+    /// Our directory entry.
+    pub fn own_entry(&self) -> &NodeEntry {
+        &self.own
+    }
+
+    /// Puts a fault in force here.
+    pub fn add_fault(&self, fault: &AddFault) -> ControlReply {
+        match self.try_add_fault(fault) {
+            Ok(()) => ControlReply::default(),
+            Err(error) => ControlReply { error, ..ControlReply::default() },
+        }
+    }
+
+    fn try_add_fault(&self, fault: &AddFault) -> Result<(), String> {
+        if self.shared.chaos == Chaos::Forbidden {
+            return Err(format!("{} was not started with chaos allowed", self.shared.node));
+        }
+        let duration = Duration::from_micros(fault.duration_micros);
+        if duration.is_zero() || duration > FAULT_DURATION_MAX {
+            return Err(format!("a fault lasts up to {} seconds", FAULT_DURATION_MAX.as_secs()));
+        }
+        let kind = match fault.kind.as_str() {
+            "partition" => FaultKind::Partition { from: fault.from.clone(), to: fault.to.clone() },
+            "clock" => {
+                FaultKind::Clock { node: parse_node(&fault.from)?, skew_micros: fault.skew_micros }
+            }
+            "crash" => return self.crash_if_meant(parse_node(&fault.from)?),
+            other => return Err(format!("unknown fault {other}")),
+        };
+        warn!(?kind, ?duration, "a fault was injected");
+        let until = self.shared.time.monotonic().plus(duration);
+        self.shared.faults.add(fault.id, Fault { kind, until });
+        Ok(())
+    }
+
+    fn crash_if_meant(&self, node: NodeId) -> Result<(), String> {
+        if node == self.shared.node {
+            warn!("crashing, as ordered");
+            (self.crash)();
+        }
+        Ok(())
+    }
+
+    /// Removes all faults.
+    pub fn heal(&self) -> ControlReply {
+        info!("all faults were healed");
+        self.shared.faults.heal();
+        ControlReply::default()
+    }
+
+    /// What is in force here, one line each: `id|kind|what|seconds left`.
+    pub fn list_faults(&self) -> ControlReply {
+        let now = self.shared.time.monotonic();
+        let lines = self.shared.faults.active(now).into_iter().map(|(id, fault)| {
+            let (kind, what) = match fault.kind {
+                FaultKind::Partition { from, to } if to.is_empty() => {
+                    ("partition", format!("{} from all", from.join(", ")))
+                }
+                FaultKind::Partition { from, to } => {
+                    ("partition", format!("{} from {}", from.join(", "), to.join(", ")))
+                }
+                FaultKind::Clock { node, skew_micros } => {
+                    ("clock", format!("{node} by {} ms", skew_micros / 1000))
+                }
+            };
+            format!("{id}|{kind}|{what}|{}", fault.until.since(now).as_secs())
+        });
+        ControlReply { lines: lines.collect(), ..ControlReply::default() }
+    }
+
+    /// Brings our catalog up to date before answering, so that who changed it may rely on us.
+    pub async fn catalog_changed(&self, version: u64) -> ControlReply {
+        let refresh = self.refresh.lock().clone();
+        let reached = match refresh {
+            Some(refresh) => refresh().await,
+            None => 0,
+        };
+        self.catalog_version.fetch_max(reached, Ordering::Relaxed);
+        if reached >= version {
+            ControlReply::default()
+        } else {
+            ControlReply {
+                error: format!("catalog is at version {reached}"),
+                ..ControlReply::default()
+            }
+        }
+    }
+
+    /// What our ranges are doing, encoded by `range_status`.
+    pub async fn ranges(&self) -> ControlReply {
+        match self.shard.ask(Input::Status).await {
+            Some(status) => ControlReply {
+                lines: status
+                    .iter()
+                    .map(|range| crate::range_status::to_line(self.shared.node, range))
+                    .collect(),
+                ..ControlReply::default()
+            },
+            None => ControlReply {
+                error: "the node is stopping".to_string(),
+                ..ControlReply::default()
+            },
+        }
+    }
+}
+
+fn parse_node(names: &[String]) -> Result<NodeId, String> {
+    match names {
+        [name] => name
+            .strip_prefix('n')
+            .and_then(|number| number.parse().ok())
+            .map(NodeId)
+            .ok_or_else(|| format!("{name} is not a node's name (n1, n2, ...)")),
+        _ => Err("one node is needed".to_string()),
+    }
+}

@@ -1,0 +1,283 @@
+//! Value: injected network faults of this node, as the transport sees them. Latencies between regions, and cuts that end by
+//! themselves.
+//!
+//! Every fault is applied where a message leaves or an answer would arrive, in the product's own transport: no help of the
+//! kernel is needed, and real processes can be cut from each other on any machine. All nodes hold the same faults (the node that
+//! was asked tells the others), each counting the end on its own monotonic clock.
+//!
+//! INVARIANT: every fault has an end; `heal` removes all at once.
+
+use clock::Monotonic;
+use parking_lot::RwLock;
+use replication::range::NodeId;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// No fault lasts longer.
+pub const FAULT_DURATION_MAX: Duration = Duration::from_secs(3600);
+
+/// What is wrong. Sides are region names or node names (`n3`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FaultKind {
+    /// Nothing passes between the sides, in either direction.
+    Partition {
+        /// One side.
+        from: Vec<String>,
+        /// The other; empty: everybody else.
+        to: Vec<String>,
+    },
+    /// The wall clock of `node` is off by so much.
+    Clock {
+        /// Which node.
+        node: NodeId,
+        /// Positive: ahead.
+        skew_micros: i64,
+    },
+}
+
+/// A fault and its end.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// What.
+    pub kind: FaultKind,
+    /// Ends at, on this node's monotonic clock.
+    pub until: Monotonic,
+}
+
+/// Where a node stands, for matching sides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its id.
+    pub node: NodeId,
+    /// Its region's name.
+    pub region: String,
+}
+
+impl Place {
+    fn is_named(&self, side: &[String]) -> bool {
+        side.iter().any(|name| *name == self.region || *name == self.node.to_string())
+    }
+}
+
+/// What a link does to a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Link {
+    /// Delivered after this delay.
+    Delay(Duration),
+    /// Lost.
+    Cut,
+}
+
+/// Round trip times between regions, by name, symmetric.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Latencies {
+    round_trips: BTreeMap<(String, String), Duration>,
+}
+
+/// A latency file that cannot be read: which line, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("latency file, line {line}: {why}")]
+pub struct LatencyError {
+    /// From 1.
+    pub line: usize,
+    /// In plain words.
+    pub why: String,
+}
+
+impl Latencies {
+    /// The three demo regions, as wide area networks really are.
+    pub fn realistic() -> Latencies {
+        let mut latencies = Latencies::default();
+        latencies.set("us-east", "eu-west", Duration::from_millis(68));
+        latencies.set("us-east", "ap-south", Duration::from_millis(190));
+        latencies.set("eu-west", "ap-south", Duration::from_millis(122));
+        latencies
+    }
+
+    /// From text: one `region region milliseconds` per line (round trip), `#` starts a comment.
+    pub fn parse(text: &str) -> Result<Latencies, LatencyError> {
+        let mut latencies = Latencies::default();
+        for (number, line) in text.lines().enumerate() {
+            let words: Vec<&str> =
+                line.split('#').next().unwrap_or("").split_whitespace().collect();
+            let fail = |why: &str| Err(LatencyError { line: number + 1, why: why.to_string() });
+            match words[..] {
+                [] => {}
+                [a, b, millis] => match millis.parse::<f64>() {
+                    Ok(millis) if (0.0..=60_000.0).contains(&millis) => {
+                        latencies.set(a, b, Duration::from_micros((millis * 1000.0) as u64));
+                    }
+                    _ => {
+                        return fail(
+                            "the third word must be a round trip time from 0 to 60000 milliseconds",
+                        );
+                    }
+                },
+                _ => return fail("expected: REGION REGION MILLISECONDS"),
+            }
+        }
+        Ok(latencies)
+    }
+
+    /// As text that `parse` reads.
+    pub fn to_text(&self) -> String {
+        self.round_trips
+            .iter()
+            .map(|((a, b), time)| format!("{a} {b} {}\n", time.as_micros() as f64 / 1000.0))
+            .collect()
+    }
+
+    /// Sets the round trip between two regions.
+    pub fn set(&mut self, a: &str, b: &str, round_trip: Duration) {
+        let (a, b) = if a <= b { (a, b) } else { (b, a) };
+        self.round_trips.insert((a.to_string(), b.to_string()), round_trip);
+    }
+
+    /// The round trip between two regions; zero if nothing was set.
+    pub fn round_trip(&self, a: &str, b: &str) -> Duration {
+        let (a, b) = if a <= b { (a, b) } else { (b, a) };
+        self.round_trips.get(&(a.to_string(), b.to_string())).copied().unwrap_or_default()
+    }
+
+    /// The longest one.
+    pub fn longest(&self) -> Duration {
+        self.round_trips.values().copied().max().unwrap_or_default()
+    }
+}
+
+/// The faults in force at this node. Shared by all of its transports.
+#[derive(Default)]
+pub struct Faults {
+    latencies: RwLock<Latencies>,
+    active: RwLock<BTreeMap<u64, Fault>>,
+}
+
+impl Faults {
+    /// With these latencies and nothing else wrong.
+    pub fn new(latencies: Latencies) -> Faults {
+        Faults { latencies: RwLock::new(latencies), active: RwLock::default() }
+    }
+
+    /// Adds (or replaces) the fault with this id.
+    pub fn add(&self, id: u64, fault: Fault) {
+        self.active.write().insert(id, fault);
+    }
+
+    /// Removes all faults; latencies stay.
+    pub fn heal(&self) {
+        self.active.write().clear();
+    }
+
+    /// What is in force at `now`, by id.
+    pub fn active(&self, now: Monotonic) -> Vec<(u64, Fault)> {
+        self.active
+            .read()
+            .iter()
+            .filter(|(_, fault)| fault.until > now)
+            .map(|(id, fault)| (*id, fault.clone()))
+            .collect()
+    }
+
+    /// Forgets what has ended.
+    pub fn expire(&self, now: Monotonic) {
+        if self.active.read().values().any(|fault| fault.until <= now) {
+            self.active.write().retain(|_, fault| fault.until > now);
+        }
+    }
+
+    /// The injected clock skew of `node` at `now`, in microseconds.
+    pub fn skew_micros(&self, node: NodeId, now: Monotonic) -> i64 {
+        let active = self.active.read();
+        active
+            .values()
+            .filter(|fault| fault.until > now)
+            .filter_map(|fault| match fault.kind {
+                FaultKind::Clock { node: skewed, skew_micros } if skewed == node => {
+                    Some(skew_micros)
+                }
+                FaultKind::Clock { .. } | FaultKind::Partition { .. } => None,
+            })
+            .sum()
+    }
+
+    /// What happens to a message from `from` to `to` that leaves at `now`. One way: half the round trip.
+    pub fn link(&self, from: &Place, to: &Place, now: Monotonic) -> Link {
+        let active = self.active.read();
+        let cut =
+            active.values().filter(|fault| fault.until > now).any(|fault| match &fault.kind {
+                FaultKind::Partition { from: one, to: other } => separates(one, other, from, to),
+                FaultKind::Clock { .. } => false,
+            });
+        if cut {
+            return Link::Cut;
+        }
+        Link::Delay(self.latencies.read().round_trip(&from.region, &to.region) / 2)
+    }
+}
+
+/// Whether a partition between the sides separates these two places.
+fn separates(one: &[String], other: &[String], a: &Place, b: &Place) -> bool {
+    let across = |x: &Place, y: &Place| {
+        x.is_named(one) && if other.is_empty() { !y.is_named(one) } else { y.is_named(other) }
+    };
+    across(a, b) || across(b, a)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(node: u32, region: &str) -> Place {
+        Place { node: NodeId(node), region: region.to_string() }
+    }
+
+    fn cut(from: &[&str], to: &[&str], until: u64) -> Fault {
+        let names = |side: &[&str]| side.iter().map(ToString::to_string).collect();
+        Fault {
+            kind: FaultKind::Partition { from: names(from), to: names(to) },
+            until: Monotonic::from_nanos(until),
+        }
+    }
+
+    #[test]
+    fn a_partition_cuts_both_directions_and_ends_by_itself() {
+        let faults = Faults::new(Latencies::realistic());
+        let (us, eu, ap) = (place(1, "us-east"), place(2, "eu-west"), place(3, "ap-south"));
+        faults.add(1, cut(&["eu-west"], &["us-east"], 100));
+        let before = Monotonic::from_nanos(99);
+        assert_eq!(faults.link(&us, &eu, before), Link::Cut);
+        assert_eq!(faults.link(&eu, &us, before), Link::Cut);
+        assert_eq!(faults.link(&eu, &ap, before), Link::Delay(Duration::from_millis(61)));
+        assert_eq!(
+            faults.link(&us, &eu, Monotonic::from_nanos(100)),
+            Link::Delay(Duration::from_millis(34))
+        );
+    }
+
+    #[test]
+    fn a_partition_without_a_second_side_cuts_off_from_everybody_but_itself() {
+        let faults = Faults::new(Latencies::default());
+        faults.add(1, cut(&["n2"], &[], 100));
+        let now = Monotonic::ZERO;
+        assert_eq!(faults.link(&place(1, "a"), &place(2, "b"), now), Link::Cut);
+        assert_eq!(faults.link(&place(2, "b"), &place(2, "b"), now), Link::Delay(Duration::ZERO));
+        assert_eq!(faults.link(&place(1, "a"), &place(3, "c"), now), Link::Delay(Duration::ZERO));
+    }
+
+    #[test]
+    fn healing_removes_every_fault_and_keeps_latencies() {
+        let faults = Faults::new(Latencies::realistic());
+        faults.add(1, cut(&["eu-west"], &[], 100));
+        faults.heal();
+        let link = faults.link(&place(1, "us-east"), &place(2, "eu-west"), Monotonic::ZERO);
+        assert_eq!(link, Link::Delay(Duration::from_millis(34)));
+    }
+
+    #[test]
+    fn a_latency_file_names_the_line_that_is_wrong() {
+        assert_eq!(Latencies::parse("a b 10 # ten\n\nb c x").map_err(|error| error.line), Err(3));
+        let parsed = Latencies::parse("a b 10.5").expect("well formed");
+        assert_eq!(parsed.round_trip("b", "a"), Duration::from_micros(10_500));
+        assert_eq!(Latencies::parse(&parsed.to_text()), Ok(parsed));
+    }
+}

@@ -1,0 +1,154 @@
+//! Driver: once a second, with every known node: who is there, and what time it is.
+
+use clock::{Change, RoundTrip, TimeSource, WallTime};
+use futures::future::join_all;
+use replication::range::NodeId;
+use replication::store::{Fencing, NodeInfo};
+use std::sync::Arc;
+use std::time::Duration;
+use storage::Engine;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+use txn::server::Event;
+
+use crate::clock_service::LOOK_INTERVAL;
+use crate::control::Control;
+use crate::directory;
+use crate::faults::Link;
+use crate::identity::DataDir;
+use crate::shard::{Input, ShardHandle};
+use crate::shared::Shared;
+use crate::transport::connections::{Class, Connections};
+
+/// Time between two rounds.
+const ROUND_INTERVAL: Duration = Duration::from_secs(1);
+/// A peer that has not answered by then is not waited for.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Gossip of one node.
+pub struct Gossip {
+    /// The node.
+    pub shared: Arc<Shared>,
+    /// Ways to the others.
+    pub connections: Arc<Connections>,
+    /// What to say and who to tell what was heard.
+    pub control: Arc<Control>,
+    /// Who must know of nodes and clocks.
+    pub shard: ShardHandle,
+    /// Where the directory is kept for the next start.
+    pub engine: Arc<dyn Engine>,
+}
+
+impl Gossip {
+    /// Runs until `stop`.
+    pub async fn run(self: Arc<Gossip>, stop: CancellationToken) {
+        let mut known = Vec::new();
+        while !stop.is_cancelled() {
+            let peers: Vec<NodeId> = {
+                let directory = self.shared.directory.read();
+                directory
+                    .entries()
+                    .map(|entry| NodeId(entry.node))
+                    .filter(|node| *node != self.shared.node)
+                    .collect()
+            };
+            self.shared.clocks.set_peers(peers.iter().copied());
+            join_all(peers.iter().map(|peer| self.exchange(*peer))).await;
+            let nodes = self.node_infos();
+            if nodes != known {
+                known = nodes.clone();
+                if let Err(error) = directory::save(&*self.engine, &self.shared.directory.read()) {
+                    warn!(%error, "the directory of nodes could not be kept");
+                }
+                self.shard.send(Input::Event(Event::Nodes(nodes)));
+            }
+            self.pause(ROUND_INTERVAL).await;
+        }
+    }
+
+    async fn pause(&self, duration: Duration) {
+        self.shared.time.sleep_until(self.shared.time.monotonic().plus(duration)).await;
+    }
+
+    fn node_infos(&self) -> Vec<NodeInfo> {
+        let directory = self.shared.directory.read();
+        directory
+            .entries()
+            .filter_map(|entry| {
+                let node = NodeId(entry.node);
+                let region = directory.region(node)?;
+                Some(NodeInfo { node, region, zone: entry.zone.clone(), draining: entry.draining })
+            })
+            .collect()
+    }
+
+    /// One round trip: their news, and a measurement of their clock. Injected latency counts as it would on a real link.
+    async fn exchange(&self, peer: NodeId) {
+        let Link::Delay(there) = self.shared.link(self.shared.node, peer) else { return };
+        let Some(mut client) = self.connections.client(peer, Class::Control) else { return };
+        let sent = self.shared.time.monotonic();
+        self.delay(there).await;
+        let limit = self.shared.time.sleep_until(sent.plus(ANSWER_TIMEOUT));
+        let call = Box::pin(client.gossip(self.control.gossip()));
+        let futures::future::Either::Left((Ok(reply), _)) =
+            futures::future::select(call, limit).await
+        else {
+            return;
+        };
+        let Link::Delay(back) = self.shared.link(peer, self.shared.node) else { return };
+        self.delay(back).await;
+        let message = reply.into_inner();
+        let trip = RoundTrip {
+            sent,
+            received: self.shared.time.monotonic(),
+            remote: WallTime::from_micros(message.wall_micros),
+            advertised: Duration::from_micros(message.error_bound_micros),
+        };
+        self.shared.clocks.measured(peer, trip);
+        self.control.heard(peer, &message);
+        self.shared.directory.write().merge(message.nodes);
+    }
+
+    async fn delay(&self, delay: Duration) {
+        if !delay.is_zero() {
+            self.pause(delay).await;
+        }
+    }
+}
+
+/// Keeps the clock's bound ahead, applies injected skew, and tells the shard of verdicts. Runs until `stop`.
+/// An error means that the node must stop.
+pub async fn watch_clock(
+    shared: Arc<Shared>,
+    dir: Arc<DataDir>,
+    shard: ShardHandle,
+    stop: CancellationToken,
+) -> Result<(), String> {
+    let mut told = None;
+    while !stop.is_cancelled() {
+        let now = shared.time.monotonic();
+        shared.faults.expire(now);
+        shared.time.set_skew_micros(shared.faults.skew_micros(shared.node, now));
+        let (change, extension) = shared.clocks.look(now);
+        match change {
+            Change::Fenced => drop(shard.send(Input::Event(Event::Fencing(Fencing::Fenced)))),
+            Change::Returned => drop(shard.send(Input::Event(Event::Fencing(Fencing::Serving)))),
+            Change::None => {}
+        }
+        if let Some(extension) = extension {
+            let (clocks, data) = (shared.clocks.clone(), dir.clone());
+            let written =
+                tokio::task::spawn_blocking(move || clocks.extend_bound(extension, &data)).await;
+            let written = written.map_err(|error| error.to_string())?;
+            written
+                .map_err(|error| format!("the clock's bound could not be persisted: {error}"))?;
+        }
+        let bound = shared.clocks.persisted_bound();
+        if told != Some(bound) {
+            told = Some(bound);
+            shard.send(Input::Event(Event::ClockBound(bound)));
+        }
+        shared.time.sleep_until(shared.time.monotonic().plus(LOOK_INTERVAL)).await;
+    }
+    Ok(())
+}

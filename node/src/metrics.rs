@@ -1,0 +1,161 @@
+//! Value: what is measured, as Prometheus text. Gauges are read at the moment of the scrape; nothing is sampled in between.
+
+use clock::TimeSource;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use storage::Engine;
+use storage::log::{Log, SegmentedLog};
+use txn::runtime::HlcSource;
+
+use crate::pg::listener::PgServer;
+use crate::shard::{Input, ShardHandle};
+use crate::shared::Shared;
+
+type Seconds = Gauge<f64, AtomicU64>;
+type Labels = Vec<(String, String)>;
+
+/// Everything that can be measured of a node.
+pub struct Metrics {
+    shared: Arc<Shared>,
+    shard: ShardHandle,
+    pg: Arc<PgServer>,
+    engine: Arc<dyn Engine>,
+    log: Arc<SegmentedLog>,
+}
+
+impl Metrics {
+    /// Of these parts.
+    pub fn new(
+        shared: Arc<Shared>,
+        shard: ShardHandle,
+        pg: Arc<PgServer>,
+        engine: Arc<dyn Engine>,
+        log: Arc<SegmentedLog>,
+    ) -> Metrics {
+        Metrics { shared, shard, pg, engine, log }
+    }
+
+    /// A few words for `/ready`.
+    pub async fn summary(&self) -> serde_json::Value {
+        json!({
+            "id": self.shared.node.0,
+            "region": self.shared.region_name,
+            "fenced": self.shared.clocks.is_fenced(),
+            "sql_connections": self.pg.connection_count(),
+        })
+    }
+
+    /// The page.
+    pub async fn render(&self) -> Result<String, std::fmt::Error> {
+        let mut registry = Registry::default();
+        self.register_node(&mut registry);
+        self.register_clocks(&mut registry);
+        self.register_ranges(&mut registry).await;
+        let mut page = String::new();
+        encode(&mut page, &registry)?;
+        Ok(page)
+    }
+
+    fn register_node(&self, registry: &mut Registry) {
+        let info: Family<Labels, Gauge> = Family::default();
+        let labels = vec![
+            ("node".to_string(), self.shared.node.to_string()),
+            ("region".to_string(), self.shared.region_name.clone()),
+            ("version".to_string(), env!("CARGO_PKG_VERSION").to_string()),
+        ];
+        info.get_or_create(&labels).set(1);
+        registry.register("node_build", "Which node this is", info);
+        gauge(
+            registry,
+            "sql_connection_count",
+            "Open PostgreSQL connections",
+            self.pg.connection_count(),
+        );
+        gauge(registry, "chaos_fault_count", "Injected faults in force", self.faults());
+        bytes(
+            registry,
+            "storage_unflushed",
+            "State written since the last flush",
+            self.engine.unflushed_bytes(),
+        );
+        bytes(registry, "storage_log", "Raft log on disk", self.log.bytes());
+    }
+
+    fn faults(&self) -> usize {
+        self.shared.faults.active(self.shared.time.monotonic()).len()
+    }
+
+    fn register_clocks(&self, registry: &mut Registry) {
+        let report = self.shared.clocks.report(self.shared.time.monotonic());
+        seconds(
+            registry,
+            "clock_error_bound",
+            "Our clock's error bound",
+            report.bound.as_secs_f64(),
+        );
+        seconds(
+            registry,
+            "clock_uncertainty",
+            "Added to readers' timestamps",
+            self.shared.clocks.uncertainty().as_secs_f64(),
+        );
+        gauge(
+            registry,
+            "clock_fenced",
+            "1 while the node has fenced itself",
+            usize::from(report.fenced.is_some()),
+        );
+        let offsets: Family<Labels, Seconds> = Family::default();
+        for (peer, estimate) in &report.peers {
+            let labels = vec![("peer".to_string(), peer.to_string())];
+            offsets.get_or_create(&labels).set(estimate.ahead_us() as f64 / 1e6);
+        }
+        registry.register_with_unit(
+            "clock_offset",
+            "Peers' clocks minus ours",
+            Unit::Seconds,
+            offsets,
+        );
+    }
+
+    async fn register_ranges(&self, registry: &mut Registry) {
+        let Some(status) = self.shard.ask(Input::Status).await else { return };
+        let led = status.iter().filter(|range| range.lease.is_some()).count();
+        let stuck = status.iter().filter(|range| range.unavailable.is_some()).count();
+        let pending: usize = status.iter().map(|range| range.proposals_pending).sum();
+        let log: u64 = status.iter().map(|range| range.log_bytes).sum();
+        gauge(registry, "replication_replica_count", "Replicas on this node", status.len());
+        gauge(registry, "replication_lease_count", "Ranges this node holds the lease of", led);
+        gauge(
+            registry,
+            "replication_unavailable_count",
+            "Ranges that make no progress as seen here",
+            stuck,
+        );
+        gauge(registry, "replication_proposal_count", "Proposals that are not decided", pending);
+        bytes(registry, "replication_live_log", "Log entries that are not truncated", log);
+    }
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: usize) {
+    let metric: Gauge = Gauge::default();
+    metric.set(i64::try_from(value).unwrap_or(i64::MAX));
+    registry.register(name, help, metric);
+}
+
+fn bytes(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let metric: Gauge = Gauge::default();
+    metric.set(i64::try_from(value).unwrap_or(i64::MAX));
+    registry.register_with_unit(name, help, Unit::Bytes, metric);
+}
+
+fn seconds(registry: &mut Registry, name: &str, help: &str, value: f64) {
+    let metric = Seconds::default();
+    metric.set(value);
+    registry.register_with_unit(name, help, Unit::Seconds, metric);
+}
