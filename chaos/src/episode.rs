@@ -1,0 +1,406 @@
+//! Driver: one seed: a cluster drawn from it, a workload, a plan of faults, a healing, a verdict.
+//!
+//! ```text
+//!   boot, prepare ──► safety phase: clients and faults ──► heal ──► liveness phase: converge, serve everywhere ──► read all, judge
+//! ```
+//!
+//! In four of five seeds every clock stays within its share of the bound, and every promise must hold. In the fifth one clock goes beyond:
+//! then durability, serializability and convergence must hold, and real time is not asked for.
+
+use bytes::Bytes;
+use futures::FutureExt;
+use replication::raft::RaftConfig;
+use replication::range::{NodeId, RangeId};
+use replication::store::StoreConfig;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use storage::Key;
+use txn::client::TxnOptions;
+
+use crate::check::append::RealTime;
+use crate::workload::{Kind, Workload, item_key};
+use crate::world::access::SharedAccess;
+use crate::world::chance::{Chance, Purpose};
+use crate::world::fault::{Fault, Power};
+use crate::world::network::Weather;
+use crate::world::tally::Tally;
+use crate::world::{Layout, PlantedBug, SyncMode, Violation, World};
+
+/// How long faults last in all.
+const SAFETY: Duration = Duration::from_secs(20);
+/// Clients go on for so long after everything was healed.
+const HEALED: Duration = Duration::from_secs(4);
+/// A healed cluster must have converged by then.
+const LIVENESS: Duration = Duration::from_secs(90);
+/// A new cluster must have spread by then.
+const BOOT: Duration = Duration::from_secs(60);
+/// Clients per world.
+const CLIENTS: u32 = 5;
+/// A run with fewer operations that ended well proves nothing.
+const OPERATIONS_MIN: usize = 20;
+/// Wall clocks stay this near to true time while they are within their bound, microseconds.
+const SKEW_MAX_US: i64 = 90_000;
+
+/// What to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Decides everything else.
+    pub seed: u64,
+    /// What clients do.
+    pub workload: Kind,
+    /// A mistake made on purpose.
+    pub planted: Option<PlantedBug>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Which seed.
+    pub seed: u64,
+    /// What clients did.
+    pub workload: Kind,
+    /// What is wrong, if anything.
+    pub verdict: Result<(), String>,
+    /// Hash of everything that happened.
+    pub trace: u64,
+    /// What happened.
+    pub tally: Tally,
+    /// True time, from beginning to end.
+    pub virtual_time: Duration,
+    /// Events taken.
+    pub events: u64,
+    /// Operations that ended well, badly, and nobody knows how.
+    pub operations: (usize, usize, usize),
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (ok, failed, unknown) = self.operations;
+        let verdict = match &self.verdict {
+            Ok(()) => "good".to_string(),
+            Err(why) => why.clone(),
+        };
+        write!(
+            f,
+            "seed {} {}: {ok} ok, {failed} failed, {unknown} unknown in {:.1} s, {} events, trace {:016x}: {verdict}",
+            self.seed,
+            self.workload,
+            self.virtual_time.as_secs_f64(),
+            self.events,
+            self.trace
+        )
+    }
+}
+
+/// Runs one seed to its verdict.
+pub fn run(options: Options) -> Report {
+    let mut knobs = Chance::new(options.seed, Purpose::Knobs);
+    let layout = draw_layout(options, &mut knobs);
+    let mut world = World::new(layout);
+    let workload = options.workload.make();
+    let real_time = real_time_of(options.seed);
+    let verdict = play(&mut world, &workload, options.seed, real_time);
+    world.count_nodes();
+    Report {
+        seed: options.seed,
+        workload: options.workload,
+        verdict,
+        trace: world.trace(),
+        tally: world.tally().clone(),
+        virtual_time: Duration::from_nanos(world.now()),
+        events: world.event_count(),
+        operations: workload.counts(),
+    }
+}
+
+/// What a seed will be, for people: its cluster and its faults in order of time.
+pub fn explain(options: Options) -> String {
+    let layout = draw_layout(options, &mut Chance::new(options.seed, Purpose::Knobs));
+    let nodes: Vec<NodeId> = (1..=layout.nodes).map(NodeId).collect();
+    let mut plan = draw_plan(options.seed, &nodes, real_time_of(options.seed));
+    plan.sort_by_key(|(after, _)| *after);
+    let mut text = format!("{layout:?}\n");
+    for (after, fault) in plan {
+        text.push_str(&format!("{:>9.3} s after the preparation: {fault}\n", after.as_secs_f64()));
+    }
+    text
+}
+
+/// Whether a seed keeps every clock within its bound.
+pub fn real_time_of(seed: u64) -> RealTime {
+    if seed % 5 == 4 { RealTime::Waived } else { RealTime::Demanded }
+}
+
+fn play(
+    world: &mut World,
+    workload: &Arc<dyn Workload>,
+    seed: u64,
+    real_time: RealTime,
+) -> Result<(), String> {
+    let nodes = world.access().nodes().to_vec();
+    let voters = if nodes.len() >= 3 { 3 } else { 1 };
+    if !world.run_until(BOOT, |world| world.voters_of(RangeId(1)) == voters) {
+        return Err(format!(
+            "the first range has not spread within {BOOT:?}\n{}",
+            world.describe()
+        ));
+    }
+    let access = world.access().clone();
+    match world.block_on(BOOT, workload.prepare(access.clone())) {
+        Some(prepared) => {
+            prepared.map_err(|why| format!("the workload could not be prepared: {why}"))?
+        }
+        None => {
+            return Err(format!(
+                "the workload was not prepared within {BOOT:?}\n{}",
+                world.describe()
+            ));
+        }
+    }
+    let left = start_clients(workload, &access, seed);
+    for (after, fault) in draw_plan(seed, &nodes, real_time) {
+        world.plan(after, fault);
+    }
+    world.run(SAFETY);
+    first(world.violations())?;
+
+    world.apply(Fault::Heal);
+    world.run(HEALED);
+    // A seed whose faults left no time for work must show that a healed cluster works.
+    world.run_until(LIVENESS, |_| workload.counts().0 >= OPERATIONS_MIN);
+    access.stop();
+    let ended = world.run_until(LIVENESS, |_| left.load(Ordering::Relaxed) == 0);
+    first(world.violations())?;
+    if !ended {
+        let left = left.load(Ordering::Relaxed);
+        return Err(format!(
+            "{left} clients have not ended {LIVENESS:?} after the healing\n{}",
+            world.describe()
+        ));
+    }
+    converge(world)?;
+    serve_everywhere(world, &nodes)?;
+    match world.block_on(LIVENESS, workload.finish(access)) {
+        Some(read) => read?,
+        None => {
+            return Err(format!(
+                "the data could not be read within {LIVENESS:?}\n{}",
+                world.describe()
+            ));
+        }
+    }
+    first(world.violations())?;
+    workload.check(real_time)?;
+    let (ok, _, _) = workload.counts();
+    if ok < OPERATIONS_MIN {
+        return Err(format!("only {ok} operations ended well: such a run proves nothing"));
+    }
+    Ok(())
+}
+
+fn first(violations: &[Violation]) -> Result<(), String> {
+    violations.first().map_or(Ok(()), |violation| Err(violation.to_string()))
+}
+
+fn start_clients(workload: &Arc<dyn Workload>, access: &SharedAccess, seed: u64) -> Arc<AtomicU32> {
+    let mut chance = Chance::new(seed, Purpose::Workload);
+    let left = Arc::new(AtomicU32::new(CLIENTS));
+    for client in 0..CLIENTS {
+        let work = workload.client(client, access.clone(), chance.split());
+        let left = left.clone();
+        access.spawn(Box::pin(async move {
+            work.await;
+            left.fetch_sub(1, Ordering::Relaxed);
+        }));
+    }
+    left
+}
+
+/// Every range led, every replica equal.
+pub(crate) fn converge(world: &mut World) -> Result<(), String> {
+    let mut why = String::new();
+    let converged = world.run_until(LIVENESS, |world| match world.check_converged() {
+        Ok(()) => true,
+        Err(reason) => {
+            why = reason;
+            false
+        }
+    });
+    first(world.violations())?;
+    if converged {
+        return Ok(());
+    }
+    Err(format!("not converged {LIVENESS:?} after the healing: {why}\n{}", world.describe()))
+}
+
+/// A write succeeds through every gateway.
+fn serve_everywhere(world: &mut World, nodes: &[NodeId]) -> Result<(), String> {
+    for node in nodes {
+        let (access, node) = (world.access().clone(), *node);
+        let served = world.block_on(LIVENESS, async move {
+            let work = move |gateway: crate::world::access::Gateway| {
+                async move {
+                    let run = gateway.db.run(TxnOptions::labelled("liveness"), |txn| {
+                        async move { txn.put(Key::table(99), Bytes::from_static(b"alive")) }.boxed()
+                    });
+                    run.await
+                }
+                .boxed()
+            };
+            access.on_node(node, work).await
+        });
+        match served {
+            Some(Ok(Ok(()))) => {}
+            Some(other) => {
+                return Err(format!("{node} does not serve a write after the healing: {other:?}"));
+            }
+            None => {
+                return Err(format!(
+                    "{node} does not answer {LIVENESS:?} after the healing\n{}",
+                    world.describe()
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn draw_layout(options: Options, knobs: &mut Chance) -> Layout {
+    let regions: Vec<String> = ["us-east", "eu-west", "ap-south"].map(String::from).to_vec();
+    let millis = Duration::from_millis;
+    let mut round_trips = BTreeMap::new();
+    for pair in [(0, 1), (0, 2), (1, 2)] {
+        round_trips.insert(pair, knobs.duration(millis(1), millis(80)));
+    }
+    let promise_duration = knobs.pick(&[millis(1000), millis(2000)]);
+    let raft = RaftConfig {
+        election_timeout: knobs.pick(&[millis(600), millis(1500)]),
+        heartbeat_interval: knobs.pick(&[millis(150), millis(500)]),
+        append_bytes_max: knobs.pick(&[1 << 10, 256 << 10]),
+        ..RaftConfig::default()
+    };
+    let store = StoreConfig {
+        raft,
+        promise_duration,
+        promise_interval: promise_duration / 4,
+        log_bytes_max: knobs.pick(&[8 << 10, 64 << 10, 16 << 20]),
+        snapshot_chunk_bytes: knobs.pick(&[1 << 10, 512 << 10]),
+        ..StoreConfig::default()
+    };
+    let slow_disk = knobs.permille(300);
+    Layout {
+        seed: options.seed,
+        regions,
+        nodes: if knobs.permille(200) { 5 } else { 3 },
+        round_trips,
+        store,
+        segment_bytes: knobs.pick(&[64 << 10, 256 << 10]),
+        sync: (Duration::from_micros(80), if slow_disk { millis(15) } else { millis(2) }),
+        sync_mode: if knobs.permille(700) { SyncMode::InPlace } else { SyncMode::Overlapped },
+        flush_interval: knobs.pick(&[millis(300), millis(2000), millis(8000)]),
+        call_timeout: knobs.pick(&[millis(1500), millis(8000)]),
+        level: options.workload.level(),
+        planted: options.planted,
+    }
+}
+
+/// Faults, each with its end, over the safety phase.
+fn draw_plan(seed: u64, nodes: &[NodeId], real_time: RealTime) -> Vec<(Duration, Fault)> {
+    let mut chance = Chance::new(seed, Purpose::Nemesis);
+    let mut clocks = Chance::new(seed, Purpose::Clock);
+    let mut plan = Vec::new();
+    for node in nodes {
+        let (monotonic, wall) = (clocks.signed(-500, 500), clocks.signed(-200, 200));
+        plan.push((Duration::ZERO, Fault::Drift(*node, monotonic, wall)));
+        plan.push((Duration::ZERO, Fault::Step(*node, clocks.signed(-SKEW_MAX_US, SKEW_MAX_US))));
+    }
+    if real_time == RealTime::Waived {
+        let node = clocks.pick(nodes);
+        let far = clocks.signed(150_000, 1_500_000) * if clocks.permille(500) { 1 } else { -1 };
+        let at = clocks.duration(Duration::from_secs(1), Duration::from_secs(12));
+        plan.push((at, Fault::Step(node, far)));
+        let back = at + clocks.duration(Duration::from_secs(1), Duration::from_secs(8));
+        plan.push((back, Fault::Step(node, 0)));
+    }
+    for _ in 0..chance.below(6) {
+        let at = chance.duration(Duration::ZERO, SAFETY);
+        plan.push((at, Fault::HandOver(chance.index(8), chance.pick(nodes))));
+    }
+    for _ in 0..chance.below(4) {
+        let at = chance.duration(Duration::ZERO, SAFETY);
+        let table = chance.pick(&[100, 101, 110, 120]);
+        plan.push((at, Fault::Split(item_key(table, chance.below(8)))));
+    }
+    // Some seeds are nearly quiet: there, a stop is not excused by a fault.
+    let count = chance.pick(&[0, 2, 5, 8, 12]);
+    for _ in 0..count {
+        let at = chance.duration(Duration::from_millis(500), SAFETY - Duration::from_secs(2));
+        draw_fault(&mut chance, &mut clocks, nodes, at, &mut plan);
+    }
+    plan
+}
+
+fn draw_fault(
+    chance: &mut Chance,
+    clocks: &mut Chance,
+    nodes: &[NodeId],
+    at: Duration,
+    plan: &mut Vec<(Duration, Fault)>,
+) {
+    let millis = Duration::from_millis;
+    let node = chance.pick(nodes);
+    let other = chance.pick(nodes);
+    let ends = at + chance.duration(millis(100), millis(6000));
+    match chance.below(16) {
+        0 | 1 => {
+            let (some, rest): (Vec<NodeId>, Vec<NodeId>) =
+                nodes.iter().partition(|_| chance.permille(400));
+            plan.push((at, Fault::Cut(some.clone(), rest.clone())));
+            plan.push((at, Fault::Cut(rest.clone(), some.clone())));
+            plan.push((ends, Fault::Join(some.clone(), rest.clone())));
+            plan.push((ends, Fault::Join(rest, some)));
+        }
+        2 => {
+            plan.push((at, Fault::Cut(vec![node], nodes.to_vec())));
+            plan.push((ends, Fault::Join(vec![node], nodes.to_vec())));
+        }
+        3 => {
+            plan.push((at, Fault::Cut(vec![other], vec![node])));
+            plan.push((ends, Fault::Join(vec![other], vec![node])));
+        }
+        4 => plan.push((at, Fault::Crash(node, Power::Kept))),
+        5 => plan.push((at, Fault::Crash(node, Power::Lost))),
+        6 | 7 => plan.push((at, Fault::Fuse(node, chance.below(60) as u32))),
+        8 => plan.push((at, Fault::Blackout)),
+        9 => {
+            plan.push((at, Fault::Pause(node)));
+            plan.push((ends, Fault::Resume(node)));
+        }
+        10 => plan.push((at, Fault::Stall(node, ends - at))),
+        11 => plan.push((at, Fault::SyncError(node))),
+        12 => {
+            plan.push((at, Fault::Full(node)));
+            plan.push((ends, Fault::Roomy(node)));
+        }
+        13 => {
+            plan.push((at, Fault::Step(node, clocks.signed(-SKEW_MAX_US, SKEW_MAX_US))));
+            plan.push((at, Fault::Flush(other)));
+        }
+        14 => {
+            plan.push((at, Fault::Clog(node, other)));
+            plan.push((ends, Fault::Unclog(node, other)));
+        }
+        _ => {
+            let weather = Weather {
+                loss_permille: chance.below(60) as u32,
+                duplicate_permille: chance.below(100) as u32,
+                reorder_permille: chance.below(100) as u32,
+            };
+            plan.push((at, Fault::Weather(weather)));
+            plan.push((ends, Fault::Weather(Weather::default())));
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Chaos: a simulated world that runs the real cores of a whole cluster on virtual time, workloads with a stated invariant, checkers of their
+//! histories, and fault scripts.
+//!
+//! ```text
+//!   sim (seeds, threads, report) ──► episode (one seed) ──► world (machines, network, disks, clocks, faults)
+//!                                        │                     └─ real: txn::server::Shard, storage log, clock, gateway
+//!                                        ├─► workload (clients, history) ──► check (verdict)
+//!   script (text) ──────────────────────►┘
+//! ```
+//!
+//! # Entry points
+//!
+//! | what | room |
+//! |---|---|
+//! | [`sim::run`]: many seeds, a report | `sim` |
+//! | [`script::parse`], [`script::run_in_sim`]: fault scripts | `script` |
+//! | [`check`]: judges of histories | `check` |
+//! | [`world::World`]: the simulated cluster | `world` |
+//!
+//! # Invariants
+//!
+//! - One seed, one run: the same seed gives the same trace, to the last byte sent.
+//! - Nothing here decides what the database does: the world only drives its machines, as the node's drivers do.
+//! - A run in which nothing happened fails.
+//!
+//! Imports everything below it in the tower; imported by `cli` only.
+
+pub mod check;
+pub mod episode;
+pub mod history;
+pub mod script;
+pub mod sim;
+pub mod workload;
+pub mod world;

@@ -1,0 +1,49 @@
+//! Fault scripts: a small text language for "this topology, these faults at these times, this must hold".
+//!
+//! ```text
+//!   # Losing a region neither stops the others nor loses anything.
+//!   regions us-east, eu-west, ap-south
+//!   nodes 3
+//!   latency us-east eu-west 80ms
+//!   seed 7
+//!   workload bank
+//!
+//!   at 2s   cut eu-west from us-east, ap-south
+//!   at 8s   available us-east within 5s
+//!   at 8s   unavailable eu-west within 6s
+//!   at 10s  heal
+//!   at 12s  available eu-west within 5s
+//!   at 14s  converged within 30s
+//!   end 16s
+//! ```
+//!
+//! One statement per line; `#` begins a comment. Settings come before the first `at`, and `end` comes last. A node is written `n3`; a region's name
+//! stands for its nodes. Durations have a unit: `us`, `ms`, `s`, `m`. When the script ends everything is healed, the workload's data is read
+//! and judged, whatever the script has asserted.
+//!
+//! | statement | meaning |
+//! |---|---|
+//! | `regions A, B, C` · `nodes N` | the topology; nodes stand in the regions in turn |
+//! | `latency A B D` | round trip between two regions |
+//! | `seed N` · `workload NAME` | chance and clients; `workload none`: no clients |
+//! | `at T cut A from B, C` | nothing passes between them, either way |
+//! | `at T cut-one-way A to B` | nothing passes that way |
+//! | `at T kill X` · `power-off X` · `start X` | ends a process (files keep everything, or lose what was not synced), starts it. A dead process stays down until `start` or `heal` |
+//! | `at T restart X` | `kill`, and the supervisor starts it again |
+//! | `at T blackout` | every machine loses power; supervisors start them |
+//! | `at T pause X` · `resume X` | the process stands still |
+//! | `at T stall X for D` · `fail-sync X` · `fill X` · `free X` | its disk |
+//! | `at T clock X D` | its wall clock is put so far from true time (`-300ms`) |
+//! | `at T drift X N ppm` | its wall clock runs so much faster |
+//! | `at T weather loss N duplicate N reorder N` | of 1000 messages on every link |
+//! | `at T heal` | ends every fault |
+//! | `at T available X within D` | a transaction through X must succeed in time |
+//! | `at T unavailable X within D` | one must fail, with an answer, in time |
+//! | `at T converged within D` | every range led, every replica equal |
+//! | `end T` | when the script ends |
+
+mod parse;
+mod run;
+
+pub use parse::{Action, Assertion, Planned, Script, ScriptError, parse};
+pub use run::{Outcome, ScriptReport, run_in_sim};

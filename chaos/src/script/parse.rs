@@ -1,0 +1,537 @@
+//! Value: a fault script from its text. Everything is checked before anything starts; an error names line and column.
+
+use replication::range::NodeId;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::workload::Kind;
+use crate::world::fault::{Fault, Power};
+use crate::world::network::Weather;
+
+/// Most nodes a script may ask for.
+const NODES_MAX: u32 = 15;
+/// Longest script, in its own time.
+const END_MAX: Duration = Duration::from_secs(3600);
+
+/// What is wrong with a script, and where.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("line {line}, column {column}: {what}")]
+pub struct ScriptError {
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+    /// In plain words.
+    pub what: String,
+}
+
+/// A whole script.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Script {
+    /// Names of regions; nodes stand in them in turn.
+    pub regions: Vec<String>,
+    /// How many nodes.
+    pub nodes: u32,
+    /// Round trips between regions, by place.
+    pub round_trips: BTreeMap<(usize, usize), Duration>,
+    /// Of everything random.
+    pub seed: u64,
+    /// What clients do; `None`: there are none.
+    pub workload: Option<Kind>,
+    /// In order of time.
+    pub plan: Vec<Planned>,
+    /// When it ends.
+    pub end: Duration,
+}
+
+/// Something at its time.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Planned {
+    /// After the workload was prepared.
+    pub at: Duration,
+    /// The line it was written in.
+    pub line: usize,
+    /// As it was written.
+    pub text: String,
+    /// What.
+    pub action: Action,
+}
+
+/// What happens.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Action {
+    /// Faults, together.
+    Do(Vec<Fault>),
+    /// These processes are not started again by themselves from now on; then the faults.
+    Down(Vec<NodeId>, Power),
+    /// Something must hold.
+    Assert(Assertion),
+}
+
+/// What must hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Assertion {
+    /// A transaction through each of these nodes succeeds in time.
+    Available(Vec<NodeId>, Duration),
+    /// A transaction through each of these nodes fails, with an answer, in time.
+    Unavailable(Vec<NodeId>, Duration),
+    /// Every range is led, every replica equal, in time.
+    Converged(Duration),
+}
+
+/// Reads a script.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn parse(text: &str) -> Result<Script, ScriptError> {
+    let mut reader = Reader::default();
+    for (number, line) in text.lines().enumerate() {
+        let mut words = Words::new(number + 1, line);
+        if words.is_at_end() {
+            continue;
+        }
+        reader.statement(&mut words)?;
+        words.end()?;
+    }
+    reader.finish(text.lines().count())
+}
+
+struct Reader {
+    regions: Vec<String>,
+    nodes: Option<u32>,
+    round_trips: BTreeMap<(usize, usize), Duration>,
+    seed: u64,
+    workload: Option<Kind>,
+    plan: Vec<Planned>,
+    end: Option<Duration>,
+}
+
+impl Default for Reader {
+    fn default() -> Reader {
+        Reader {
+            regions: ["us-east", "eu-west", "ap-south"].map(String::from).to_vec(),
+            nodes: None,
+            round_trips: BTreeMap::new(),
+            seed: 1,
+            workload: Some(Kind::Bank),
+            plan: Vec::new(),
+            end: None,
+        }
+    }
+}
+
+impl Reader {
+    fn statement(&mut self, words: &mut Words<'_>) -> Result<(), ScriptError> {
+        let verb = words.word("a statement")?;
+        if self.end.is_some() {
+            return Err(verb.wrong("nothing may follow \"end\""));
+        }
+        if verb.text != "at" && verb.text != "end" && !self.plan.is_empty() {
+            return Err(
+                verb.wrong(&format!("\"{}\" must stand before the first \"at\"", verb.text))
+            );
+        }
+        match verb.text {
+            "regions" => {
+                if self.nodes.is_some() || !self.round_trips.is_empty() {
+                    return Err(
+                        verb.wrong("\"regions\" must stand before \"nodes\" and \"latency\"")
+                    );
+                }
+                self.regions =
+                    words.list("a region")?.iter().map(|word| word.text.to_string()).collect();
+                let mut sorted = self.regions.clone();
+                sorted.sort();
+                sorted.dedup();
+                if sorted.len() != self.regions.len() {
+                    return Err(verb.wrong("a region is named twice"));
+                }
+            }
+            "nodes" => {
+                let (word, count) = words.number("how many nodes")?;
+                let count = u32::try_from(count).unwrap_or(u32::MAX);
+                if count == 0 || count > NODES_MAX {
+                    return Err(word.wrong(&format!("there can be 1 to {NODES_MAX} nodes")));
+                }
+                self.nodes = Some(count);
+            }
+            "latency" => {
+                let (a, b) = (self.region(words)?, self.region(words)?);
+                let duration = words.duration("a round trip")?;
+                self.round_trips.insert((a.min(b), a.max(b)), duration);
+            }
+            "seed" => self.seed = words.number("a seed")?.1,
+            "workload" => {
+                let word = words.word("a workload")?;
+                self.workload = match word.text {
+                    "none" => None,
+                    name => Some(name.parse().map_err(|why: String| word.wrong(&why))?),
+                };
+            }
+            "at" => self.timed(words)?,
+            "end" => self.end = Some(self.moment(words)?),
+            other => return Err(verb.wrong(&format!("unknown statement \"{other}\""))),
+        }
+        Ok(())
+    }
+
+    fn moment(&self, words: &mut Words<'_>) -> Result<Duration, ScriptError> {
+        let word = words.peek("a time")?;
+        let at = words.duration("a time")?;
+        if at > END_MAX {
+            return Err(word.wrong(&format!("a script lasts up to {END_MAX:?}")));
+        }
+        if self.plan.last().is_some_and(|last| last.at > at) {
+            return Err(word.wrong("times must not go back"));
+        }
+        Ok(at)
+    }
+
+    fn timed(&mut self, words: &mut Words<'_>) -> Result<(), ScriptError> {
+        let at = self.moment(words)?;
+        let line = words.line;
+        let text = words.rest().trim().to_string();
+        let action = self.action(words)?;
+        self.plan.push(Planned { at, line, text, action });
+        Ok(())
+    }
+
+    fn action(&self, words: &mut Words<'_>) -> Result<Action, ScriptError> {
+        let verb = words.word("what happens")?;
+        let each = |nodes: Vec<NodeId>, make: fn(NodeId) -> Fault| {
+            Action::Do(nodes.into_iter().map(make).collect())
+        };
+        Ok(match verb.text {
+            "cut" => {
+                let some = self.places(words)?;
+                words.expect("from")?;
+                let others = self.places(words)?;
+                if some.iter().any(|node| others.contains(node)) {
+                    return Err(verb.wrong("a node cannot be cut from itself"));
+                }
+                Action::Do(vec![Fault::Cut(some.clone(), others.clone()), Fault::Cut(others, some)])
+            }
+            "cut-one-way" => {
+                let from = self.places(words)?;
+                words.expect("to")?;
+                Action::Do(vec![Fault::Cut(from, self.places(words)?)])
+            }
+            "kill" => Action::Down(self.places(words)?, Power::Kept),
+            "power-off" => Action::Down(self.places(words)?, Power::Lost),
+            "restart" => each(self.places(words)?, |node| Fault::Crash(node, Power::Kept)),
+            "start" => each(self.places(words)?, Fault::Start),
+            "blackout" => Action::Do(vec![Fault::Blackout]),
+            "pause" => each(self.places(words)?, Fault::Pause),
+            "resume" => each(self.places(words)?, Fault::Resume),
+            "stall" => {
+                let nodes = self.places(words)?;
+                words.expect("for")?;
+                let duration = words.duration("how long")?;
+                Action::Do(nodes.into_iter().map(|node| Fault::Stall(node, duration)).collect())
+            }
+            "fail-sync" => each(self.places(words)?, Fault::SyncError),
+            "fill" => each(self.places(words)?, Fault::Full),
+            "free" => each(self.places(words)?, Fault::Roomy),
+            "clock" => {
+                let nodes = self.places(words)?;
+                let offset_us = words.signed_us("how far from true time")?;
+                Action::Do(nodes.into_iter().map(|node| Fault::Step(node, offset_us)).collect())
+            }
+            "drift" => {
+                let nodes = self.places(words)?;
+                let (_, ppm) = words.signed("parts per million")?;
+                words.expect("ppm")?;
+                Action::Do(nodes.into_iter().map(|node| Fault::Drift(node, 0, ppm)).collect())
+            }
+            "weather" => Action::Do(vec![Fault::Weather(weather(words)?)]),
+            "heal" => Action::Do(vec![Fault::Heal]),
+            "available" => {
+                let nodes = self.places(words)?;
+                Action::Assert(Assertion::Available(nodes, words.within()?))
+            }
+            "unavailable" => {
+                let nodes = self.places(words)?;
+                Action::Assert(Assertion::Unavailable(nodes, words.within()?))
+            }
+            "converged" => Action::Assert(Assertion::Converged(words.within()?)),
+            other => return Err(verb.wrong(&format!("unknown fault or assertion \"{other}\""))),
+        })
+    }
+
+    fn node_count(&self) -> u32 {
+        self.nodes.unwrap_or(self.regions.len() as u32)
+    }
+
+    fn region(&self, words: &mut Words<'_>) -> Result<usize, ScriptError> {
+        let word = words.word("a region")?;
+        let place = self.regions.iter().position(|name| name == word.text);
+        place.ok_or_else(|| word.wrong(&format!("there is no region \"{}\"", word.text)))
+    }
+
+    /// Nodes, by their names or their regions'.
+    fn places(&self, words: &mut Words<'_>) -> Result<Vec<NodeId>, ScriptError> {
+        let mut nodes = Vec::new();
+        for word in words.list("a node or region")? {
+            if let Some(place) = self.regions.iter().position(|name| name == word.text) {
+                let count = self.regions.len() as u32;
+                nodes.extend(
+                    (1..=self.node_count())
+                        .filter(|node| (node - 1) % count == place as u32)
+                        .map(NodeId),
+                );
+                continue;
+            }
+            let number = word.text.strip_prefix('n').and_then(|digits| digits.parse::<u32>().ok());
+            match number {
+                Some(number) if (1..=self.node_count()).contains(&number) => {
+                    nodes.push(NodeId(number))
+                }
+                Some(_) => {
+                    return Err(word.wrong(&format!("there are {} nodes only", self.node_count())));
+                }
+                None => {
+                    return Err(
+                        word.wrong(&format!("there is no node or region \"{}\"", word.text))
+                    );
+                }
+            }
+        }
+        nodes.sort();
+        nodes.dedup();
+        Ok(nodes)
+    }
+
+    fn finish(self, lines: usize) -> Result<Script, ScriptError> {
+        let nodes = self.node_count();
+        let Some(end) = self.end else {
+            let what = "the script has no \"end\"".to_string();
+            return Err(ScriptError { line: lines.max(1), column: 1, what });
+        };
+        let Reader { regions, round_trips, seed, workload, plan, .. } = self;
+        Ok(Script { regions, nodes, round_trips, seed, workload, plan, end })
+    }
+}
+
+fn weather(words: &mut Words<'_>) -> Result<Weather, ScriptError> {
+    let mut weather = Weather::default();
+    while !words.is_at_end() {
+        let kind = words.word("loss, duplicate or reorder")?;
+        let (word, permille) = words.number("messages in 1000")?;
+        let permille = u32::try_from(permille).ok().filter(|permille| *permille <= 1000);
+        let permille = permille.ok_or_else(|| word.wrong("at most 1000 of 1000 messages"))?;
+        match kind.text {
+            "loss" => weather.loss_permille = permille,
+            "duplicate" => weather.duplicate_permille = permille,
+            "reorder" => weather.reorder_permille = permille,
+            other => {
+                return Err(kind.wrong(&format!("\"{other}\" is not loss, duplicate or reorder")));
+            }
+        }
+    }
+    Ok(weather)
+}
+
+/// A word and where it stands.
+#[derive(Clone, Copy, Debug)]
+struct Word<'a> {
+    line: usize,
+    column: usize,
+    text: &'a str,
+}
+
+impl Word<'_> {
+    fn wrong(&self, what: &str) -> ScriptError {
+        ScriptError { line: self.line, column: self.column, what: what.to_string() }
+    }
+}
+
+/// The words of a line, commas apart.
+struct Words<'a> {
+    line: usize,
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Words<'a> {
+    fn new(line: usize, text: &'a str) -> Words<'a> {
+        let text = text.split_once('#').map_or(text, |(before, _)| before);
+        Words { line, text, at: 0 }
+    }
+
+    fn rest(&self) -> &'a str {
+        &self.text[self.at..]
+    }
+
+    fn skip_blank(&mut self) {
+        self.at += self.rest().len() - self.rest().trim_start().len();
+    }
+
+    fn is_at_end(&mut self) -> bool {
+        self.skip_blank();
+        self.rest().is_empty()
+    }
+
+    fn here(&self, length: usize) -> Word<'a> {
+        let column = self.text[..self.at].chars().count() + 1;
+        Word { line: self.line, column, text: &self.text[self.at..self.at + length] }
+    }
+
+    fn peek(&mut self, what: &str) -> Result<Word<'a>, ScriptError> {
+        self.skip_blank();
+        let length =
+            self.rest().find(|c: char| c.is_whitespace() || c == ',').unwrap_or(self.rest().len());
+        let word = self.here(length);
+        if length == 0 { Err(word.wrong(&format!("{what} is missing"))) } else { Ok(word) }
+    }
+
+    fn word(&mut self, what: &str) -> Result<Word<'a>, ScriptError> {
+        let word = self.peek(what)?;
+        self.at += word.text.len();
+        Ok(word)
+    }
+
+    fn list(&mut self, what: &str) -> Result<Vec<Word<'a>>, ScriptError> {
+        let mut words = vec![self.word(what)?];
+        loop {
+            self.skip_blank();
+            if !self.rest().starts_with(',') {
+                return Ok(words);
+            }
+            self.at += 1;
+            words.push(self.word(what)?);
+        }
+    }
+
+    fn expect(&mut self, text: &str) -> Result<(), ScriptError> {
+        let word = self.word(&format!("\"{text}\""))?;
+        if word.text == text {
+            Ok(())
+        } else {
+            Err(word.wrong(&format!("\"{text}\" is missing before \"{}\"", word.text)))
+        }
+    }
+
+    fn number(&mut self, what: &str) -> Result<(Word<'a>, u64), ScriptError> {
+        let word = self.word(what)?;
+        let number = word
+            .text
+            .parse()
+            .map_err(|_| word.wrong(&format!("\"{}\" is not a number", word.text)))?;
+        Ok((word, number))
+    }
+
+    fn signed(&mut self, what: &str) -> Result<(Word<'a>, i64), ScriptError> {
+        let word = self.word(what)?;
+        let number: i64 = word
+            .text
+            .parse()
+            .map_err(|_| word.wrong(&format!("\"{}\" is not a number", word.text)))?;
+        if number.abs() > 500_000 {
+            return Err(word.wrong("at most 500000 parts per million"));
+        }
+        Ok((word, number))
+    }
+
+    fn duration(&mut self, what: &str) -> Result<Duration, ScriptError> {
+        let word = self.word(what)?;
+        read_duration(word.text).map_err(|why| word.wrong(&why))
+    }
+
+    fn signed_us(&mut self, what: &str) -> Result<i64, ScriptError> {
+        let word = self.word(what)?;
+        let (sign, digits) = match word.text.strip_prefix('-') {
+            Some(digits) => (-1, digits),
+            None => (1, word.text.strip_prefix('+').unwrap_or(word.text)),
+        };
+        let duration = read_duration(digits).map_err(|why| word.wrong(&why))?;
+        i64::try_from(duration.as_micros())
+            .map(|micros| sign * micros)
+            .map_err(|_| word.wrong("too far"))
+    }
+
+    fn within(&mut self) -> Result<Duration, ScriptError> {
+        self.expect("within")?;
+        self.duration("how soon")
+    }
+
+    fn end(&mut self) -> Result<(), ScriptError> {
+        if self.is_at_end() {
+            return Ok(());
+        }
+        let word = self.here(self.rest().len());
+        Err(word.wrong(&format!("\"{}\" is too much", word.text.trim_end())))
+    }
+}
+
+fn read_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits]
+        .parse()
+        .map_err(|_| format!("\"{text}\" is not a duration such as 300ms"))?;
+    let micros: u64 = match &text[digits..] {
+        "us" => 1,
+        "ms" => 1_000,
+        "s" => 1_000_000,
+        "m" => 60_000_000,
+        "" => return Err(format!("\"{text}\" has no unit: us, ms, s or m")),
+        unit => return Err(format!("\"{unit}\" is not a unit: us, ms, s or m")),
+    };
+    number
+        .checked_mul(micros)
+        .map(Duration::from_micros)
+        .ok_or_else(|| format!("\"{text}\" is too long"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_is_read_whole() {
+        let script = parse(
+            "# story\nregions a, b, c\nnodes 6\nlatency a b 80ms\nseed 7\nworkload append\n\
+             at 2s cut a from b, n3 # comment\nat 2s clock n4 -300ms\nat 8s unavailable a within 6s\nend 9s\n",
+        )
+        .expect("it is right");
+        assert_eq!((script.nodes, script.seed, script.workload), (6, 7, Some(Kind::Append)));
+        assert_eq!(script.round_trips[&(0, 1)], Duration::from_millis(80));
+        let (a, b) = (vec![NodeId(1), NodeId(4)], vec![NodeId(2), NodeId(3), NodeId(5)]);
+        let cuts = Action::Do(vec![Fault::Cut(a.clone(), b.clone()), Fault::Cut(b, a.clone())]);
+        assert_eq!(script.plan[0].action, cuts);
+        assert_eq!(script.plan[1].action, Action::Do(vec![Fault::Step(NodeId(4), -300_000)]));
+        let assertion = Assertion::Unavailable(a, Duration::from_secs(6));
+        assert_eq!(script.plan[2].action, Action::Assert(assertion));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place() {
+        let cases = [
+            ("nodes 3\nexplode n1\nend 1s", "line 2, column 1: unknown statement \"explode\""),
+            (
+                "at 1s explode n1\nend 2s",
+                "line 1, column 7: unknown fault or assertion \"explode\"",
+            ),
+            ("nodes 3\nat 1s kill n9\nend 2s", "line 2, column 12: there are 3 nodes only"),
+            ("at 1s kill mars\nend 2s", "line 1, column 12: there is no node or region \"mars\""),
+            ("at 5 heal\nend 9s", "line 1, column 4: \"5\" has no unit: us, ms, s or m"),
+            ("at 5h heal\nend 9s", "line 1, column 4: \"h\" is not a unit: us, ms, s or m"),
+            ("at 5s heal\nat 4s heal\nend 9s", "line 2, column 4: times must not go back"),
+            ("at 5s heal", "line 1, column 1: the script has no \"end\""),
+            ("at 1s heal now\nend 2s", "line 1, column 12: \"now\" is too much"),
+            ("nodes 99\nend 1s", "line 1, column 7: there can be 1 to 15 nodes"),
+            ("at 1s cut n1 from n1\nend 2s", "line 1, column 7: a node cannot be cut from itself"),
+            (
+                "at 1s available n1 in 3s\nend 2s",
+                "line 1, column 20: \"within\" is missing before \"in\"",
+            ),
+            (
+                "workload chess\nend 1s",
+                "line 1, column 10: there is no workload \"chess\"; there are bank, register, append, sql-bank, counter",
+            ),
+            ("end 1s\nat 2s heal", "line 2, column 1: nothing may follow \"end\""),
+        ];
+        for (text, wrong) in cases {
+            assert_eq!(parse(text).expect_err(text).to_string(), wrong, "{text}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Driver: transactions that append to and read lists, over several ranges.
+//!
+//! Invariant: *the transactions could have run one after another, in an order that agrees with real time on every list.*
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::Key;
+use txn::api::Lock;
+use txn::client::{Db, TxnError, TxnOptions};
+
+use super::bank::scan_all;
+use super::{Workload, ended, item_key, persist, read_number, rest};
+use crate::check::append::{Reads, RealTime, Step, Txn, check};
+use crate::history::History;
+use crate::world::access::SharedAccess;
+use crate::world::chance::Chance;
+
+const TABLE: u32 = 120;
+const LISTS: u64 = 6;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// See the module.
+#[derive(Default)]
+pub struct Lists {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    history: History<Txn, Reads>,
+    last: Mutex<BTreeMap<u32, Vec<u64>>>,
+}
+
+impl Workload for Lists {
+    fn name(&self) -> &'static str {
+        "append"
+    }
+
+    fn invariant(&self) -> &'static str {
+        "transactions could have run one after another, in an order that agrees with real time on every list"
+    }
+
+    fn prepare(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
+        async move {
+            access.split(item_key(TABLE, LISTS / 3)).await;
+            access.split(item_key(TABLE, 2 * LISTS / 3)).await;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn client(
+        &self,
+        client: u32,
+        access: SharedAccess,
+        mut chance: Chance,
+    ) -> BoxFuture<'static, ()> {
+        let shared = self.shared.clone();
+        async move {
+            let mut appended = 0;
+            while !access.is_stopping() {
+                let node = chance.pick(access.nodes());
+                let op = draw(client, &mut appended, &mut chance);
+                let lock = if chance.permille(300) { Some(Lock::Exclusive) } else { None };
+                let steps = op.clone();
+                let asked = access.now();
+                let work = move |gateway: crate::world::access::Gateway| {
+                    async move { run(&gateway.db, steps, lock).await }.boxed()
+                };
+                let ended = ended(access.on_node(node, work).await);
+                shared.history.push(client, asked, access.now(), op, ended);
+                rest(&access, &mut chance).await;
+            }
+        }
+        .boxed()
+    }
+
+    fn finish(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
+        let shared = self.shared.clone();
+        async move {
+            let tries = access.clone();
+            let last = persist(&access, PATIENCE, move |attempt| {
+                let access = tries.clone();
+                async move {
+                    let node = access.nodes()[attempt % access.nodes().len()];
+                    let read = access
+                        .on_node(node, |gateway| async move { read_all(&gateway.db).await }.boxed())
+                        .await;
+                    match read {
+                        Ok(Ok(last)) => Ok(last),
+                        Ok(Err(error)) => Err(format!("the lists cannot be read: {error}")),
+                        Err(lost) => Err(format!("the lists cannot be read: {lost:?}")),
+                    }
+                }
+                .boxed()
+            })
+            .await?;
+            *shared.last.lock() = last;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn check(&self, real_time: RealTime) -> Result<(), String> {
+        check(&self.shared.history.records(), &self.shared.last.lock(), real_time)
+    }
+
+    fn counts(&self) -> (usize, usize, usize) {
+        self.shared.history.counts()
+    }
+}
+
+fn draw(client: u32, appended: &mut u64, chance: &mut Chance) -> Txn {
+    let steps = chance.between(1, 4);
+    (0..steps)
+        .map(|_| {
+            let list = chance.below(LISTS) as u32;
+            if chance.permille(500) {
+                *appended += 1;
+                Step::Append { list, number: u64::from(client) << 32 | *appended }
+            } else {
+                Step::Read { list }
+            }
+        })
+        .collect()
+}
+
+async fn run(db: &Db, steps: Txn, lock: Option<Lock>) -> Result<Reads, TxnError> {
+    db.run(TxnOptions::labelled("append"), move |txn| {
+        let steps = steps.clone();
+        async move {
+            let mut reads = Reads::new();
+            for step in steps {
+                match step {
+                    Step::Read { list } => {
+                        let value = txn.get(&item_key(TABLE, u64::from(list)), None).await?;
+                        reads.push(numbers(value.as_deref().unwrap_or_default()));
+                    }
+                    Step::Append { list, number } => {
+                        let key = item_key(TABLE, u64::from(list));
+                        let value = txn.get(&key, lock).await?;
+                        let mut bytes = value.map(|value| value.to_vec()).unwrap_or_default();
+                        bytes.extend_from_slice(&number.to_be_bytes());
+                        txn.put(key, Bytes::from(bytes))?;
+                    }
+                }
+            }
+            Ok(reads)
+        }
+        .boxed()
+    })
+    .await
+}
+
+async fn read_all(db: &Db) -> Result<BTreeMap<u32, Vec<u64>>, TxnError> {
+    db.run(TxnOptions::read_only("append: all"), |txn| {
+        async move {
+            let at = Key::table(TABLE).as_bytes().len();
+            let rows = scan_all(txn, Key::table(TABLE)).await?;
+            Ok(rows
+                .iter()
+                .map(|(key, value)| (read_number(&key.as_bytes()[at..]) as u32, numbers(value)))
+                .collect())
+        }
+        .boxed()
+    })
+    .await
+}
+
+fn numbers(bytes: &[u8]) -> Vec<u64> {
+    bytes.chunks_exact(8).map(read_number).collect()
+}

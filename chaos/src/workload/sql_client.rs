@@ -1,0 +1,108 @@
+//! Driver: SQL text through a session, as a client's driver sends it.
+
+use sql::types::Datum;
+use sql::{Outcome, Session, SessionParams, SqlError};
+use std::sync::Arc;
+
+use crate::history::Ended;
+use crate::world::access::{Gateway, Lost};
+
+/// Times that a client runs a transaction again that was told to.
+const ATTEMPTS_MAX: u32 = 8;
+
+/// Why a statement failed, by what the client does about it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Failed {
+    /// Runs the transaction again (40001, 40P01).
+    Again(String),
+    /// Gives up: nothing happened.
+    Certain(String),
+    /// Does not know (40003).
+    Unknown(String),
+}
+
+impl Failed {
+    fn of(error: &SqlError) -> Failed {
+        let code = error.code.to_string();
+        let text = format!("{code}: {}", error.message);
+        match code.as_str() {
+            "40001" | "40P01" => Failed::Again(text),
+            "40003" => Failed::Unknown(text),
+            _ => Failed::Certain(text),
+        }
+    }
+}
+
+/// A client's connection.
+pub(super) struct Client {
+    session: Session,
+}
+
+impl Client {
+    /// Connects.
+    pub(super) fn connect(gateway: &Gateway) -> Result<Client, Failed> {
+        let engine: &Arc<sql::Engine> = gateway
+            .sql
+            .as_ref()
+            .ok_or_else(|| Failed::Certain("this world has no SQL".to_string()))?;
+        let params = SessionParams {
+            user: "root".to_string(),
+            database: "meridian".to_string(),
+            application_name: "chaos".to_string(),
+            ..SessionParams::default()
+        };
+        let session = engine.session(params).map_err(|error| Failed::of(&error))?;
+        Ok(Client { session })
+    }
+
+    /// Sends a simple query; the rows of its last statement.
+    pub(super) async fn run(&mut self, text: &str) -> Result<Vec<Vec<Datum>>, Failed> {
+        let mut rows = Vec::new();
+        let mut script = self.session.simple(text).await;
+        while let Some(outcome) = script.next(&mut self.session).await {
+            match outcome.map_err(|error| Failed::of(&error))? {
+                Outcome::Rows { rows: found, .. } => rows = found,
+                Outcome::Complete { .. }
+                | Outcome::Empty
+                | Outcome::CopyIn { .. }
+                | Outcome::CopyOut { .. } => {}
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Leaves a block that has failed.
+    pub(super) async fn give_up(&mut self) {
+        // It has failed already; what matters is that its locks go.
+        drop(self.run("ROLLBACK").await);
+    }
+
+    /// Says goodbye.
+    pub(super) async fn close(mut self) {
+        self.session.terminate().await;
+    }
+}
+
+/// Whether a failed transaction is worth another try, after so many.
+pub(super) fn again(failed: &Failed, attempts: u32) -> bool {
+    matches!(failed, Failed::Again(_)) && attempts < ATTEMPTS_MAX
+}
+
+/// What a client knows at the end.
+pub(super) fn ended<T>(result: Result<Result<T, Failed>, Lost>) -> Ended<T> {
+    match result {
+        Ok(Ok(value)) => Ended::Ok(value),
+        Ok(Err(Failed::Unknown(_))) | Err(Lost::Died) => Ended::Unknown,
+        Ok(Err(Failed::Again(_) | Failed::Certain(_))) | Err(Lost::NotRunning) => Ended::Fail,
+    }
+}
+
+/// An integer of any width.
+pub(super) fn integer(datum: &Datum) -> Result<i64, Failed> {
+    match datum {
+        Datum::Int2(value) => Ok(i64::from(*value)),
+        Datum::Int4(value) => Ok(i64::from(*value)),
+        Datum::Int8(value) => Ok(*value),
+        other => Err(Failed::Certain(format!("{other:?} is not an integer"))),
+    }
+}

@@ -1,0 +1,174 @@
+//! Driver: how clients, who are outside of the cluster, use it: they hold true time, choose a node, and lose what a crash takes.
+
+use clock::{Sleep, TimeSource};
+use futures::channel::oneshot;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use replication::range::{NodeId, RangeId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use storage::Key;
+use txn::api::{Batch, Request, Wait};
+use txn::client::Db;
+use txn::runtime::{Runtime, Spawn};
+
+use super::executor::Spawner;
+use super::time::{MachineClock, Truth};
+
+/// What a client finds on a node.
+#[derive(Clone)]
+pub struct Gateway {
+    /// Which node.
+    pub node: NodeId,
+    /// Which start of it.
+    pub incarnation: u64,
+    /// Transactions.
+    pub db: Db,
+    /// The process's seams.
+    pub runtime: Runtime,
+    /// SQL, if the world has it.
+    pub sql: Option<Arc<sql::Engine>>,
+}
+
+/// Why a client has no answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lost {
+    /// Nobody listens there: nothing was begun.
+    NotRunning,
+    /// The process died meanwhile: nobody knows.
+    Died,
+}
+
+/// Shared by all clients of a world.
+pub struct Access {
+    truth: Truth,
+    clock: MachineClock,
+    outside: Spawner,
+    gateways: Mutex<BTreeMap<NodeId, (Gateway, Spawner)>>,
+    nodes: Vec<NodeId>,
+    stopping: AtomicBool,
+    next_range: Arc<AtomicU64>,
+}
+
+impl Access {
+    /// For a world of these nodes.
+    pub fn new(truth: Truth, outside: Spawner, nodes: Vec<NodeId>, next_range: u64) -> Access {
+        Access {
+            clock: MachineClock::new(truth.clone(), 0),
+            truth,
+            outside,
+            gateways: Mutex::default(),
+            nodes,
+            stopping: AtomicBool::new(false),
+            next_range: Arc::new(AtomicU64::new(next_range)),
+        }
+    }
+
+    pub(super) fn open(&self, gateway: Gateway, spawner: Spawner) {
+        self.gateways.lock().insert(gateway.node, (gateway, spawner));
+    }
+
+    pub(super) fn range_numbers(&self) -> Arc<AtomicU64> {
+        self.next_range.clone()
+    }
+
+    /// A range number that was never used.
+    pub(super) fn take_range(&self) -> RangeId {
+        RangeId(self.next_range.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(super) fn close(&self, node: NodeId) {
+        let closed = self.gateways.lock().remove(&node);
+        drop(closed);
+    }
+
+    /// All nodes, running or not.
+    pub fn nodes(&self) -> &[NodeId] {
+        &self.nodes
+    }
+
+    /// True time, nanoseconds since the world began.
+    pub fn now(&self) -> u64 {
+        self.truth.now()
+    }
+
+    /// Waits in true time.
+    pub fn sleep(&self, duration: Duration) -> Sleep {
+        self.clock.sleep_until(self.clock.monotonic().plus(duration))
+    }
+
+    /// Asks the clients to end.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether clients should end.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Starts a task outside of the cluster.
+    pub fn spawn(&self, task: BoxFuture<'static, ()>) {
+        self.outside.spawn(task);
+    }
+
+    /// Runs `work` in the process that now serves on `node`; it dies with the process.
+    pub async fn on_node<T, W>(&self, node: NodeId, work: W) -> Result<T, Lost>
+    where
+        T: Send + 'static,
+        W: FnOnce(Gateway) -> BoxFuture<'static, T>,
+    {
+        let found = self.gateways.lock().get(&node).cloned();
+        let (gateway, spawner) = found.ok_or(Lost::NotRunning)?;
+        let (sender, answer) = oneshot::channel();
+        let work = work(gateway);
+        spawner.spawn(Box::pin(async move {
+            drop(sender.send(work.await));
+        }));
+        answer.await.map_err(|_| Lost::Died)
+    }
+
+    /// Makes `at` the first key of a range, trying until it is.
+    pub async fn split(&self, at: Key) {
+        loop {
+            let right = self.take_range();
+            let key = at.clone();
+            let node = self.nodes[0];
+            let split = self
+                .on_node(node, move |gateway| {
+                    Box::pin(async move {
+                        let batch = admin(&gateway, Request::Split { at: key, right });
+                        gateway.db.kv().send(batch).await
+                    })
+                })
+                .await;
+            match split {
+                Ok(Ok(_)) => return,
+                Ok(Err(error)) => tracing::debug!(%error, "no split yet"),
+                Err(lost) => tracing::debug!(?lost, "no split yet"),
+            }
+            self.sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+/// A batch of one request of no transaction.
+pub fn admin(gateway: &Gateway, request: Request) -> Batch {
+    let now = gateway.runtime.hlc.now().timestamp();
+    Batch {
+        range: None,
+        read_at: now,
+        uncertainty_limit: now,
+        txn: None,
+        schema: Vec::new(),
+        pushed: Vec::new(),
+        ignored: Vec::new(),
+        wait: Wait::Queue(txn::api::WAIT_SLICE),
+        requests: vec![request],
+    }
+}
+
+/// What every client holds.
+pub type SharedAccess = Arc<Access>;

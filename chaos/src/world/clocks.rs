@@ -1,0 +1,154 @@
+//! Driver: the clock of one simulated process: the hybrid clock below its persisted bound, peers' offsets, the fence. The decisions are
+//! `clock`'s.
+
+use clock::{
+    CAP_DEFAULT, Change, ClockTimestamp, ErrorBound, Extension, Fence, FenceConfig, Hlc,
+    KernelClock, Leap, Monotonic, OffsetTable, RoundTrip, Start, TimeSource, Timestamp, UpperBound,
+    WallTime, largest_advertised, uncertainty,
+};
+use parking_lot::Mutex;
+use replication::range::NodeId;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use txn::runtime::HlcSource;
+
+use super::time::MachineClock;
+
+/// How far ahead of the clock its bound is kept.
+const BOUND_WINDOW: Duration = Duration::from_secs(4);
+/// Round trips older than this say nothing.
+const SAMPLE_AGE_MAX: Duration = Duration::from_secs(10);
+
+struct Judgement {
+    offsets: OffsetTable,
+    fence: Fence,
+    bound: UpperBound,
+}
+
+/// See the module.
+pub struct NodeClock {
+    /// The machine's clocks.
+    pub time: MachineClock,
+    hlc: Hlc,
+    judgement: Mutex<Judgement>,
+    uncertainty_us: AtomicU64,
+    own_bound_us: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// Whether a process can start.
+pub enum Begin {
+    /// With this clock; the bound has been given to the disk.
+    Now(Box<NodeClock>, Timestamp),
+    /// Ask again then.
+    Later(Duration),
+}
+
+impl NodeClock {
+    /// Starts above `recovered`, the bound on disk. `persist` makes a new bound durable.
+    pub fn begin(
+        time: MachineClock,
+        recovered: Timestamp,
+        persist: impl FnOnce(Timestamp),
+    ) -> Begin {
+        let mut bound = UpperBound::new(recovered, BOUND_WINDOW);
+        let wall = time.wall();
+        let floor = match bound.start(wall) {
+            Start::Ready { floor } => floor,
+            Start::Wait(wait) => return Begin::Later(wait),
+            Start::WallBehind(_) => return Begin::Later(Duration::from_secs(1)),
+        };
+        let extension = bound.poll(ClockTimestamp::MIN, wall, Leap::Follow);
+        let extension = extension.expect("a bound that the wall clock has passed must be extended");
+        persist(extension.value());
+        let hlc = Hlc::start(floor, bound.persisted(extension));
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let clock = NodeClock {
+            time,
+            hlc,
+            judgement: Mutex::new(Judgement {
+                offsets: OffsetTable::new(SAMPLE_AGE_MAX),
+                fence: Fence::new(FenceConfig::default()),
+                bound,
+            }),
+            uncertainty_us: AtomicU64::new(micros(CAP_DEFAULT)),
+            own_bound_us: AtomicU64::new(micros(CAP_DEFAULT / 2)),
+            refused: AtomicU64::new(0),
+        };
+        Begin::Now(Box::new(clock), floor)
+    }
+
+    /// Who the peers are.
+    pub fn set_peers(&self, peers: impl IntoIterator<Item = NodeId>) {
+        self.judgement.lock().offsets.set_peers(peers.into_iter().map(|node| u64::from(node.0)));
+    }
+
+    /// A round trip to a peer.
+    pub fn measured(&self, peer: NodeId, trip: RoundTrip) {
+        self.judgement.lock().offsets.record(u64::from(peer.0), trip);
+    }
+
+    /// Judges anew; what changed, and whether the bound must be extended.
+    pub fn look(&self) -> (Change, Option<Extension>) {
+        let (wall, now): (WallTime, Monotonic) = (self.time.wall(), self.time.monotonic());
+        let mut judgement = self.judgement.lock();
+        let estimates = judgement.offsets.estimates(wall, now);
+        let peer_count = judgement.offsets.peer_count();
+        let held = self.hlc.held_back(wall);
+        let own =
+            ErrorBound::of(KernelClock::Unsynchronised, &estimates, peer_count, held, CAP_DEFAULT);
+        let change = judgement.fence.step(now, &estimates, peer_count, own);
+        let spread =
+            uncertainty(own, largest_advertised(&estimates, peer_count, CAP_DEFAULT), CAP_DEFAULT);
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.uncertainty_us.store(micros(spread), Ordering::Relaxed);
+        self.own_bound_us.store(micros(own.bound), Ordering::Relaxed);
+        let leap = judgement.fence.leap();
+        let extension = judgement.bound.poll(self.hlc.last(), wall, leap);
+        (change, extension)
+    }
+
+    /// `extension` is durable.
+    pub fn raise(&self, extension: Extension) {
+        let bound = self.judgement.lock().bound.persisted(extension);
+        self.hlc.raise(bound);
+    }
+
+    /// What no reading of this process reaches.
+    pub fn bound(&self) -> Timestamp {
+        self.hlc.bound()
+    }
+
+    /// This node's own error bound.
+    pub fn own_bound(&self) -> Duration {
+        Duration::from_micros(self.own_bound_us.load(Ordering::Relaxed))
+    }
+
+    /// Messages refused because their clock was too far ahead.
+    pub fn refused_count(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
+impl HlcSource for NodeClock {
+    fn now(&self) -> ClockTimestamp {
+        self.hlc.now(self.time.wall())
+    }
+
+    fn observe(&self, remote: ClockTimestamp) -> Result<(), Timestamp> {
+        match self.hlc.observe(self.time.wall(), remote, CAP_DEFAULT) {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                Err(remote.timestamp())
+            }
+        }
+    }
+
+    /// The cap bounds how far clocks differ; how far our readings are held behind our own clock, after a pause, comes on top
+    /// and is known at once, before anybody has looked.
+    fn uncertainty(&self) -> Duration {
+        let held_back = self.hlc.held_back(self.time.wall());
+        Duration::from_micros(self.uncertainty_us.load(Ordering::Relaxed)).saturating_add(held_back)
+    }
+}

@@ -1,0 +1,103 @@
+//! Value: what can be done to a world. Fault plans of the simulator and scripts both end in these.
+
+use replication::range::NodeId;
+use std::fmt;
+use std::time::Duration;
+use storage::Key;
+
+use super::network::Weather;
+
+/// What a crash leaves of writes that were not synced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Power {
+    /// The process dies, the machine does not: files keep everything.
+    Kept,
+    /// The machine loses power: any part of what was not synced is lost, or torn.
+    Lost,
+}
+
+/// One fault, or the end of one.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Fault {
+    /// Nothing passes from any of these to any of those.
+    Cut(Vec<NodeId>, Vec<NodeId>),
+    /// Takes that back.
+    Join(Vec<NodeId>, Vec<NodeId>),
+    /// Messages from the one to the other are very late.
+    Clog(NodeId, NodeId),
+    /// Takes that back.
+    Unclog(NodeId, NodeId),
+    /// Loss, duplication, reordering on all links.
+    Weather(Weather),
+    /// The process dies at once.
+    Crash(NodeId, Power),
+    /// It dies after so many more outputs (messages, appends, answers, syncs).
+    Fuse(NodeId, u32),
+    /// It starts, if it does not run.
+    Start(NodeId),
+    /// Every machine loses power at once.
+    Blackout,
+    /// The process stands still, its clocks do not.
+    Pause(NodeId),
+    /// It goes on.
+    Resume(NodeId),
+    /// Syncs of the log hang for so long.
+    Stall(NodeId, Duration),
+    /// The next sync fails.
+    SyncError(NodeId),
+    /// The log's disk is full.
+    Full(NodeId),
+    /// It has room again.
+    Roomy(NodeId),
+    /// The wall clock is put this far from true time, microseconds.
+    Step(NodeId, i64),
+    /// Rates of monotonic and wall clock, parts per million away from true time.
+    Drift(NodeId, i64, i64),
+    /// The state engine is flushed.
+    Flush(NodeId),
+    /// Whoever leads a range hands its lease to this node; which range, by place among those that are led.
+    HandOver(usize, NodeId),
+    /// This key becomes the start of a range.
+    Split(Key),
+    /// Everything is healed and started; clocks are right again.
+    Heal,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names =
+            |nodes: &[NodeId]| nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(" ");
+        match self {
+            Fault::Cut(from, to) => write!(f, "cut {} -> {}", names(from), names(to)),
+            Fault::Join(from, to) => write!(f, "join {} -> {}", names(from), names(to)),
+            Fault::Clog(from, to) => write!(f, "clog {from} -> {to}"),
+            Fault::Unclog(from, to) => write!(f, "unclog {from} -> {to}"),
+            Fault::Weather(weather) => write!(
+                f,
+                "weather: of 1000 messages {} lost, {} doubled, {} reordered",
+                weather.loss_permille, weather.duplicate_permille, weather.reorder_permille
+            ),
+            Fault::Crash(node, Power::Kept) => write!(f, "kill {node}"),
+            Fault::Crash(node, Power::Lost) => write!(f, "power off {node}"),
+            Fault::Fuse(node, outputs) => write!(f, "power off {node} after {outputs} outputs"),
+            Fault::Start(node) => write!(f, "start {node}"),
+            Fault::Blackout => write!(f, "power off everything"),
+            Fault::Pause(node) => write!(f, "pause {node}"),
+            Fault::Resume(node) => write!(f, "resume {node}"),
+            Fault::Stall(node, duration) => write!(f, "stall the disk of {node} for {duration:?}"),
+            Fault::SyncError(node) => write!(f, "fail a sync of {node}"),
+            Fault::Full(node) => write!(f, "fill the disk of {node}"),
+            Fault::Roomy(node) => write!(f, "free the disk of {node}"),
+            Fault::Step(node, offset) => write!(f, "wall clock of {node} at {offset} us"),
+            Fault::Drift(node, monotonic, wall) => {
+                write!(f, "clocks of {node} drift: monotonic {monotonic} ppm, wall {wall} ppm")
+            }
+            Fault::Flush(node) => write!(f, "flush {node}"),
+            Fault::HandOver(place, to) => {
+                write!(f, "hand the lease of range number {place} to {to}")
+            }
+            Fault::Split(at) => write!(f, "split at {at}"),
+            Fault::Heal => write!(f, "heal"),
+        }
+    }
+}

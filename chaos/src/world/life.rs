@@ -1,0 +1,468 @@
+//! Driver: how processes begin and end, and how faults are carried out.
+
+use bytes::Bytes;
+use clock::{ClockTimestamp, Now, TimeSource, Timestamp};
+use replication::raft::{Incarnation, ReplicaId};
+use replication::range::{NodeId, Peer, PeerRole, RangeDescriptor, RangeId, RegionId, keyspace};
+use replication::store::{Store, StoreIdentity};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use storage::log::sim_file::{Crash, FileOperation};
+use storage::log::{LogOptions, LogReader, SegmentedLog};
+use storage::mvcc::{self, Version};
+use storage::{Key, StorageError, WriteBatch};
+use txn::api::{Batch, Request, WAIT_SLICE, Wait};
+use txn::client::{Db, Router, RouterSettings, Settings};
+use txn::runtime::{HlcSource, Runtime, Spawn};
+use txn::server::{Event as ShardEvent, ServerConfig, Shard};
+
+use super::access::Gateway;
+use super::clocks::{Begin, NodeClock};
+use super::executor::Owner;
+use super::fault::{Fault, Power};
+use super::machine::{Input, Process, Waiter};
+use super::port::{NodeRandom, Port};
+use super::sql_cluster::SimCluster;
+use super::time::EPOCH_US;
+use super::{CLUSTER, Event, Level, World, life_of};
+
+/// The first range, which holds the whole keyspace.
+pub(super) const FIRST_RANGE: RangeId = RangeId(1);
+/// A supervisor starts a dead process after between these.
+const RESTART: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(3));
+/// Between two pulls of streams, and two tries to read the catalog.
+const STREAM_PAUSE: Duration = Duration::from_millis(200);
+/// Between two tries to start on a disk that does not let us.
+const START_RETRY: Duration = Duration::from_millis(500);
+
+impl World {
+    /// Writes the first range on the first machine, as the node's founding does.
+    pub(super) fn found(&mut self) {
+        let options = self.log_options();
+        let machine = self.machines.get_mut(&NodeId(1)).expect("there is a first node");
+        let log = SegmentedLog::open(Arc::new(machine.dir.clone()), options)
+            .expect("an empty disk opens");
+        let founder = Peer { node: NodeId(1), replica: ReplicaId(1), role: PeerRole::Voter };
+        let descriptor = RangeDescriptor {
+            id: FIRST_RANGE,
+            span: keyspace(),
+            generation: 1,
+            peers: vec![founder],
+            next_replica: 2,
+        };
+        let at = ClockTimestamp::from_raw(Timestamp::new(EPOCH_US - 1, 0).raw());
+        let mut batch = WriteBatch::new();
+        let mut put = |key: Key, value: String| {
+            let version = Version { written_at: at, value: Some(Bytes::from(value)) };
+            mvcc::put_version(&mut batch, &key, at.timestamp(), &version);
+        };
+        put(Key::system("ids", b"node"), (self.layout.nodes + 1).to_string());
+        put(Key::system("ids", b"region"), (self.layout.regions.len() + 1).to_string());
+        put(Key::system("ids", b"range"), (1_000_000).to_string());
+        for (place, region) in self.layout.regions.iter().enumerate() {
+            put(Key::system("regions", region.as_bytes()), (place + 1).to_string());
+        }
+        Store::bootstrap(&*machine.engine, &log, &descriptor, batch)
+            .expect("an empty disk takes the first range");
+    }
+
+    fn log_options(&self) -> LogOptions {
+        LogOptions { segment_bytes: self.layout.segment_bytes, ..LogOptions::default() }
+    }
+
+    /// Starts the process of a machine, if it does not run; later, if clock or disk do not let it.
+    pub(super) fn start(&mut self, node: NodeId) {
+        let machine = self.machines.get_mut(&node).expect("machines stay");
+        if machine.process.is_some() {
+            return;
+        }
+        let mut persisted = None;
+        let begun = NodeClock::begin(machine.time.clone(), machine.clock_bound, |bound| {
+            persisted = Some(bound)
+        });
+        let (clock, floor) = match begun {
+            Begin::Now(clock, floor) => (Arc::new(*clock), floor),
+            Begin::Later(wait) => {
+                self.tally.count("starts that waited for the clock");
+                // By its own clock, which may drift: a little more.
+                return self.push_after(wait + Duration::from_millis(1), Event::Start(node));
+            }
+        };
+        machine.clock_bound = persisted.expect("a clock that begins has persisted its bound");
+        machine.incarnation += 1;
+        match self.open(node, clock, floor) {
+            Ok(process) => self.begin(node, process),
+            Err(StorageError::Corrupt(what)) => {
+                self.violate(format!("{node} cannot open its disk after a crash: {what}"));
+            }
+            Err(error) => {
+                tracing::debug!(%node, %error, "no start yet");
+                self.push_after(START_RETRY, Event::Start(node));
+            }
+        }
+    }
+
+    fn open(
+        &mut self,
+        node: NodeId,
+        clock: Arc<NodeClock>,
+        floor: Timestamp,
+    ) -> Result<Process, StorageError> {
+        let options = self.log_options();
+        let nearest = self.network.nearest(node);
+        let seed = self.chances.nodes.bits();
+        let random = self.chances.nodes.split();
+        let machine = &self.machines[&node];
+        let log = Arc::new(SegmentedLog::open(Arc::new(machine.dir.clone()), options)?);
+        let incarnation = machine.incarnation;
+        let identity =
+            StoreIdentity { cluster: CLUSTER, node, incarnation: Incarnation(incarnation) };
+        let now = Now { clock: clock.now(), monotonic: clock.time.monotonic() };
+        let reader: Arc<dyn LogReader> = log.clone();
+        let engine = machine.engine.clone();
+        let store =
+            Store::open(self.layout.store.clone(), identity, engine, reader, now, seed, floor)?;
+        let shard = Shard::new(ServerConfig::new(node), store);
+        let port = Arc::new(Port::new(
+            node,
+            incarnation,
+            clock.clone(),
+            nearest,
+            self.layout.call_timeout,
+        ));
+        let owner = Owner::Process { node, incarnation };
+        let runtime = Runtime {
+            time: Arc::new(clock.time.clone()),
+            hlc: clock.clone(),
+            spawn: Arc::new(self.executor.spawner(owner)),
+            random: Arc::new(NodeRandom::new(random)),
+        };
+        let router =
+            Arc::new(Router::new(runtime.clone(), port.clone(), RouterSettings::default()));
+        let db = Db::new(runtime.clone(), router, Settings::default());
+        let (appended, synced) = log.sequences();
+        let engine = self.sql_of(node, &db, &port);
+        let gateway = Gateway { node, incarnation, db, runtime, sql: engine.clone() };
+        self.access.open(gateway, self.executor.spawner(owner));
+        let mut process = Process {
+            incarnation,
+            shard,
+            log,
+            clock,
+            port,
+            engine,
+            waiting: BTreeMap::new(),
+            last_request: 0,
+            inbox: VecDeque::new(),
+            deferred: Vec::new(),
+            appended,
+            synced,
+            syncing: false,
+            wake_at: u64::MAX,
+            durable: BTreeMap::new(),
+        };
+        process.note_durable();
+        Ok(process)
+    }
+
+    fn sql_of(&self, node: NodeId, db: &Db, port: &Arc<Port>) -> Option<Arc<sql::Engine>> {
+        if self.layout.level == Level::Keys {
+            return None;
+        }
+        let cluster = SimCluster {
+            node,
+            regions: self.layout.regions.clone(),
+            infos: self.infos.clone(),
+            db: db.clone(),
+            port: port.clone(),
+            next_range: self.access.range_numbers(),
+        };
+        Some(sql::Engine::new(db.clone(), Arc::new(cluster), sql::EngineSettings::default()))
+    }
+
+    /// As a node does: the catalog first, then the streams into its region, if it is the region's first.
+    fn serve_sql(&self, node: NodeId, process: &Process) {
+        let Some(engine) = process.engine.clone() else { return };
+        let own = self.network.region(node);
+        let first =
+            self.infos.iter().find(|info| info.region == own).is_some_and(|info| info.node == node);
+        let others: BTreeSet<RegionId> =
+            self.infos.iter().map(|info| info.region).filter(|region| *region != own).collect();
+        let time = process.clock.time.clone();
+        let owner = Owner::Process { node, incarnation: process.incarnation };
+        self.executor.spawner(owner).spawn(Box::pin(async move {
+            while engine.bootstrap().await.is_err() {
+                time.sleep_until(time.monotonic().plus(STREAM_PAUSE)).await;
+            }
+            while first {
+                for origin in &others {
+                    pump_all(&engine, *origin, own).await;
+                }
+                time.sleep_until(time.monotonic().plus(STREAM_PAUSE)).await;
+            }
+        }));
+    }
+
+    fn begin(&mut self, node: NodeId, mut process: Process) {
+        let peers = self.access.nodes().to_vec().into_iter().filter(|peer| *peer != node);
+        process.clock.set_peers(peers);
+        process.inbox.push_back(Input::Event(ShardEvent::ClockBound(process.clock.bound())));
+        process.inbox.push_back(Input::Event(ShardEvent::Nodes(self.infos.clone())));
+        process.inbox.push_back(Input::Event(ShardEvent::Tick));
+        let incarnation = process.incarnation;
+        self.serve_sql(node, &process);
+        self.machines.get_mut(&node).expect("machines stay").process = Some(process);
+        self.tally.count("process starts");
+        let interval = self.layout.flush_interval;
+        let first = self.chances.nodes.duration(Duration::from_millis(1), interval);
+        self.push_after(Duration::from_millis(1), Event::Look(node, incarnation));
+        self.push_after(Duration::from_millis(2), Event::Gossip(node, incarnation));
+        self.push_after(first, Event::Flush(node, incarnation));
+        self.turn(node);
+    }
+
+    /// The process dies. With the power, the machine boots again later.
+    pub(super) fn crash(&mut self, node: NodeId, power: Power) {
+        let machine = self.machines.get_mut(&node).expect("machines stay");
+        let Some(process) = machine.process.take() else { return };
+        machine.paused = None;
+        machine.fuse = None;
+        machine.engine = Arc::new(machine.engine.crash());
+        let unsynced = machine.dir.unsynced_bytes();
+        let left = match power {
+            Power::Kept => Crash::Keep,
+            Power::Lost => Crash::Seeded(self.chances.disk.bits()),
+        };
+        machine.dir = machine.dir.crash(left);
+        match power {
+            Power::Kept => self.tally.count("processes killed"),
+            Power::Lost => {
+                machine.time = machine.time.reboot(self.chances.nodes.between(1, 1_000_000_000));
+                self.tally.count("power losses");
+                if unsynced > 0 {
+                    self.tally.count("power losses with writes lost or torn");
+                }
+            }
+        }
+        machine.limit_disk();
+        let supervised = machine.supervised;
+        self.access.close(node);
+        self.watch.died(node);
+        drop(process);
+        let machines = &self.machines;
+        self.executor.bury(&|owner| life_of(machines, owner));
+        if supervised {
+            let pause = self.chances.nodes.duration(RESTART.0, RESTART.1);
+            self.push_after(pause, Event::Start(node));
+        }
+    }
+
+    /// Nobody starts the process again until [`Fault::Start`] or [`Fault::Heal`].
+    pub fn leave_down(&mut self, node: NodeId) {
+        self.machines.get_mut(&node).expect("machines stay").supervised = false;
+    }
+
+    /// Carries out a fault.
+    pub fn apply(&mut self, fault: Fault) {
+        tracing::debug!(at = self.truth.now() / 1_000_000, %fault, "fault");
+        self.trace.bytes(fault.to_string().as_bytes());
+        match fault {
+            Fault::Cut(from, to) => {
+                self.tally.count("links cut");
+                each_pair(&from, &to, |a, b| self.network.cut(a, b));
+            }
+            Fault::Join(from, to) => each_pair(&from, &to, |a, b| self.network.join(a, b)),
+            Fault::Clog(from, to) => {
+                self.tally.count("links clogged");
+                self.network.clog(from, to);
+            }
+            Fault::Unclog(from, to) => self.network.unclog(from, to),
+            Fault::Weather(weather) => {
+                self.tally.count("changes of weather");
+                self.network.set_weather(weather);
+            }
+            Fault::Crash(node, power) => self.crash(node, power),
+            Fault::Fuse(node, outputs) => {
+                self.machines.get_mut(&node).expect("machines stay").fuse = Some(outputs)
+            }
+            Fault::Start(node) => {
+                self.machines.get_mut(&node).expect("machines stay").supervised = true;
+                self.start(node);
+            }
+            Fault::Blackout => {
+                self.tally.count("blackouts");
+                for node in self.access.nodes().to_vec() {
+                    self.crash(node, Power::Lost);
+                }
+            }
+            Fault::Pause(node) => {
+                let machine = self.machines.get_mut(&node).expect("machines stay");
+                if machine.process.is_some() && machine.paused.is_none() {
+                    machine.paused = Some(Vec::new());
+                    self.tally.count("processes paused");
+                }
+            }
+            Fault::Resume(node) => self.resume(node),
+            Fault::Stall(node, duration) => {
+                self.tally.count("disks stalled");
+                let until = self.truth.now() + super::nanos(duration);
+                let machine = self.machines.get_mut(&node).expect("machines stay");
+                machine.stalled_until = machine.stalled_until.max(until);
+            }
+            Fault::SyncError(node) => {
+                self.tally.count("syncs failed");
+                let error = StorageError::Io("the simulated disk reports an error".into());
+                self.machines[&node].dir.set_fault(FileOperation::Sync, Some(error));
+            }
+            Fault::Full(node) => {
+                self.tally.count("disks full");
+                let machine = self.machines.get_mut(&node).expect("machines stay");
+                machine.full = true;
+                machine.limit_disk();
+            }
+            Fault::Roomy(node) => {
+                let machine = self.machines.get_mut(&node).expect("machines stay");
+                machine.full = false;
+                machine.limit_disk();
+            }
+            Fault::Step(node, offset_us) => {
+                self.tally.count("clock steps");
+                self.machines[&node].time.set_wall_offset_us(offset_us);
+            }
+            Fault::Drift(node, monotonic_ppm, wall_ppm) => {
+                self.tally.count("clock drifts");
+                self.machines[&node].time.set_rates(monotonic_ppm, wall_ppm);
+            }
+            Fault::Flush(node) => {
+                if let Some(incarnation) =
+                    self.machines[&node].process.as_ref().map(|process| process.incarnation)
+                {
+                    self.begin_flush(node, incarnation);
+                }
+            }
+            Fault::HandOver(place, to) => self.hand_over(place, to),
+            Fault::Split(at) => self.split(at),
+            Fault::Heal => self.heal(),
+        }
+    }
+
+    fn hand_over(&mut self, place: usize, to: NodeId) {
+        let ranges = self.led_ranges();
+        if ranges.is_empty() {
+            return;
+        }
+        let range = ranges[place % ranges.len()];
+        if self.order(range, |_| Request::TransferLease { to }) {
+            self.tally.count("leases asked to move");
+        }
+    }
+
+    fn split(&mut self, at: Key) {
+        let right = self.access.take_range();
+        let found = self.led_ranges().into_iter().find(|range| self.holds(*range, &at));
+        if let Some(range) = found
+            && self.order(range, move |_| Request::Split { at, right })
+        {
+            self.tally.count("splits asked for");
+        }
+    }
+
+    fn holds(&self, range: RangeId, key: &Key) -> bool {
+        let processes = self.machines.values().filter_map(|machine| machine.process.as_ref());
+        let descriptors = processes.filter_map(|process| process.shard.store().descriptor(range));
+        descriptors
+            .max_by_key(|descriptor| descriptor.generation)
+            .is_some_and(|range| range.span.contains(key))
+    }
+
+    /// Gives whoever leads the range a request of nobody's. Whether somebody does.
+    fn order(&mut self, range: RangeId, make: impl FnOnce(RangeId) -> Request) -> bool {
+        for (node, machine) in &mut self.machines {
+            let Some(process) = &mut machine.process else { continue };
+            let now = Now { clock: process.clock.now(), monotonic: process.clock.time.monotonic() };
+            let store = process.shard.store();
+            let Some(descriptor) =
+                store.descriptor(range).filter(|_| store.lease(now, range).is_some())
+            else {
+                continue;
+            };
+            let at = now.clock.timestamp();
+            let batch = Batch {
+                range: Some((range, descriptor.generation)),
+                read_at: at,
+                uncertainty_limit: at,
+                txn: None,
+                schema: Vec::new(),
+                pushed: Vec::new(),
+                ignored: Vec::new(),
+                wait: Wait::Queue(WAIT_SLICE),
+                requests: vec![make(range)],
+            };
+            let (nobody, _) = futures::channel::oneshot::channel();
+            process.inbox.push_back(Input::Request(batch, Waiter::Local(nobody)));
+            let node = *node;
+            self.turn(node);
+            return true;
+        }
+        false
+    }
+
+    fn resume(&mut self, node: NodeId) {
+        let machine = self.machines.get_mut(&node).expect("machines stay");
+        let Some(held) = machine.paused.take() else { return };
+        let now = self.truth.now();
+        for event in held {
+            self.push(now, event);
+        }
+        self.executor.unhold();
+    }
+
+    fn heal(&mut self) {
+        self.network.heal();
+        let now = self.truth.now();
+        for node in self.access.nodes().to_vec() {
+            self.resume(node);
+            let machine = self.machines.get_mut(&node).expect("machines stay");
+            machine.stalled_until = now;
+            machine.fuse = None;
+            machine.full = false;
+            machine.limit_disk();
+            machine.dir.set_fault(FileOperation::Sync, None);
+            machine.time.set_rates(0, 0);
+            machine.time.set_wall_offset_us(0);
+            machine.supervised = true;
+            if machine.process.is_none() {
+                self.push(now, Event::Start(node));
+            }
+        }
+    }
+}
+
+impl super::machine::Machine {
+    /// Tells the disk whether it is full.
+    fn limit_disk(&self) {
+        self.dir.set_capacity(self.full.then_some(0));
+    }
+}
+
+/// One pull of every available table's stream.
+async fn pump_all(engine: &Arc<sql::Engine>, origin: RegionId, own: RegionId) {
+    let catalog = engine.catalog();
+    let available = catalog.tables().filter(|table| table.mode == sql::TableMode::Available);
+    for table in available.map(|table| table.id).collect::<Vec<u32>>() {
+        if let Err(error) = sql::pump(engine, table, origin, own).await {
+            tracing::debug!(table, error = error.message, "a stream made no progress");
+        }
+    }
+}
+
+fn each_pair(from: &[NodeId], to: &[NodeId], mut call: impl FnMut(NodeId, NodeId)) {
+    for a in from {
+        for b in to {
+            if a != b {
+                call(*a, *b);
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Value: a machine: its disks and clocks, which outlive processes, and the process on it.
+
+use clock::Timestamp;
+use futures::channel::oneshot;
+use replication::range::{NodeId, RangeId, RegionId};
+use replication::store::{Deferred, StoreMessage};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use storage::MemoryEngine;
+use storage::log::{LogIndex, LogSequence, SegmentedLog, SimDir};
+use txn::api::{Batch, KvError, Reply};
+use txn::server::{Event as ShardEvent, Shard};
+
+use super::Event;
+use super::clocks::NodeClock;
+use super::port::{Call, Port};
+use super::time::MachineClock;
+
+/// See the module.
+pub struct Machine {
+    /// Its name.
+    pub id: NodeId,
+    /// Where it stands.
+    pub region: RegionId,
+    /// Its clocks since the last boot.
+    pub time: MachineClock,
+    /// The disk of the Raft log.
+    pub dir: SimDir,
+    /// The disk of the state.
+    pub engine: Arc<MemoryEngine>,
+    /// Durable: starts so far.
+    pub incarnation: u64,
+    /// Durable: no reading of any process here was at or above.
+    pub clock_bound: Timestamp,
+    /// What runs.
+    pub process: Option<Process>,
+    /// Whether the process stands still; what happened to it meanwhile.
+    pub paused: Option<Vec<Event>>,
+    /// Syncs do not return before this true time.
+    pub stalled_until: u64,
+    /// Outputs until the next crash.
+    pub fuse: Option<u32>,
+    /// Whether the supervisor starts the process again after it has died.
+    pub supervised: bool,
+    /// The log's disk holds no more than it does now.
+    pub full: bool,
+}
+
+/// Where an answer goes.
+pub enum Waiter {
+    /// To our own gateway.
+    Local(oneshot::Sender<Result<Reply, KvError>>),
+    /// To another machine's; `body` is empty.
+    Remote(NodeId, Call),
+}
+
+/// What waits for the shard.
+pub enum Input {
+    /// A batch.
+    Request(Batch, Waiter),
+    /// Messages of another store.
+    Messages(NodeId, Vec<StoreMessage>),
+    /// Anything else.
+    Event(ShardEvent),
+}
+
+/// One start of a node.
+pub struct Process {
+    /// Which.
+    pub incarnation: u64,
+    /// The machine (as in state machine).
+    pub shard: Shard,
+    /// Its log.
+    pub log: Arc<SegmentedLog>,
+    /// Its clock.
+    pub clock: Arc<NodeClock>,
+    /// Its calls.
+    pub port: Arc<Port>,
+    /// Its SQL, if there is any.
+    pub engine: Option<Arc<sql::Engine>>,
+    /// Who waits for which request.
+    pub waiting: BTreeMap<u64, Waiter>,
+    /// Number of the last request.
+    pub last_request: u64,
+    /// Not yet seen by the shard.
+    pub inbox: VecDeque<Input>,
+    /// What waits for a sync.
+    pub deferred: Vec<Deferred>,
+    /// Last batch appended.
+    pub appended: LogSequence,
+    /// Last batch that is durable.
+    pub synced: LogSequence,
+    /// Whether a sync is under way.
+    pub syncing: bool,
+    /// True time of the next tick that is scheduled.
+    pub wake_at: u64,
+    /// Last log index that is durable, by range.
+    pub durable: BTreeMap<RangeId, LogIndex>,
+}

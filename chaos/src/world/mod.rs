@@ -1,0 +1,662 @@
+//! Driver: the simulated world: a whole cluster in one thread, on virtual time, from one seed.
+//!
+//! ```text
+//!   events by true time ──► arrive · synced · tick · look · gossip · flushed · start · fault
+//!            ▲                                  │
+//!            │                                  ▼
+//!   network, disks, clocks ◄── drive (as the node's shard thread does) ──► tasks (gateways, clients)
+//! ```
+//!
+//! Rooms: [`chance`] streams of the seed; [`time`] true time and machines' clocks; [`executor`] tasks; [`network`]; [`machine`] what stands
+//! there; `drive` the shard's driver; `life` starts, crashes and faults; [`port`] and [`access`] how gateways and clients reach
+//! in; `watch` the invariants that are checked while it runs; [`tally`] what happened.
+//!
+//! INVARIANT: events are taken in order of true time, ties by the seed; nothing reads a clock, a random source or a hash order
+//! of the real world. Same seed, same trace.
+
+pub mod access;
+pub mod chance;
+pub mod clocks;
+mod drive;
+pub mod executor;
+pub mod fault;
+mod life;
+pub mod machine;
+pub mod network;
+pub mod port;
+mod sql_cluster;
+pub mod tally;
+pub mod time;
+mod watch;
+
+use clock::{RoundTrip, Timestamp, WallTime};
+use replication::range::{NodeId, RegionId};
+use replication::store::{Fencing, FlushMark, MessageBatch, NodeInfo};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::MemoryEngine;
+use storage::log::SimDir;
+use txn::runtime::HlcSource;
+use txn::server::Event as ShardEvent;
+use txn::wire;
+
+use access::Access;
+use chance::{Chance, Purpose};
+use executor::{Executor, Life, Owner};
+use fault::Fault;
+use machine::{Input, Machine, Waiter};
+use network::Network;
+use port::{Answered, Call, Outgoing, Packet};
+use tally::{Tally, Trace};
+use time::{MachineClock, Truth};
+use watch::Watch;
+
+pub use watch::Violation;
+
+/// The cluster's name in messages.
+const CLUSTER: u128 = 0x5eed;
+/// Between two looks at a node's clock.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// Between two rounds of asking peers for the time.
+const GOSSIP_INTERVAL: Duration = Duration::from_secs(1);
+/// How soon a caller learns that nobody listens.
+const REFUSAL: Duration = Duration::from_millis(2);
+/// How soon a caller learns of a cut that it is lucky to learn of.
+const CUT_NOTICE: Duration = Duration::from_millis(300);
+
+/// A known mistake made on purpose in the world's own driver, to show that the harness finds it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PlantedBug {
+    /// Killers R02, R05, S01: what must follow the sync of the log leaves before it.
+    AckBeforeSync,
+}
+
+/// How a shard's driver waits for the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SyncMode {
+    /// As the node does: nothing else happens meanwhile.
+    InPlace,
+    /// As a node with a syncing thread would: the shard goes on.
+    Overlapped,
+}
+
+/// What gateways offer to clients.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Level {
+    /// Transactions over keys.
+    Keys,
+    /// SQL text as well, with streams between the copies of available tables.
+    Sql,
+}
+
+/// What a cluster is made of. Everything may be drawn per seed.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The seed of all streams.
+    pub seed: u64,
+    /// Region names; nodes stand in them in turn.
+    pub regions: Vec<String>,
+    /// How many nodes.
+    pub nodes: u32,
+    /// Round trips between regions.
+    pub round_trips: BTreeMap<(usize, usize), Duration>,
+    /// Of every store.
+    pub store: replication::store::StoreConfig,
+    /// Bytes of a log segment.
+    pub segment_bytes: u64,
+    /// A sync takes between these.
+    pub sync: (Duration, Duration),
+    /// See there.
+    pub sync_mode: SyncMode,
+    /// The state engine is flushed about so often.
+    pub flush_interval: Duration,
+    /// A call to another node is given up after this.
+    pub call_timeout: Duration,
+    /// What gateways offer.
+    pub level: Level,
+    /// The mistake, if one is planted.
+    pub planted: Option<PlantedBug>,
+}
+
+/// What can happen.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A packet reaches a machine.
+    Arrive {
+        /// Sender.
+        from: NodeId,
+        /// Receiver.
+        to: NodeId,
+        /// What.
+        packet: Packet,
+    },
+    /// A call is known not to have arrived.
+    Refused {
+        /// Caller.
+        node: NodeId,
+        /// Its process.
+        incarnation: u64,
+        /// Its number.
+        id: u64,
+    },
+    /// A sync returns.
+    Synced(NodeId, u64),
+    /// The shard wants to be woken.
+    Tick(NodeId, u64),
+    /// The clock is looked at.
+    Look(NodeId, u64),
+    /// Peers are asked for the time.
+    Gossip(NodeId, u64),
+    /// A flush begins.
+    Flush(NodeId, u64),
+    /// It has returned.
+    Flushed(NodeId, u64, FlushMark),
+    /// A process is started by its supervisor.
+    Start(NodeId),
+    /// A fault begins or ends.
+    Fault(Fault),
+}
+
+/// The random streams.
+pub(super) struct Chances {
+    network: Chance,
+    disk: Chance,
+    nodes: Chance,
+    schedule: Chance,
+}
+
+/// See the module.
+pub struct World {
+    layout: Layout,
+    truth: Truth,
+    queue: BTreeMap<(u64, u64, u64), Event>,
+    queued: u64,
+    executor: Executor,
+    machines: BTreeMap<NodeId, Machine>,
+    network: Network,
+    chances: Chances,
+    access: Arc<Access>,
+    infos: Vec<NodeInfo>,
+    watch: Watch,
+    tally: Tally,
+    trace: Trace,
+    events: u64,
+}
+
+impl World {
+    /// All machines, powered on; the first one has founded the cluster.
+    pub fn new(layout: Layout) -> World {
+        let truth = Truth::default();
+        let region_count = layout.regions.len() as u32;
+        let infos: Vec<NodeInfo> = (1..=layout.nodes)
+            .map(|node| NodeInfo {
+                node: NodeId(node),
+                region: RegionId(((node - 1) % region_count) as u16 + 1),
+                zone: format!("z{node}"),
+                draining: false,
+            })
+            .collect();
+        let mut network = Network::new(infos.iter().map(|info| (info.node, info.region)).collect());
+        for ((a, b), round_trip) in &layout.round_trips {
+            network.set_round_trip(RegionId(*a as u16 + 1), RegionId(*b as u16 + 1), *round_trip);
+        }
+        let executor = Executor::default();
+        let nodes: Vec<NodeId> = infos.iter().map(|info| info.node).collect();
+        let outside = executor.spawner(Owner::World);
+        let access = Arc::new(Access::new(truth.clone(), outside, nodes, 2));
+        let stream = |purpose| Chance::new(layout.seed, purpose);
+        let mut chances = Chances {
+            network: stream(Purpose::Network),
+            disk: stream(Purpose::Disk),
+            nodes: stream(Purpose::Nodes),
+            schedule: stream(Purpose::Schedule),
+        };
+        let machines = infos
+            .iter()
+            .map(|info| {
+                let boot_ns = chances.nodes.between(1, 1_000_000_000_000);
+                let machine = Machine {
+                    id: info.node,
+                    region: info.region,
+                    time: MachineClock::new(truth.clone(), boot_ns),
+                    dir: SimDir::new(),
+                    engine: Arc::new(MemoryEngine::new()),
+                    incarnation: 0,
+                    clock_bound: Timestamp::MIN,
+                    process: None,
+                    paused: None,
+                    stalled_until: 0,
+                    fuse: None,
+                    supervised: true,
+                    full: false,
+                };
+                (info.node, machine)
+            })
+            .collect();
+        let mut world = World {
+            layout,
+            truth,
+            queue: BTreeMap::new(),
+            queued: 0,
+            executor,
+            machines,
+            network,
+            chances,
+            access,
+            infos,
+            watch: Watch::default(),
+            tally: Tally::default(),
+            trace: Trace::default(),
+            events: 0,
+        };
+        world.found();
+        for node in world.access.nodes().to_vec() {
+            world.start(node);
+        }
+        world
+    }
+
+    /// How clients reach in.
+    pub fn access(&self) -> &Arc<Access> {
+        &self.access
+    }
+
+    /// What it was made of.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// What happened so far.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Hash of everything that happened so far.
+    pub fn trace(&self) -> u64 {
+        self.trace.value()
+    }
+
+    /// Events taken so far.
+    pub fn event_count(&self) -> u64 {
+        self.events
+    }
+
+    /// True time, nanoseconds since the beginning.
+    pub fn now(&self) -> u64 {
+        self.truth.now()
+    }
+
+    /// Adds what running processes have counted themselves.
+    pub(crate) fn count_nodes(&mut self) {
+        let tasks = self.executor.task_count() as u64;
+        self.tally.add("tasks left at the end", tasks);
+    }
+
+    /// What was found broken while it ran.
+    pub fn violations(&self) -> &[Violation] {
+        self.watch.violations()
+    }
+
+    /// The network, to be read.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// The nodes of a region, by its name.
+    pub fn nodes_of(&self, region: &str) -> Vec<NodeId> {
+        let Some(place) = self.layout.regions.iter().position(|name| name == region) else {
+            return Vec::new();
+        };
+        let region = RegionId(place as u16 + 1);
+        self.infos.iter().filter(|info| info.region == region).map(|info| info.node).collect()
+    }
+
+    /// Plans a fault.
+    pub fn plan(&mut self, after: Duration, fault: Fault) {
+        self.push_after(after, Event::Fault(fault));
+    }
+
+    /// Lets time pass.
+    pub fn run(&mut self, duration: Duration) {
+        let end = self.truth.now() + nanos(duration);
+        while self.step(end) {}
+    }
+
+    /// Runs until `work` has ended, at most `limit`; its result if it has.
+    pub fn block_on<T: Send + 'static>(
+        &mut self,
+        limit: Duration,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let slot = Arc::new(parking_lot::Mutex::new(None));
+        let filled = slot.clone();
+        self.access.spawn(Box::pin(async move {
+            let value = work.await;
+            *filled.lock() = Some(value);
+        }));
+        let end = self.truth.now() + nanos(limit);
+        while slot.lock().is_none() && self.step(end) {}
+        slot.lock().take()
+    }
+
+    /// Runs until `done`, asked every few milliseconds of true time, at most `limit`; whether it was done.
+    pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&mut World) -> bool) -> bool {
+        let end = self.truth.now() + nanos(limit);
+        while self.truth.now() < end {
+            if done(self) {
+                return true;
+            }
+            self.run(Duration::from_millis(50));
+        }
+        done(self)
+    }
+
+    /// Everything that can happen now happens; then true time moves to the next event, unless that is after `end`.
+    fn step(&mut self, end: u64) -> bool {
+        self.settle();
+        let event_at = self.queue.first_key_value().map(|((at, _, _), _)| *at);
+        let timer_at = self.truth.next_timer();
+        let next = match (event_at, timer_at) {
+            (Some(event), Some(timer)) => event.min(timer),
+            (Some(at), None) | (None, Some(at)) => at,
+            (None, None) => end,
+        };
+        if next > end || (event_at.is_none() && timer_at.is_none()) {
+            self.truth.advance_to(end);
+            return false;
+        }
+        self.truth.advance_to(next);
+        self.events += 1;
+        self.trace.number(next);
+        if timer_at == Some(next) {
+            self.truth.fire_first();
+        } else if let Some((_, event)) = self.queue.pop_first() {
+            self.take(event);
+        }
+        true
+    }
+
+    /// Runs tasks and carries out what they left, until nothing is left.
+    fn settle(&mut self) {
+        loop {
+            let machines = &self.machines;
+            let life = |owner| life_of(machines, owner);
+            let polls = self.executor.run(&mut self.chances.schedule, &life);
+            let mut moved = false;
+            for node in self.access.nodes().to_vec() {
+                let port =
+                    self.machines[&node].process.as_ref().map(|process| process.port.clone());
+                let Some(port) = port else { continue };
+                let outgoing = port.take_outgoing();
+                if outgoing.is_empty() {
+                    continue;
+                }
+                moved = true;
+                for each in outgoing {
+                    self.carry_out_call(node, each);
+                }
+                self.turn(node);
+            }
+            if !moved {
+                self.trace.number(polls);
+                return;
+            }
+        }
+    }
+
+    fn carry_out_call(&mut self, node: NodeId, outgoing: Outgoing) {
+        let Some(process) =
+            self.machines.get_mut(&node).and_then(|machine| machine.process.as_mut())
+        else {
+            return;
+        };
+        match outgoing {
+            Outgoing::Local(batch, reply) => {
+                process.inbox.push_back(Input::Request(batch, Waiter::Local(reply)))
+            }
+            Outgoing::LocalLookup(key, reply) => drop(reply.send(process.shard.lookup(&key))),
+            Outgoing::Remote(to, packet) => self.send(node, to, packet),
+        }
+    }
+
+    /// Puts a packet on its way.
+    fn send(&mut self, from: NodeId, to: NodeId, packet: Packet) {
+        self.tally.count("messages sent");
+        let now = self.truth.now();
+        let mut arrivals =
+            self.network.arrivals(from, to, now, &mut self.chances.network, &mut self.tally);
+        if let Packet::Request(_) = &packet {
+            // A call goes over a stream, which does not double it: `CommitOnePhase` relies on that (txn::api).
+            arrivals.truncate(1);
+        }
+        if arrivals.is_empty()
+            && let Packet::Request(call) | Packet::Lookup(call) = &packet
+            && self.chances.network.permille(700)
+        {
+            let refused = Event::Refused { node: from, incarnation: call.incarnation, id: call.id };
+            self.push_after(CUT_NOTICE, refused);
+        }
+        for at in arrivals {
+            self.push(at, Event::Arrive { from, to, packet: packet.clone() });
+        }
+    }
+
+    fn push_after(&mut self, after: Duration, event: Event) {
+        self.push(self.truth.now().saturating_add(nanos(after)), event);
+    }
+
+    fn push(&mut self, at: u64, event: Event) {
+        self.queued += 1;
+        let tie = self.chances.schedule.bits() >> 32;
+        self.queue.insert((at, tie, self.queued), event);
+    }
+
+    fn take(&mut self, event: Event) {
+        if let Some(node) = whose(&event)
+            && let Some(held) =
+                self.machines.get_mut(&node).and_then(|machine| machine.paused.as_mut())
+        {
+            held.push(event);
+            return;
+        }
+        match event {
+            Event::Arrive { from, to, packet } => self.arrive(from, to, packet),
+            Event::Refused { node, incarnation, id } => {
+                if let Some(process) = self.process_of(node, incarnation) {
+                    process.port.answered(id, Answered::NotSent);
+                }
+            }
+            Event::Synced(node, incarnation) => self.synced(node, incarnation),
+            Event::Tick(node, incarnation) => {
+                if self.process_of(node, incarnation).is_some() {
+                    self.turn(node);
+                }
+            }
+            Event::Look(node, incarnation) => self.look(node, incarnation),
+            Event::Gossip(node, incarnation) => self.gossip(node, incarnation),
+            Event::Flush(node, incarnation) => self.begin_flush(node, incarnation),
+            Event::Flushed(node, incarnation, mark) => self.end_flush(node, incarnation, mark),
+            Event::Start(node) => self.start(node),
+            Event::Fault(fault) => self.apply(fault),
+        }
+    }
+
+    fn process_of(&mut self, node: NodeId, incarnation: u64) -> Option<&mut machine::Process> {
+        let process = self.machines.get_mut(&node)?.process.as_mut()?;
+        (process.incarnation == incarnation).then_some(process)
+    }
+
+    fn arrive(&mut self, from: NodeId, to: NodeId, packet: Packet) {
+        if self.network.is_cut(from, to) {
+            self.tally.count("messages cut off");
+            return;
+        }
+        self.trace.number(u64::from(from.0) << 32 | u64::from(to.0));
+        let Some(process) = self.machines.get_mut(&to).and_then(|machine| machine.process.as_mut())
+        else {
+            if let Packet::Request(call) | Packet::Lookup(call) = packet {
+                self.push_after(
+                    REFUSAL,
+                    Event::Refused { node: from, incarnation: call.incarnation, id: call.id },
+                );
+            }
+            return;
+        };
+        match packet {
+            Packet::Store(bytes) => {
+                self.trace.bytes(&bytes);
+                let batch = MessageBatch::decode(bytes).expect("what was encoded can be decoded");
+                assert_eq!(
+                    (batch.cluster, batch.from, batch.to),
+                    (CLUSTER, from, to),
+                    "a batch comes as it was sent"
+                );
+                if process.clock.observe(batch.clock).is_err() {
+                    self.tally.count("messages refused by clock");
+                    return;
+                }
+                process.inbox.push_back(Input::Messages(from, batch.messages));
+                self.turn(to);
+            }
+            Packet::Request(call) => {
+                self.trace.bytes(&call.body);
+                if process.clock.observe(clock::ClockTimestamp::from_raw(call.clock)).is_err() {
+                    self.tally.count("messages refused by clock");
+                    return;
+                }
+                let batch =
+                    wire::decode(call.body.clone()).expect("what was encoded can be decoded");
+                let waiter = Waiter::Remote(from, Call { body: bytes::Bytes::new(), ..call });
+                process.inbox.push_back(Input::Request(batch, waiter));
+                self.turn(to);
+            }
+            Packet::Lookup(call) => {
+                let key = wire::decode(call.body.clone()).expect("what was encoded can be decoded");
+                let body = wire::encode(&process.shard.lookup(&key));
+                let clock = process.clock.now().raw();
+                self.send(to, from, Packet::Answer(Call { clock, body, ..call }));
+            }
+            Packet::Answer(call) => {
+                self.trace.bytes(&call.body);
+                if process.incarnation == call.incarnation {
+                    process.port.answered(call.id, Answered::With(call.clock, call.body));
+                }
+            }
+            Packet::Catalog(_) => {
+                if let Some(engine) = process.engine.clone() {
+                    let owner = Owner::Process { node: to, incarnation: process.incarnation };
+                    let refreshed = async move {
+                        if let Err(error) = engine.refresh_catalog().await {
+                            tracing::debug!(error = error.message, "the catalog could not be read");
+                        }
+                    };
+                    txn::runtime::Spawn::spawn(&self.executor.spawner(owner), Box::pin(refreshed));
+                }
+            }
+            Packet::Ping { incarnation, sent } => {
+                let wall_us = clock::TimeSource::wall(&process.clock.time).micros();
+                let bound_us =
+                    u64::try_from(process.clock.own_bound().as_micros()).unwrap_or(u64::MAX);
+                self.send(to, from, Packet::Pong { incarnation, sent, wall_us, bound_us });
+            }
+            Packet::Pong { incarnation, sent, wall_us, bound_us } => {
+                if process.incarnation == incarnation {
+                    let trip = RoundTrip {
+                        sent: clock::Monotonic::from_nanos(sent),
+                        received: clock::TimeSource::monotonic(&process.clock.time),
+                        remote: WallTime::from_micros(wall_us),
+                        advertised: Duration::from_micros(bound_us),
+                    };
+                    process.clock.measured(from, trip);
+                }
+            }
+        }
+    }
+
+    fn look(&mut self, node: NodeId, incarnation: u64) {
+        let Some(process) = self.process_of(node, incarnation) else { return };
+        let (change, extension) = process.clock.look();
+        match change {
+            clock::Change::None => {}
+            clock::Change::Fenced => {
+                process.inbox.push_back(Input::Event(ShardEvent::Fencing(Fencing::Fenced)));
+                self.tally.count("nodes fenced");
+            }
+            clock::Change::Returned => {
+                process.inbox.push_back(Input::Event(ShardEvent::Fencing(Fencing::Serving)));
+                self.tally.count("nodes returned from the fence");
+            }
+        }
+        if let Some(extension) = extension {
+            let machine = self.machines.get_mut(&node).expect("its process was found");
+            machine.clock_bound = extension.value();
+            let process = machine.process.as_mut().expect("it was found");
+            process.clock.raise(extension);
+            process.inbox.push_back(Input::Event(ShardEvent::ClockBound(process.clock.bound())));
+        }
+        self.push_after(LOOK_INTERVAL, Event::Look(node, incarnation));
+        self.turn(node);
+    }
+
+    fn gossip(&mut self, node: NodeId, incarnation: u64) {
+        let Some(process) = self.process_of(node, incarnation) else { return };
+        let sent = clock::TimeSource::monotonic(&process.clock.time).nanos();
+        for peer in self.access.nodes().to_vec() {
+            if peer != node {
+                self.send(node, peer, Packet::Ping { incarnation, sent });
+            }
+        }
+        self.push_after(GOSSIP_INTERVAL, Event::Gossip(node, incarnation));
+    }
+}
+
+impl Drop for World {
+    /// Gateways, engines and tasks hold each other: let go of all.
+    fn drop(&mut self) {
+        for node in self.access.nodes().to_vec() {
+            self.access.close(node);
+        }
+        for machine in self.machines.values_mut() {
+            machine.process = None;
+        }
+        self.executor.clear();
+    }
+}
+
+/// Nanoseconds, saturating.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Which machine's process an event happens to, if it stands still while that is paused.
+fn whose(event: &Event) -> Option<NodeId> {
+    match event {
+        Event::Arrive { to, .. } => Some(*to),
+        Event::Refused { node, .. } => Some(*node),
+        Event::Synced(node, _)
+        | Event::Tick(node, _)
+        | Event::Look(node, _)
+        | Event::Gossip(node, _)
+        | Event::Flush(node, _)
+        | Event::Flushed(node, _, _) => Some(*node),
+        Event::Start(_) | Event::Fault(_) => None,
+    }
+}
+
+/// How a task's owner is.
+fn life_of(machines: &BTreeMap<NodeId, Machine>, owner: Owner) -> Life {
+    let (node, incarnation) = match owner {
+        Owner::World => return Life::Running,
+        Owner::Process { node, incarnation } => (node, incarnation),
+    };
+    let machine = &machines[&node];
+    match &machine.process {
+        Some(process) if process.incarnation == incarnation && machine.paused.is_some() => {
+            Life::Paused
+        }
+        Some(process) if process.incarnation == incarnation => Life::Running,
+        Some(_) | None => Life::Gone,
+    }
+}

@@ -1,0 +1,157 @@
+//! Value: the network: who can reach whom, how late, and what is lost, doubled or overtaken.
+//!
+//! Links are directed. Without faults a link keeps its order, as a stream does. A message is addressed to a machine, not to a process: it may
+//! arrive at a later incarnation.
+
+use replication::range::{NodeId, RegionId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::chance::Chance;
+use super::tally::Tally;
+
+/// Misbehaviour of all links, in thousandths of messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Weather {
+    /// Never arrive.
+    pub loss_permille: u32,
+    /// Arrive twice.
+    pub duplicate_permille: u32,
+    /// Are late enough to be overtaken.
+    pub reorder_permille: u32,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Network {
+    regions: BTreeMap<NodeId, RegionId>,
+    one_way: BTreeMap<(RegionId, RegionId), Duration>,
+    cuts: BTreeMap<(NodeId, NodeId), u32>,
+    clogged: BTreeSet<(NodeId, NodeId)>,
+    weather: Weather,
+    last_arrival: BTreeMap<(NodeId, NodeId), u64>,
+}
+
+/// Latency between two nodes of one region.
+const LOCAL: Duration = Duration::from_micros(250);
+/// Extra delay of a message that is to be overtaken, at most.
+const LATE_MAX: Duration = Duration::from_millis(400);
+/// Extra delay on a clogged link, at most.
+const CLOG_MAX: Duration = Duration::from_millis(1500);
+
+impl Network {
+    /// Nodes in their regions.
+    pub fn new(regions: BTreeMap<NodeId, RegionId>) -> Network {
+        Network { regions, ..Network::default() }
+    }
+
+    /// Round trip time between two regions.
+    pub fn set_round_trip(&mut self, a: RegionId, b: RegionId, round_trip: Duration) {
+        self.one_way.insert((a, b), round_trip / 2);
+        self.one_way.insert((b, a), round_trip / 2);
+    }
+
+    /// The longest round trip.
+    pub fn longest_round_trip(&self) -> Duration {
+        self.one_way.values().max().copied().unwrap_or(LOCAL) * 2
+    }
+
+    /// From now on.
+    pub fn set_weather(&mut self, weather: Weather) {
+        self.weather = weather;
+    }
+
+    /// Cuts the link, one way. Cuts add up: as many [`Network::join`]s make it whole.
+    pub fn cut(&mut self, from: NodeId, to: NodeId) {
+        *self.cuts.entry((from, to)).or_default() += 1;
+    }
+
+    /// Takes back one cut.
+    pub fn join(&mut self, from: NodeId, to: NodeId) {
+        if let Some(count) = self.cuts.get_mut(&(from, to)) {
+            *count -= 1;
+            if *count == 0 {
+                self.cuts.remove(&(from, to));
+            }
+        }
+    }
+
+    /// Messages on the link are very late.
+    pub fn clog(&mut self, from: NodeId, to: NodeId) {
+        self.clogged.insert((from, to));
+    }
+
+    /// No longer.
+    pub fn unclog(&mut self, from: NodeId, to: NodeId) {
+        self.clogged.remove(&(from, to));
+    }
+
+    /// Everything arrives again.
+    pub fn heal(&mut self) {
+        self.cuts.clear();
+        self.clogged.clear();
+        self.weather = Weather::default();
+    }
+
+    /// Whether nothing passes now.
+    pub fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.cuts.contains_key(&(from, to))
+    }
+
+    /// Where a node is.
+    pub fn region(&self, node: NodeId) -> RegionId {
+        self.regions[&node]
+    }
+
+    /// All nodes, nearest first, then by number.
+    pub fn nearest(&self, from: NodeId) -> Vec<NodeId> {
+        let mut nodes: Vec<NodeId> = self.regions.keys().copied().collect();
+        nodes.sort_by_key(|node| (*node != from, self.base(from, *node), *node));
+        nodes
+    }
+
+    fn base(&self, from: NodeId, to: NodeId) -> Duration {
+        let regions = (self.regions[&from], self.regions[&to]);
+        self.one_way.get(&regions).copied().unwrap_or(LOCAL)
+    }
+
+    /// When a message sent at `now` arrives: never, once or twice.
+    pub fn arrivals(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        now: u64,
+        chance: &mut Chance,
+        tally: &mut Tally,
+    ) -> Vec<u64> {
+        if self.is_cut(from, to) {
+            tally.count("messages cut off");
+            return Vec::new();
+        }
+        if chance.permille(self.weather.loss_permille) {
+            tally.count("messages lost");
+            return Vec::new();
+        }
+        let base = self.base(from, to);
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let jitter = chance.between(0, nanos(base) / 10 + 50_000);
+        let clog =
+            if self.clogged.contains(&(from, to)) { chance.between(0, nanos(CLOG_MAX)) } else { 0 };
+        let on_time = now + nanos(base) + jitter + clog;
+        let mut arrivals = Vec::new();
+        if chance.permille(self.weather.reorder_permille) {
+            tally.count("messages reordered");
+            arrivals.push(on_time + chance.between(0, nanos(LATE_MAX)));
+        } else {
+            // A stream keeps its order.
+            let last = self.last_arrival.entry((from, to)).or_default();
+            *last = on_time.max(*last + 1);
+            arrivals.push(*last);
+        }
+        if chance.permille(self.weather.duplicate_permille) {
+            tally.count("messages duplicated");
+            arrivals.push(on_time + chance.between(0, nanos(LATE_MAX)));
+        }
+        arrivals
+    }
+}

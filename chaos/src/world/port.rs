@@ -1,0 +1,221 @@
+//! Driver: how the async code of a simulated process reaches its own shard and other machines. Calls are left here and picked up by the
+//! world's loop; answers come back the same way.
+
+use bytes::Bytes;
+use clock::{ClockTimestamp, TimeSource};
+use futures::channel::oneshot;
+use futures::future::{BoxFuture, Either, select};
+use parking_lot::Mutex;
+use replication::range::{NodeId, RangeDescriptor};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::Key;
+use txn::api::{Batch, KvError, Peers, Reply};
+use txn::runtime::{HlcSource, Random};
+use txn::wire;
+
+use super::chance::Chance;
+use super::clocks::NodeClock;
+
+/// What a packet asks or tells. Everything is in bytes, as on a wire.
+#[derive(Clone, Debug)]
+pub enum Packet {
+    /// Messages between stores.
+    Store(Bytes),
+    /// A batch for a range.
+    Request(Call),
+    /// Which ranges are known around a key.
+    Lookup(Call),
+    /// The answer to either.
+    Answer(Call),
+    /// "The catalog has this version now."
+    Catalog(u64),
+    /// "What time is it?" Sent at this reading of the sender's monotonic clock.
+    Ping {
+        /// The sender's process.
+        incarnation: u64,
+        /// Nanoseconds.
+        sent: u64,
+    },
+    /// The answer to `Ping`.
+    Pong {
+        /// As asked.
+        incarnation: u64,
+        /// As asked.
+        sent: u64,
+        /// The answering machine's wall clock, microseconds.
+        wall_us: u64,
+        /// Its error bound, microseconds.
+        bound_us: u64,
+    },
+}
+
+/// A call of a gateway, or its answer.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The calling process.
+    pub incarnation: u64,
+    /// Its number for the call.
+    pub id: u64,
+    /// The sender's clock.
+    pub clock: u64,
+    /// What.
+    pub body: Bytes,
+}
+
+/// What became of a remote call.
+#[derive(Debug)]
+pub enum Answered {
+    /// Answered, with the other's clock.
+    With(u64, Bytes),
+    /// It certainly never arrived.
+    NotSent,
+}
+
+/// What the world's loop has to do for a process.
+pub enum Outgoing {
+    /// A batch for our own shard.
+    Local(Batch, oneshot::Sender<Result<Reply, KvError>>),
+    /// A question to our own shard.
+    LocalLookup(Key, oneshot::Sender<Vec<RangeDescriptor>>),
+    /// A packet; when it is a call, its number is given.
+    Remote(NodeId, Packet),
+}
+
+#[derive(Default)]
+struct State {
+    last: u64,
+    outgoing: Vec<Outgoing>,
+    answers: BTreeMap<u64, oneshot::Sender<Answered>>,
+}
+
+/// One process's calls.
+pub struct Port {
+    node: NodeId,
+    incarnation: u64,
+    clock: Arc<NodeClock>,
+    nearest: Vec<NodeId>,
+    call_timeout: Duration,
+    state: Mutex<State>,
+}
+
+impl Port {
+    /// For one process. `nearest`: all nodes, ourselves first.
+    pub fn new(
+        node: NodeId,
+        incarnation: u64,
+        clock: Arc<NodeClock>,
+        nearest: Vec<NodeId>,
+        call_timeout: Duration,
+    ) -> Port {
+        Port { node, incarnation, clock, nearest, call_timeout, state: Mutex::default() }
+    }
+
+    /// What is to be done.
+    pub fn take_outgoing(&self) -> Vec<Outgoing> {
+        std::mem::take(&mut self.state.lock().outgoing)
+    }
+
+    /// An answer has come. Late and doubled ones find nobody.
+    pub fn answered(&self, id: u64, answer: Answered) {
+        let waiter = self.state.lock().answers.remove(&id);
+        if let Some(waiter) = waiter {
+            drop(waiter.send(answer));
+        }
+    }
+
+    /// Tells every other node that the catalog has a new version. Best effort.
+    pub fn tell_of_catalog(&self, version: u64) {
+        for node in self.nearest.iter().filter(|node| **node != self.node) {
+            self.leave(Outgoing::Remote(*node, Packet::Catalog(version)));
+        }
+    }
+
+    fn leave(&self, outgoing: Outgoing) {
+        self.state.lock().outgoing.push(outgoing);
+    }
+
+    async fn call(
+        &self,
+        to: NodeId,
+        body: Bytes,
+        wrap: fn(Call) -> Packet,
+    ) -> Result<Bytes, KvError> {
+        let (sender, answer) = oneshot::channel();
+        let clock = self.clock.now().raw();
+        let id = {
+            let mut state = self.state.lock();
+            state.last += 1;
+            let id = state.last;
+            state.answers.insert(id, sender);
+            let call = Call { incarnation: self.incarnation, id, clock, body };
+            state.outgoing.push(Outgoing::Remote(to, wrap(call)));
+            id
+        };
+        let time = &self.clock.time;
+        let limit = time.sleep_until(time.monotonic().plus(self.call_timeout));
+        let answered = match select(answer, limit).await {
+            Either::Left((answered, _)) => answered.ok(),
+            Either::Right(_) => None,
+        };
+        self.state.lock().answers.remove(&id);
+        match answered {
+            Some(Answered::With(clock, bytes)) => {
+                let observed = self.clock.observe(ClockTimestamp::from_raw(clock));
+                observed.map_err(|_| KvError::Unreachable { node: to, sent: true })?;
+                Ok(bytes)
+            }
+            Some(Answered::NotSent) => Err(KvError::Unreachable { node: to, sent: false }),
+            None => Err(KvError::Unreachable { node: to, sent: true }),
+        }
+    }
+}
+
+impl Peers for Port {
+    fn send(&self, to: NodeId, batch: Batch) -> BoxFuture<'_, Result<Reply, KvError>> {
+        Box::pin(async move {
+            let lost = KvError::Unreachable { node: to, sent: true };
+            if to == self.node {
+                let (sender, answer) = oneshot::channel();
+                self.leave(Outgoing::Local(batch, sender));
+                return answer.await.unwrap_or(Err(lost));
+            }
+            let bytes = self.call(to, wire::encode(&batch), Packet::Request).await?;
+            wire::decode::<Result<Reply, KvError>>(bytes).unwrap_or(Err(lost))
+        })
+    }
+
+    fn lookup(&self, to: NodeId, key: Key) -> BoxFuture<'_, Result<Vec<RangeDescriptor>, KvError>> {
+        Box::pin(async move {
+            let lost = KvError::Unreachable { node: to, sent: true };
+            if to == self.node {
+                let (sender, answer) = oneshot::channel();
+                self.leave(Outgoing::LocalLookup(key, sender));
+                return answer.await.map_err(|_| lost);
+            }
+            let bytes = self.call(to, wire::encode(&key), Packet::Lookup).await?;
+            wire::decode(bytes).map_err(|_| lost)
+        })
+    }
+
+    fn nearest(&self) -> Vec<NodeId> {
+        self.nearest.clone()
+    }
+}
+
+/// A process's randomness, from the seed.
+pub struct NodeRandom(Mutex<Chance>);
+
+impl NodeRandom {
+    /// From a stream of its own.
+    pub fn new(chance: Chance) -> NodeRandom {
+        NodeRandom(Mutex::new(chance))
+    }
+}
+
+impl Random for NodeRandom {
+    fn next_u64(&self) -> u64 {
+        self.0.lock().bits()
+    }
+}

@@ -1,0 +1,85 @@
+//! Value: what really happened in a world: how often each fault struck, and a hash of everything in order.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Counts by name, and the trace's hash.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Tally {
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl Tally {
+    /// One more.
+    pub fn count(&mut self, what: &'static str) {
+        self.add(what, 1);
+    }
+
+    /// So many more.
+    pub fn add(&mut self, what: &'static str, more: u64) {
+        if more > 0 {
+            *self.counts.entry(what).or_default() += more;
+        }
+    }
+
+    /// How often.
+    pub fn of(&self, what: &str) -> u64 {
+        self.counts.get(what).copied().unwrap_or(0)
+    }
+
+    /// Adds another world's counts.
+    pub fn merge(&mut self, other: &Tally) {
+        for (what, count) in &other.counts {
+            self.add(what, *count);
+        }
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.counts.iter().map(|(what, count)| (*what, *count))
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut first = true;
+        for (what, count) in &self.counts {
+            let comma = if first { "" } else { ", " };
+            write!(f, "{comma}{what} {count}")?;
+            first = false;
+        }
+        Ok(())
+    }
+}
+
+/// A running hash (FNV-1a over 64-bit words) of what happened, in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Trace(u64);
+
+impl Default for Trace {
+    fn default() -> Trace {
+        Trace(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Trace {
+    /// Takes a number in.
+    pub fn number(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+    }
+
+    /// Takes bytes in.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.number(u64::from_le_bytes(word));
+        }
+    }
+
+    /// The hash so far.
+    pub fn value(self) -> u64 {
+        self.0
+    }
+}

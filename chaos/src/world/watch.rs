@@ -1,0 +1,337 @@
+//! Value: the invariants that hold at every moment of a run, checked from outside with true time at hand.
+//!
+//! - *Leases are disjoint in true time*: after every event no two processes believe to hold the lease of overlapping spans.
+//! - *Acknowledged means durable*: when a write is answered, a quorum of the range's voters has its log on disk up to there.
+//! - *Equal index, equal state*: two replicas of a range that have applied the same entry hold the same bytes (sampled, for it costs a
+//!   pass over the range).
+//! - *Ranges of a store do not overlap.*
+
+use clock::{Now, TimeSource};
+use replication::range::{NodeId, PeerRole, RangeId};
+use std::collections::BTreeMap;
+use std::fmt;
+use storage::log::{LogGroup, LogIndex, LogReader};
+use storage::{Direction, Reader, Span, mvcc};
+use txn::api::{KvError, Reply};
+use txn::runtime::HlcSource;
+
+use super::World;
+use super::machine::Process;
+use super::tally::Trace;
+
+/// States are compared at applied indexes divisible by this.
+const STATE_EVERY: u64 = 16;
+/// Leases are compared after every so many turns of a node.
+const LEASES_EVERY: u64 = 4;
+/// Violations kept: the first ones tell, the rest is noise.
+const VIOLATIONS_MAX: usize = 8;
+
+/// Something that must never be was seen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// True time, nanoseconds since the beginning.
+    pub at: u64,
+    /// What.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "at {}.{:03} s: {}",
+            self.at / 1_000_000_000,
+            self.at / 1_000_000 % 1000,
+            self.what
+        )
+    }
+}
+
+/// What was seen so far.
+#[derive(Default)]
+pub(super) struct Watch {
+    violations: Vec<Violation>,
+    hashes: BTreeMap<(RangeId, LogIndex), (u64, NodeId)>,
+    seen: BTreeMap<(NodeId, RangeId), LogIndex>,
+    holders: BTreeMap<RangeId, NodeId>,
+    turns: u64,
+}
+
+impl Watch {
+    pub(super) fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
+    /// A process is gone; its next life re-applies from its last flush.
+    pub(super) fn died(&mut self, node: NodeId) {
+        self.seen.retain(|(of, _), _| *of != node);
+    }
+}
+
+impl World {
+    /// Something is broken.
+    pub(super) fn violate(&mut self, what: String) {
+        if self.watch.violations.len() < VIOLATIONS_MAX {
+            self.watch.violations.push(Violation { at: self.truth.now(), what });
+        }
+    }
+
+    /// After a turn of a node.
+    pub(super) fn observe(&mut self, node: NodeId) {
+        self.watch.turns += 1;
+        if self.watch.turns.is_multiple_of(LEASES_EVERY) {
+            self.check_leases();
+        }
+        self.check_states(node);
+    }
+
+    fn check_leases(&mut self) {
+        let mut held: Vec<(NodeId, RangeId, Span)> = Vec::new();
+        for (id, machine) in &self.machines {
+            let Some(process) = &machine.process else { continue };
+            let now = read(process);
+            let store = process.shard.store();
+            let ranges =
+                store.ranges().filter(|descriptor| store.lease(now, descriptor.id).is_some());
+            held.extend(ranges.map(|descriptor| (*id, descriptor.id, descriptor.span.clone())));
+        }
+        let mut broken = Vec::new();
+        for (place, (node, range, span)) in held.iter().enumerate() {
+            for (other, other_range, other_span) in &held[place + 1..] {
+                if other != node && span.overlaps(other_span) {
+                    broken.push(format!("{node} holds the lease of {range} while {other} holds that of {other_range}"));
+                }
+            }
+            let former = self.watch.holders.insert(*range, *node);
+            if former.is_some_and(|former| former != *node) {
+                self.tally.count("leases moved");
+            }
+        }
+        broken.into_iter().for_each(|what| self.violate(what));
+    }
+
+    fn check_states(&mut self, node: NodeId) {
+        let Some(process) = &self.machines[&node].process else { return };
+        let store = process.shard.store();
+        let mut hashed = Vec::new();
+        let mut overlaps = Vec::new();
+        let mut former: Option<&Span> = None;
+        let mut descriptors: Vec<_> = store.ranges().collect();
+        descriptors.sort_by(|a, b| a.span.cmp(&b.span));
+        for descriptor in descriptors {
+            if former.is_some_and(|former| former.end > descriptor.span.start) {
+                overlaps.push(format!("{node}: two ranges overlap at {}", descriptor.span));
+            }
+            former = Some(&descriptor.span);
+            let Some(state) = store.state(descriptor.id) else { continue };
+            let index = state.applied.0;
+            let key = (node, descriptor.id);
+            let known = self.watch.seen.insert(key, index);
+            if known.is_some_and(|known| known > index) {
+                overlaps.push(format!(
+                    "{node}: {} went back from {known:?} to {index:?}",
+                    descriptor.id
+                ));
+            }
+            if known == Some(index) || !index.get().is_multiple_of(STATE_EVERY) {
+                continue;
+            }
+            let hash = hash_range(&*self.machines[&node].engine, &state.encode(), &descriptor.span);
+            hashed.push(((descriptor.id, index), hash));
+        }
+        overlaps.into_iter().for_each(|what| self.violate(what));
+        for ((range, index), hash) in hashed {
+            self.tally.count("states compared");
+            let (known, by) = *self.watch.hashes.entry((range, index)).or_insert((hash, node));
+            if known != hash {
+                self.violate(format!("{node} and {by} differ in {range} at applied index {index}"));
+            }
+        }
+    }
+
+    /// A write is about to be answered by its leaseholder: whether a quorum has it on disk.
+    pub(super) fn check_durable(
+        &mut self,
+        node: NodeId,
+        process: &Process,
+        reply: &Result<Reply, KvError>,
+    ) {
+        let Ok(reply) = reply else { return };
+        let store = process.shard.store();
+        let broken: Vec<String> = store
+            .ranges()
+            .filter(|descriptor| store.leads(descriptor.id) && !descriptor.is_joint())
+            .filter_map(|descriptor| {
+                let index = store.state(descriptor.id)?.applied.0;
+                let term = process.log.term(LogGroup(descriptor.id.0), index)?;
+                let voters: Vec<NodeId> = descriptor
+                    .peers
+                    .iter()
+                    .filter(|peer| peer.role == PeerRole::Voter)
+                    .map(|peer| peer.node)
+                    .collect();
+                let has = |voter: &NodeId| {
+                    let of = if *voter == node { Some(process) } else { self.machines.get(voter)?.process.as_ref() };
+                    // Of a process that does not run, nobody knows here: it may have it.
+                    let Some(of) = of else { return Some(true) };
+                    let group = LogGroup(descriptor.id.0);
+                    let durable = of.durable.get(&descriptor.id).copied().unwrap_or_default();
+                    Some(durable >= index && of.log.term(group, index).is_none_or(|found| found == term))
+                };
+                let holds = voters.iter().filter(|voter| has(voter).unwrap_or(true)).count();
+                (2 * holds <= voters.len()).then(|| {
+                    format!(
+                        "{node} answered a write of {} (applied up to {index}) that is durable on {holds} of {} voters only",
+                        descriptor.id,
+                        voters.len()
+                    )
+                })
+            })
+            .collect();
+        let _ = reply;
+        broken.into_iter().for_each(|what| self.violate(what));
+    }
+
+    /// Whether every range has a leaseholder and all its replicas have applied as much and hold the same; why not.
+    pub fn check_converged(&mut self) -> Result<(), String> {
+        let mut leaders: BTreeMap<RangeId, (NodeId, LogIndex, Span, Vec<NodeId>)> = BTreeMap::new();
+        for (id, machine) in &self.machines {
+            let process = machine.process.as_ref().ok_or_else(|| format!("{id} does not run"))?;
+            let now = read(process);
+            let store = process.shard.store();
+            for descriptor in
+                store.ranges().filter(|descriptor| store.lease(now, descriptor.id).is_some())
+            {
+                let index =
+                    store.state(descriptor.id).map(|state| state.applied.0).unwrap_or_default();
+                if descriptor.is_joint() {
+                    return Err(format!("{} is between two memberships", descriptor.id));
+                }
+                let nodes = descriptor.peers.iter().map(|peer| peer.node).collect();
+                leaders.insert(descriptor.id, (*id, index, descriptor.span.clone(), nodes));
+            }
+        }
+        self.check_tiling(leaders.values().map(|(_, _, span, _)| span.clone()).collect())?;
+        for (range, (leader, index, span, nodes)) in leaders {
+            let mut first: Option<u64> = None;
+            for node in nodes {
+                let machine = &self.machines[&node];
+                let process =
+                    machine.process.as_ref().ok_or_else(|| format!("{node} does not run"))?;
+                let state = process
+                    .shard
+                    .store()
+                    .state(range)
+                    .ok_or_else(|| format!("{node} has no {range}"))?;
+                if state.applied.0 != index {
+                    return Err(format!(
+                        "{node} has applied {range} up to {}, {leader} up to {index}",
+                        state.applied.0
+                    ));
+                }
+                let hash = hash_range(&*machine.engine, &state.encode(), &span);
+                if *first.get_or_insert(hash) != hash {
+                    return Err(format!("{node} differs from others in {range} at {index}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_tiling(&self, mut spans: Vec<Span>) -> Result<(), String> {
+        spans.sort();
+        let all = replication::range::keyspace();
+        let mut at = all.start;
+        for span in spans {
+            if span.start != at {
+                return Err(format!("no range is led that begins at {at}"));
+            }
+            at = span.end;
+        }
+        if at == all.end { Ok(()) } else { Err(format!("no range is led that begins at {at}")) }
+    }
+
+    /// How every range is on every node, for people.
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        for (id, machine) in &self.machines {
+            let Some(process) = &machine.process else {
+                text.push_str(&format!("{id}: not running\n"));
+                continue;
+            };
+            for status in process.shard.status(read(process)) {
+                text.push_str(&format!(
+                    "{id}: {} {:?} term {} applied {} of {} last {} leader {:?} lease {} peers {:?}\n",
+                    status.range,
+                    status.role,
+                    status.term,
+                    status.applied,
+                    status.commit,
+                    status.last,
+                    status.leader,
+                    status.lease.is_some(),
+                    status.descriptor.map(|descriptor| descriptor
+                        .peers
+                        .iter()
+                        .map(|peer| format!("{}:{:?}", peer.node, peer.role))
+                        .collect::<Vec<_>>()),
+                ));
+            }
+        }
+        text
+    }
+
+    /// How many voters the range of the whole system has at its leaseholder; zero while nobody leads it.
+    pub fn voters_of(&self, range: RangeId) -> usize {
+        let count = |process: &Process| {
+            let store = process.shard.store();
+            store.lease(read(process), range)?;
+            let descriptor = store.descriptor(range)?;
+            let voters =
+                descriptor.peers.iter().filter(|peer| peer.role == PeerRole::Voter).count();
+            (!descriptor.is_joint()).then_some(voters)
+        };
+        self.machines
+            .values()
+            .filter_map(|machine| machine.process.as_ref().and_then(count))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// All ranges that are led somewhere now.
+    pub fn led_ranges(&self) -> Vec<RangeId> {
+        let mut ranges = Vec::new();
+        for process in self.machines.values().filter_map(|machine| machine.process.as_ref()) {
+            let now = read(process);
+            let store = process.shard.store();
+            ranges.extend(
+                store
+                    .ranges()
+                    .map(|descriptor| descriptor.id)
+                    .filter(|id| store.lease(now, *id).is_some()),
+            );
+        }
+        ranges.sort();
+        ranges.dedup();
+        ranges
+    }
+}
+
+fn read(process: &Process) -> Now {
+    Now { clock: process.clock.now(), monotonic: process.clock.time.monotonic() }
+}
+
+fn hash_range(engine: &dyn Reader, state: &[u8], span: &Span) -> u64 {
+    let mut trace = Trace::default();
+    trace.bytes(state);
+    for raw in mvcc::raw_spans(span) {
+        for item in engine.scan(raw.space, &raw.start, &raw.end, Direction::Forward) {
+            let (key, value) = item.expect("the simulated engine reads");
+            if raw.holds(&key).expect("keys of the engine parse") {
+                trace.bytes(&key);
+                trace.bytes(&value);
+            }
+        }
+    }
+    trace.value()
+}

@@ -1,0 +1,5 @@
+//! The simulated world as a whole.
+
+mod boot;
+mod scripts;
+mod seeds;
