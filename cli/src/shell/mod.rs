@@ -1,0 +1,188 @@
+//! `meridian sql`: the shell. Reads statements from a terminal (with history) or from standard input, prints results as psql does.
+
+mod meta;
+mod print;
+mod split;
+
+use clap::Args;
+use rustyline::error::ReadlineError;
+use std::io::{IsTerminal, Read};
+use std::process::ExitCode;
+use tokio::time::Instant;
+
+use crate::backend::Backend;
+use crate::url::{DEFAULT_URL, Url};
+use meta::Meta;
+use print::Layout;
+
+/// The shell.
+#[derive(Args)]
+pub(crate) struct SqlArguments {
+    /// postgresql://user@host:port/database or meridian://user@host:port/database; several hosts separated by commas.
+    #[arg(default_value = DEFAULT_URL)]
+    url: String,
+    /// Run these statements and leave.
+    #[arg(short = 'c', long)]
+    command: Option<String>,
+}
+
+/// Longest line of history kept.
+const HISTORY_FILE: &str = ".meridian_history";
+
+/// Runs the shell to its end. Leaves with failure if a statement of a script failed.
+pub(crate) fn run(arguments: &SqlArguments) -> Result<ExitCode, String> {
+    let url = Url::parse(&arguments.url)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
+    let backend = runtime
+        .block_on(Backend::connect(&url, "meridian sql"))
+        .map_err(|error| error.to_string())?;
+    let mut shell =
+        Shell { runtime, backend, layout: Layout::Aligned, timing: false, failed: false };
+    match &arguments.command {
+        Some(text) => shell.run_script(text),
+        None if std::io::stdin().is_terminal() => shell.converse()?,
+        None => {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).map_err(|error| error.to_string())?;
+            shell.run_script(&text);
+        }
+    }
+    Ok(if shell.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+struct Shell {
+    runtime: tokio::runtime::Runtime,
+    backend: Backend,
+    layout: Layout,
+    timing: bool,
+    failed: bool,
+}
+
+/// Whether the shell goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Line,
+    Leave,
+}
+
+impl Shell {
+    fn converse(&mut self) -> Result<(), String> {
+        println!(
+            "Meridian {}. Statements end with `;`, \\? helps, \\q leaves.",
+            env!("CARGO_PKG_VERSION")
+        );
+        let mut editor = rustyline::DefaultEditor::new().map_err(|error| error.to_string())?;
+        let history =
+            std::env::var_os("HOME").map(|home| std::path::PathBuf::from(home).join(HISTORY_FILE));
+        if let Some(history) = &history {
+            let _ = editor.load_history(history);
+        }
+        let mut pending = String::new();
+        loop {
+            let prompt = if pending.is_empty() {
+                format!("{}=> ", self.backend.place())
+            } else {
+                "-> ".to_string()
+            };
+            match editor.readline(&prompt) {
+                Ok(line) => {
+                    let _ = editor.add_history_entry(&line);
+                    if pending.is_empty() && line.trim_start().starts_with('\\') {
+                        if self.meta(&line) == Next::Leave {
+                            break;
+                        }
+                        continue;
+                    }
+                    if pending.is_empty() && matches!(line.trim(), "exit" | "quit") {
+                        break;
+                    }
+                    pending += &line;
+                    pending.push('\n');
+                    pending = self.run_complete(&pending);
+                }
+                Err(ReadlineError::Interrupted) => pending.clear(),
+                Err(ReadlineError::Eof) => break,
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        if let Some(history) = &history {
+            let _ = editor.save_history(history);
+        }
+        Ok(())
+    }
+
+    /// Runs all complete statements; what is left is not complete.
+    fn run_complete(&mut self, text: &str) -> String {
+        let mut rest = text;
+        while let Some((statement, after)) = split::first_statement(rest) {
+            self.run_statement(statement);
+            rest = after;
+        }
+        if split::is_blank(rest) { String::new() } else { rest.trim_start().to_string() }
+    }
+
+    fn run_script(&mut self, text: &str) {
+        let mut pending = String::new();
+        for line in text.lines() {
+            if pending.is_empty() && line.trim_start().starts_with('\\') {
+                if self.meta(line) == Next::Leave {
+                    return;
+                }
+                continue;
+            }
+            pending += line;
+            pending.push('\n');
+            pending = self.run_complete(&pending);
+        }
+        if !split::is_blank(&pending) {
+            self.run_statement(&pending);
+        }
+    }
+
+    fn run_statement(&mut self, statement: &str) {
+        let start = Instant::now();
+        match self.runtime.block_on(self.backend.query(statement)) {
+            Ok(answers) => {
+                for answer in answers {
+                    answer.notices.iter().for_each(|notice| eprintln!("NOTICE:  {notice}"));
+                    print!("{}", print::answer(&answer, self.layout));
+                }
+            }
+            Err(error) => {
+                self.failed = true;
+                eprint!("{}", print::error(statement, &error));
+            }
+        }
+        if self.timing {
+            println!("Time: {:.3} ms", start.elapsed().as_secs_f64() * 1000.0);
+        }
+    }
+
+    fn meta(&mut self, line: &str) -> Next {
+        match meta::parse(line) {
+            Meta::Quit => return Next::Leave,
+            Meta::Help => print!("{}", meta::HELP),
+            Meta::Timing => {
+                self.timing = !self.timing;
+                println!("Timing is {}.", if self.timing { "on" } else { "off" });
+            }
+            Meta::Expanded => {
+                let expanded = self.layout == Layout::Expanded;
+                self.layout = if expanded { Layout::Aligned } else { Layout::Expanded };
+                println!("Expanded display is {}.", if expanded { "off" } else { "on" });
+            }
+            Meta::Include(file) => match std::fs::read_to_string(&file) {
+                Ok(text) => self.run_script(&text),
+                Err(error) => eprintln!("{file}: {error}"),
+            },
+            Meta::Connection => println!("Connected to {}.", self.backend.place()),
+            Meta::Query(sql) => self.run_statement(&sql),
+            Meta::Unknown(command) => eprintln!("{command} is not a command here; \\? lists them"),
+        }
+        Next::Line
+    }
+}
