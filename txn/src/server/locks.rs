@@ -231,9 +231,11 @@ impl LockTable {
     /// Releases what `txn` holds in `span`, and its place there. Returns the keys that changed.
     pub fn release(&mut self, txn: TxnId, span: &Span) -> Vec<Key> {
         let mut changed = Vec::new();
+        if span.is_empty() {
+            return changed;
+        }
         if let Some(keys) = self.held.get_mut(&txn) {
-            let released: Vec<Key> =
-                keys.iter().filter(|key| span.contains(key)).cloned().collect();
+            let released: Vec<Key> = keys.range(&span.start..&span.end).cloned().collect();
             for key in &released {
                 keys.remove(key);
             }

@@ -69,6 +69,8 @@ pub struct ServerConfig {
     /// A command that is not decided by then is answered as ambiguous; who waits for one is told.
     /// Default 5 s.
     pub unavailable_after: Duration,
+    /// How long a request waits for those before it in a range that makes progress. Default 60 s.
+    pub latch_wait_max: Duration,
     /// How long a request waits here for a lease whose holder is unknown, before it is sent
     /// elsewhere. Default 1 s.
     pub leaderless_max: Duration,
@@ -94,6 +96,7 @@ impl ServerConfig {
             node,
             txn_expiry: Duration::from_secs(5),
             unavailable_after: Duration::from_secs(5),
+            latch_wait_max: Duration::from_secs(60),
             leaderless_max: Duration::from_secs(1),
             place_kept: Duration::from_secs(1),
             lock_kept: Duration::from_secs(600),

@@ -551,6 +551,12 @@ impl Ranges {
     /// A parked request's deadline has passed.
     fn give_up(&mut self, now: Now, replicas: &dyn Replicas, ticket: Ticket) {
         let Some(Parked { range, work, why, .. }) = self.parked.remove(ticket) else { return };
+        // A long piece of work before it (the resolution of a bulk load, say) is no reason to call a range that moves unavailable.
+        let patient = now.monotonic.since(work.arrived) < self.config.latch_wait_max;
+        if matches!(why, Why::Latch(_)) && patient && replicas.unavailable(now, range).is_none() {
+            let deadline = now.monotonic.plus(self.config.unavailable_after);
+            return self.parked.insert(ticket, Parked { range, work, why, deadline });
+        }
         let error = match why {
             Why::Lease => self.not_leaseholder(replicas, range),
             Why::Latch(_) => {

@@ -10,6 +10,7 @@
 //! whatever timestamp it got.
 
 use clock::{ClockTimestamp, Timestamp};
+use std::collections::BTreeSet;
 use storage::mvcc::{self, Intent, Sequence, TxnId, Version};
 use storage::{Key, Span};
 
@@ -35,6 +36,8 @@ pub(super) fn resolve(
     decision: &Decision<'_>,
     spans: &[Span],
 ) -> Result<Response, Stop> {
+    // Spans may overlap.
+    let mut done = BTreeSet::new();
     for span in spans {
         effects.releases.push((decision.txn, span.clone()));
         for item in mvcc::intents(moment.reader, span) {
@@ -46,7 +49,7 @@ pub(super) fn resolve(
                 effects.again = true;
                 return Ok(Response::Done);
             }
-            if effects.freed.contains(&key) {
+            if !done.insert(key.clone()) {
                 continue;
             }
             effects.touch(&key)?;

@@ -183,12 +183,18 @@ impl TsCache {
         }
     }
 
-    /// Forgets the lower half by raising the low-water mark over it.
+    /// Forgets the lower half of the reads by raising the low-water mark over it. The cells between reads do not count: they are
+    /// at the mark already, and as many as the reads, so that with them the mark would stay where it is.
     fn evict(&mut self) {
-        let mut all: Vec<Timestamp> = self.cells.values().map(|cell| cell.ts).collect();
-        all.sort_unstable();
         let low = self.low;
-        self.raise_low(all[all.len() / 2]);
+        let mut all: Vec<Timestamp> =
+            self.cells.values().map(|cell| cell.ts).filter(|ts| *ts > low).collect();
+        if all.is_empty() {
+            return;
+        }
+        let middle = all.len() / 2;
+        let (_, median, _) = all.select_nth_unstable(middle);
+        self.raise_low(*median);
         match self.eviction {
             Eviction::RaisesLow => {}
             Eviction::Forgets => {
@@ -285,6 +291,20 @@ mod tests {
             .read_at(&key(at))
             .least_write(Timestamp::from_raw(ts), TxnId::new(u128::from(writer)))
             .raw()
+    }
+
+    #[test]
+    fn reads_of_many_single_keys_stay_within_the_size_and_raise_the_mark() {
+        let mut cache = TsCache::new(Timestamp::from_raw(7), 64);
+        for number in 0..10_000_u64 {
+            // Keys apart from each other, so that a gap lies behind each.
+            let key = Key::new((number * 7919 % 10_007).to_be_bytes().to_vec());
+            cache.add(&Span::point(&key), Timestamp::from_raw(100 + number), Some(TxnId::new(1)));
+            assert!(cache.cell_count() <= 64, "{} cells", cache.cell_count());
+        }
+        // About half of the newest reads are kept: the mark lies a few tens below the last.
+        let low = cache.low().raw();
+        assert!((10_000..10_099).contains(&low), "{low}");
     }
 
     proptest! {
