@@ -9,7 +9,9 @@ use proto::sql::{
     ColumnInfo, Complete, Open, Opened, Query, Ready, Row, RowBatch, SessionReply, SessionRequest,
     Value,
 };
-use sql::{Column, Engine, Outcome, Session, SessionParams, SqlError, SqlState, TransactionStatus};
+use sql::{
+    Column, Engine, Next, Outcome, Session, SessionParams, SqlError, SqlState, TransactionStatus,
+};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::mpsc;
@@ -185,7 +187,7 @@ impl Serving {
         let run = async {
             session.parse("", &query.sql, &[]).await?;
             session.bind("", "", values, &[], &[]).await?;
-            session.execute("", 0).await
+            session.execute("", 0, Next::Sync).await
         };
         let executed = run.await;
         let done = match executed {

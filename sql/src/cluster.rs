@@ -2,7 +2,6 @@
 //!
 //! Everything here is for showing, steering and announcing; no answer of it decides what a transaction may read or write.
 
-use clock::Timestamp;
 use futures::future::BoxFuture;
 use replication::range::{NodeId, RegionId};
 use std::time::Duration;
@@ -119,8 +118,4 @@ pub trait Cluster: Send + Sync + 'static {
     fn broadcast_catalog(&self, version: u64) -> BoxFuture<'_, ()>;
     /// Makes each key the start of a range. Done already: no error.
     fn split(&self, at: Vec<Key>) -> BoxFuture<'_, Result<(), String>>;
-    /// How far the streams into this region have come: (table, origin region, everything at or below has been applied).
-    fn frontiers(&self) -> Vec<(u32, RegionId, Timestamp)> {
-        Vec::new()
-    }
 }

@@ -48,5 +48,5 @@ pub use copies::stream::{Progress, pump};
 pub use engine::{Engine, EngineSettings};
 pub use error::SqlError;
 pub use outcome::{CancelHandle, Column, Notice, Outcome, Row, TransactionStatus};
-pub use session::{Session, SessionParams, SimpleScript};
+pub use session::{Next, Session, SessionParams, SimpleScript};
 pub use types::SqlState;

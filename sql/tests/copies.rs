@@ -69,6 +69,25 @@ fn copies_converge_and_counters_sum() {
 }
 
 #[test]
+fn staleness_is_told_per_table_and_origin() {
+    let cluster = TestCluster::new();
+    let (mut east, mut west) = (cluster.session(&cluster.east), cluster.session(&cluster.west));
+    cluster.run(&mut east, "CREATE TABLE strong (id int PRIMARY KEY)");
+    cluster
+        .run(&mut east, "CREATE TABLE carts (id int PRIMARY KEY) WITH (consistency = 'available')");
+    let header = "table|origin|as_of|staleness_ms\n";
+    let before = cluster.run(&mut east, "SHOW STALENESS");
+    assert_eq!(before, format!("{header}carts|west|NULL|NULL\n"), "nothing has arrived yet");
+    exchange(&cluster, "carts");
+    let after = cluster.run(&mut west, "SHOW STALENESS");
+    let row = after.strip_prefix(header).expect("the same columns");
+    let fields: Vec<&str> = row.trim_end().split('|').collect();
+    assert_eq!(fields[..2], ["carts", "east"]);
+    let staleness_ms: f64 = fields[3].parse().expect("a number");
+    assert!((0.0..1000.0).contains(&staleness_ms), "{staleness_ms}");
+}
+
+#[test]
 fn what_an_available_table_cannot_hold_is_refused() {
     let cluster = TestCluster::new();
     let mut session = cluster.session(&cluster.east);

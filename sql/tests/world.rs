@@ -1,6 +1,5 @@
 //! Test double: a cluster of two regions in one process, and a client that prints what psql would.
 
-use clock::Timestamp;
 use futures::future::BoxFuture;
 use replication::range::{NodeId, RegionId};
 use sql::{
@@ -53,9 +52,6 @@ impl Cluster for Node {
     fn split(&self, at: Vec<Key>) -> BoxFuture<'_, Result<(), String>> {
         at.into_iter().for_each(|key| self.kv.split_at(key));
         Box::pin(async { Ok(()) })
-    }
-    fn frontiers(&self) -> Vec<(u32, RegionId, Timestamp)> {
-        Vec::new()
     }
 }
 

@@ -10,7 +10,7 @@ use futures::future::{Either, select};
 use pgwire::error::PgWireError;
 use pgwire::messages::extendedquery::{Bind, Close, Describe, Execute, Parse};
 use pgwire::messages::{DecodeContext, PgWireFrontendMessage, ProtocolVersion};
-use sql::{CancelHandle, Outcome, Session, SqlError, SqlState};
+use sql::{CancelHandle, Next, Outcome, Session, SqlError, SqlState};
 use std::pin::pin;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -75,6 +75,14 @@ impl Input {
         let length = self.buffer.get(1..5)?;
         // A negative length reads as one over every limit.
         Some(u32::from_be_bytes(length.try_into().expect("four bytes")) as usize)
+    }
+
+    /// What follows the message just read, as far as it has arrived. Clients send Execute and Sync together.
+    fn following(&self) -> Next {
+        match self.buffer.first() {
+            Some(b'S') => Next::Sync,
+            Some(_) | None => Next::Unknown,
+        }
     }
 
     async fn fill(&mut self) -> Result<(), ConnectionError> {
@@ -320,8 +328,8 @@ impl Connection {
     async fn execute(&mut self, execute: Execute) -> Result<(), ConnectionError> {
         let name = execute.name.unwrap_or_default();
         let rows_max = usize::try_from(execute.max_rows).unwrap_or(0);
-        let done =
-            watched(&mut self.input, &self.cancel, self.session.execute(&name, rows_max)).await;
+        let work = self.session.execute(&name, rows_max, self.input.following());
+        let done = watched(&mut self.input, &self.cancel, work).await;
         self.notices();
         match done {
             Ok(outcome) => {

@@ -15,6 +15,7 @@ use crate::error::{Recovery, SqlError, codes};
 use bytes::Bytes;
 use clock::Timestamp;
 use replication::range::RegionId;
+use std::time::Duration;
 use storage::{Key, Span};
 use txn::api::{Batch, Change, KvError, Request, Response, WAIT_SLICE, Wait};
 
@@ -22,6 +23,8 @@ use txn::api::{Batch, Change, KvError, Request, Response, WAIT_SLICE, Wait};
 const PULL_BYTES: u64 = 256 << 10;
 /// Index id of frontiers.
 const FRONTIER_INDEX: u32 = 0;
+/// A stream that has nothing to apply stores its frontier this often: a mark costs a write in the destination's region.
+const MARK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How far a stream has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,10 +77,30 @@ pub async fn pump(
         };
         apply_group(engine, &table, origin, destination, group, done).await?;
     }
-    if changes.is_empty() && upto > since {
+    if changes.is_empty() && upto.since(since) >= MARK_INTERVAL {
         apply_group(engine, &table, origin, destination, &[], upto).await?;
     }
     Ok(Progress { frontier: upto.max(since), applied, more: upto < now && !changes.is_empty() })
+}
+
+/// Every stream into `destination`: its table, its origin, and its stored frontier.
+///
+/// # Errors
+/// The copies here cannot be read.
+pub(crate) async fn frontiers(
+    engine: &Engine,
+    destination: RegionId,
+) -> Result<Vec<(String, RegionId, Timestamp)>, SqlError> {
+    let mut found = Vec::new();
+    for table in engine.catalog().tables().filter(|table| table.mode == TableMode::Available) {
+        for (origin, _) in engine.cluster.regions() {
+            if origin != destination {
+                let frontier = frontier(engine, table, origin, destination).await?;
+                found.push((table.name.clone(), origin, frontier));
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The stored frontier.

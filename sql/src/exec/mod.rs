@@ -32,6 +32,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use txn::client::Txn;
 
+/// When an INSERT finds out that a key is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Uniqueness {
+    /// Now: the transaction goes on after this statement, which has to fail by itself.
+    AtOnce,
+    /// With the commit, which follows at once: the ranges check it where they write, and a round trip is saved.
+    AtCommit,
+}
+
 /// One execution of a statement.
 pub(crate) struct Exec<'a> {
     /// The transaction.
@@ -48,6 +57,8 @@ pub(crate) struct Exec<'a> {
     pub sequences: &'a Sequences,
     /// Rows written by the outermost INSERT, UPDATE or DELETE.
     pub affected: u64,
+    /// How INSERT checks its keys.
+    pub uniqueness: Uniqueness,
     /// Rows of enclosing queries, the nearest last.
     outer: Vec<Row>,
     /// Deferred values by id.
@@ -78,6 +89,7 @@ impl<'a> Exec<'a> {
             cancel,
             sequences,
             affected: 0,
+            uniqueness: Uniqueness::AtOnce,
             outer: Vec::new(),
             deferred: vec![None; deferred_count],
             commons: BTreeMap::new(),

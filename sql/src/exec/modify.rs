@@ -1,11 +1,12 @@
 //! Driver: INSERT, UPDATE, DELETE. Rows and their index entries, constraints, RETURNING.
 //!
 //! What could be there already is read under an exclusive lock before it is written, a batch of keys at a time: the error comes
-//! with the statement, as PostgreSQL users expect, not with the commit.
+//! with the statement, as PostgreSQL users expect, not with the commit. An INSERT that is a whole transaction leaves the check to
+//! the ranges instead ([`Uniqueness::AtCommit`]).
 //!
 //! INVARIANT: after a statement every row has exactly its entries in every index, the ones being filled included.
 
-use super::Exec;
+use super::{Exec, Uniqueness};
 use crate::catalog::{ColumnDescriptor, IndexDescriptor, TableDescriptor, TableMode};
 use crate::copies::RowState;
 use crate::error::{SqlError, codes};
@@ -70,8 +71,10 @@ impl Exec<'_> {
                 owners.push((at, index));
             }
         }
-        let existing = if keys.is_empty() {
-            Vec::new()
+        // Rows of available tables are merged with what is there, so that has to be read.
+        let at_commit = self.uniqueness == Uniqueness::AtCommit && table.mode == TableMode::Strong;
+        let existing = if keys.is_empty() || at_commit {
+            vec![None; keys.len()]
         } else {
             self.txn.multi_get(&keys, Some(Lock::Exclusive)).await?
         };
@@ -93,10 +96,18 @@ impl Exec<'_> {
             }
         }
         for (row, before) in rows.iter().zip(dead) {
-            self.put_row(table, row, before.as_ref())?;
+            if at_commit && !table.has_hidden_key() {
+                self.txn.insert(primary_key(table, self.place, row), encode(table, row))?;
+            } else {
+                self.put_row(table, row, before.as_ref())?;
+            }
             for index in &table.indexes[1..] {
-                let (key, value, _) = index_entry(table, self.place, index, row);
-                self.txn.put(key, value)?;
+                let (key, value, unique) = index_entry(table, self.place, index, row);
+                if at_commit && unique {
+                    self.txn.insert(key, value)?;
+                } else {
+                    self.txn.put(key, value)?;
+                }
             }
         }
         for row in &rows {

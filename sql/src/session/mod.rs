@@ -18,11 +18,12 @@ mod statement;
 mod transaction;
 
 pub use script::SimpleScript;
+pub use statement::Next;
 
 use crate::catalog::Catalog;
 use crate::engine::Engine;
 use crate::error::{SqlError, codes};
-use crate::exec::Facts;
+use crate::exec::{Facts, Uniqueness};
 use crate::outcome::{CancelHandle, Column, Notice, Outcome, TransactionStatus};
 use crate::types::{Datum, binary, text};
 use bytes::{Bytes, BytesMut};
@@ -97,6 +98,8 @@ pub struct Session {
     portals: BTreeMap<String, Portal>,
     block: Block,
     active: Option<Active>,
+    /// What INSERT may leave to the commit.
+    uniqueness: Uniqueness,
     copy: Option<copy::CopyIn>,
     notices: Vec<Notice>,
     cancel: CancelHandle,
@@ -143,6 +146,7 @@ impl Session {
             portals: BTreeMap::new(),
             block: Block::None,
             active: None,
+            uniqueness: Uniqueness::AtOnce,
             copy: None,
             notices: Vec::new(),
             cancel: CancelHandle::default(),

@@ -1,12 +1,13 @@
 //! Driver: one statement, from its plan (or its kind) to its outcome.
 //!
 //! A statement that could not see one consistent state is run again, as long as nothing of its transaction has been shown to the
-//! client: it is the first of its transaction. Otherwise the client is told with 40001.
+//! client: it is the first of its transaction. Otherwise the client is told with 40001. A statement that is a whole transaction is
+//! run again also if it is its commit that fails.
 
 use super::statement::Prepared;
 use super::{Block, Session};
 use crate::error::{Recovery, SqlError, codes};
-use crate::exec::Exec;
+use crate::exec::{Exec, Uniqueness};
 use crate::outcome::{Column, Notice, Outcome};
 use crate::parse::{Extension, Parsed, Statement};
 use crate::plan::Planned;
@@ -63,6 +64,41 @@ impl Session {
             Statement::Show(show) => self.run_show(show).await,
             Statement::Begin(options) => self.begin_block(options).await,
             Statement::Extension(extension) => self.run_extension(extension).await,
+        }
+    }
+
+    /// Whether a statement, if nothing but the end of its implicit transaction follows, is that whole transaction.
+    pub(super) fn may_run_alone(&self, prepared: &Prepared) -> bool {
+        self.active.is_none() && self.block == Block::None && prepared.plannable().is_some()
+    }
+
+    /// Runs a statement as a transaction of its own, commit included; again if that may help.
+    pub(super) async fn run_alone(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        params: Vec<Datum>,
+    ) -> Result<Outcome, SqlError> {
+        let mut restarts = 0;
+        let mut pause = PAUSE_MIN;
+        loop {
+            self.uniqueness = Uniqueness::AtCommit;
+            let outcome = self.run(prepared, params.clone()).await;
+            self.uniqueness = Uniqueness::AtOnce;
+            let outcome = outcome?;
+            let Err(error) = self.end_implicit().await else { return Ok(outcome) };
+            restarts += 1;
+            if restarts > self.engine.settings.restarts_max {
+                return Err(error);
+            }
+            match error.recovery {
+                Recovery::Restart => {}
+                Recovery::Refresh { table, version } => {
+                    self.catch_up(table, version, restarts).await?;
+                }
+                _ => return Err(error),
+            }
+            self.engine.pause(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
@@ -161,6 +197,7 @@ impl Session {
             planned.deferred_count,
             self.engine.settings.statement_memory_bytes_max,
         );
+        exec.uniqueness = self.uniqueness;
         let rows = {
             let work = pin!(exec.rows(&planned.plan, None));
             let canceled = pin!(self.cancel.canceled());

@@ -1,19 +1,14 @@
 //! Driver: the simple protocol: a string of statements, one implicit transaction around them unless they say otherwise.
 //!
-//! The last statement's answer is given once the transaction has committed, so that a transaction of one statement can be run
-//! again unseen even if it is its commit that fails.
+//! The last statement's answer is given once the transaction has committed.
 
 use super::statement::Prepared;
 use super::{Block, Session};
-use crate::error::{Recovery, SqlError};
+use crate::error::SqlError;
 use crate::outcome::Outcome;
 use crate::parse::{Parsed, parse};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// Pause before a transaction is run again.
-const PAUSE: Duration = Duration::from_millis(2);
 
 /// The statements of a simple query that have not been run.
 pub struct SimpleScript {
@@ -77,37 +72,16 @@ impl SimpleScript {
     async fn run(&mut self, session: &mut Session, parsed: Parsed) -> Result<Outcome, SqlError> {
         let last = self.rest.is_empty();
         let prepared = Arc::new(Prepared::new(Some(parsed), &[])?);
-        let mut restarts = 0;
-        loop {
-            // Only a transaction that this statement begins can be run again as a whole.
-            let alone = session.active.is_none() && session.block == Block::None;
-            let outcome = session.run(&prepared, Vec::new()).await?;
-            if !last || matches!(outcome, Outcome::CopyIn { .. }) {
-                return Ok(outcome);
-            }
-            match session.end_implicit().await {
-                Ok(()) => {
-                    self.ended = true;
-                    return Ok(outcome);
-                }
-                Err(error) => {
-                    let again =
-                        matches!(error.recovery, Recovery::Restart | Recovery::Refresh { .. });
-                    restarts += 1;
-                    if !again
-                        || !alone
-                        || prepared.plannable().is_none()
-                        || restarts > session.engine.settings.restarts_max
-                    {
-                        return Err(error);
-                    }
-                    if let Recovery::Refresh { table, version } = error.recovery {
-                        session.catch_up(table, version, restarts).await?;
-                    }
-                    session.engine.pause(PAUSE * restarts).await;
-                }
-            }
+        if last && session.may_run_alone(&prepared) {
+            self.ended = true;
+            return session.run_alone(&prepared, Vec::new()).await;
         }
+        let outcome = session.run(&prepared, Vec::new()).await?;
+        if last && !matches!(outcome, Outcome::CopyIn { .. }) {
+            self.ended = true;
+            session.end_implicit().await?;
+        }
+        Ok(outcome)
     }
 
     /// The client could not be answered: the rest is not run.

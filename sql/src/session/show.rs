@@ -8,6 +8,7 @@ use crate::outcome::{Outcome, Row};
 use crate::parse::Show;
 use crate::types::{Datum, SqlState, Type};
 use clock::Timestamp;
+use replication::range::RegionId;
 
 /// Columns of its answer.
 pub(super) fn columns_of(show: &Show) -> Vec<(&str, Type)> {
@@ -137,29 +138,28 @@ impl Session {
                 .collect(),
             Show::Regions => {
                 let here = cluster.region();
-                let row = |(id, name): (replication::range::RegionId, String)| {
+                let row = |(id, name): (RegionId, String)| {
                     vec![Datum::Int4(i32::from(id.0)), Datum::text(name), Datum::Bool(id == here)]
                 };
                 cluster.regions().into_iter().map(row).collect()
             }
             Show::Ranges(table) => self.range_rows(table.as_deref()).await?,
             Show::Staleness => {
+                let frontiers =
+                    crate::copies::stream::frontiers(&self.engine, cluster.region()).await?;
                 let now = self.engine.db.runtime().hlc.now().timestamp();
-                let catalog = self.catalog();
-                let mut rows = Vec::new();
-                for (table, origin, frontier) in cluster.frontiers() {
-                    let name = catalog
-                        .table(table)
-                        .map_or_else(|| table.to_string(), |table| table.name.clone());
-                    let behind = now.since(frontier).as_secs_f64() * 1000.0;
-                    rows.push(vec![
-                        Datum::text(name),
+                let row = |(table, origin, frontier): (String, RegionId, Timestamp)| {
+                    // A stream that has never run has delivered nothing: there is no age to tell.
+                    let started = frontier > Timestamp::MIN;
+                    let behind_ms = now.since(frontier).as_secs_f64() * 1000.0;
+                    vec![
+                        Datum::text(table),
                         Datum::text(region_name(origin)),
-                        Datum::text(frontier.to_string()),
-                        Datum::Float8(behind),
-                    ]);
-                }
-                rows
+                        if started { Datum::text(frontier.to_string()) } else { Datum::Null },
+                        if started { Datum::Float8(behind_ms) } else { Datum::Null },
+                    ]
+                };
+                frontiers.into_iter().map(row).collect()
             }
             Show::Conflicts(name) => {
                 let table = self.facts_now().find_relation(std::slice::from_ref(name));

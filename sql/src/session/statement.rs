@@ -16,6 +16,15 @@ use std::sync::Arc;
 /// Columns of a result; `None`: there are no rows.
 type ResultColumns = Option<Arc<[Column]>>;
 
+/// What the client sends after an Execute, as far as it has arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// Sync: the implicit transaction ends.
+    Sync,
+    /// Something else, or not known yet.
+    Unknown,
+}
+
 /// A parsed statement, and its plan while the catalog stays as it is.
 pub(crate) struct Prepared {
     /// The statement; `None`: the text held none.
@@ -336,21 +345,36 @@ impl Session {
         self.portals.remove(name);
     }
 
-    /// Runs a portal, or goes on with it. 0: all rows.
+    /// Runs a portal, or goes on with it. 0: all rows. If the client is known to send Sync next, a first statement is a whole
+    /// transaction: it is committed before it is answered, and run again if its commit fails for a reason that may pass.
     ///
     /// # Errors
     /// The statement's.
-    pub async fn execute(&mut self, portal: &str, max_rows: usize) -> Result<Outcome, SqlError> {
-        let result = self.execute_inner(portal, max_rows).await;
+    pub async fn execute(
+        &mut self,
+        portal: &str,
+        max_rows: usize,
+        next: Next,
+    ) -> Result<Outcome, SqlError> {
+        let result = self.execute_inner(portal, max_rows, next).await;
         self.noted(result).await
     }
 
-    async fn execute_inner(&mut self, name: &str, max_rows: usize) -> Result<Outcome, SqlError> {
+    async fn execute_inner(
+        &mut self,
+        name: &str,
+        max_rows: usize,
+        next: Next,
+    ) -> Result<Outcome, SqlError> {
         let portal = self.portals.get_mut(name).ok_or_else(|| no_portal(name))?;
         let formats = portal.formats.clone();
         if let PortalState::New = portal.state {
             let (prepared, params) = (portal.prepared.clone(), portal.params.clone());
-            let outcome = self.run(&prepared, params).await?;
+            let outcome = if next == Next::Sync && self.may_run_alone(&prepared) {
+                self.run_alone(&prepared, params).await?
+            } else {
+                self.run(&prepared, params).await?
+            };
             let Outcome::Rows { columns, rows, tag, .. } = outcome else {
                 if let Some(portal) = self.portals.get_mut(name) {
                     portal.state = PortalState::Done;
