@@ -19,6 +19,10 @@ help: ## this list
 setup: ## install what the build needs (as root), or print the command that would
 	@scripts/setup.sh
 
+.PHONY: setup-tests
+setup-tests:
+	@scripts/setup.sh tests
+
 .PHONY: build
 build: setup ## the release binary
 	@scripts/say-cold-build.sh release
@@ -29,7 +33,7 @@ demo: build ## three regions with realistic latencies, and a SQL shell on them
 	$(MERIDIAN) demo
 
 .PHONY: test
-test: setup ## every check that .ci/run makes
+test: setup-tests ## every check that .ci/run makes
 	@scripts/say-cold-build.sh debug
 	scripts/test.sh
 
@@ -37,12 +41,32 @@ test: setup ## every check that .ci/run makes
 loom: ## all interleavings of the hybrid logical clock's atomic loop
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/loom cargo test --locked -p clock --release --lib
 
+# Each of these runs three real processes. With SECONDS=20 a load lasts as long as the README says.
+SECONDS ?= 20
+PROVE = MERIDIAN_TEST_SECONDS=$(SECONDS) cargo test --locked -q --workspace --test processes -- --nocapture
+
+.PHONY: prove-pgbench
+prove-pgbench: setup-tests ## pgbench, all scripts and modes, none failed, totals agree
+	$(PROVE) pgbench
+
+.PHONY: prove-partition
+prove-partition: setup-tests ## a region cut off and healed, on both kinds of table
+	$(PROVE) a_region_cut_off
+
+.PHONY: prove-kill
+prove-kill: setup-tests ## kill -9 of each process under the bank
+	$(PROVE) kill_9
+
+.PHONY: prove-skew
+prove-skew: setup-tests ## a clock 300 ms off, under load
+	$(PROVE) a_clock_300_ms_off
+
 .PHONY: sim
 sim: setup ## 200 seeds of the simulated world
 	cargo run --locked --release -p cli -- sim --seeds 200
 
 .PHONY: bench
-bench: build ## pgbench against Meridian and PostgreSQL with synchronous replicas, side by side
+bench: setup-tests build ## pgbench against Meridian and PostgreSQL with synchronous replicas, side by side
 	scripts/bench.sh $(MERIDIAN)
 
 .PHONY: lint

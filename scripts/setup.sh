@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
-# Installs what the build needs and is missing: a C++ compiler, make, libclang (for RocksDB's bindings), ccache.
-# As root it installs; otherwise it prints the exact command and fails.
+# Installs what is missing. For the build: a C++ compiler, make, libclang (for RocksDB's bindings), ccache. For the tests and the
+# comparison (`setup.sh tests`) also psql and pgbench. As root it installs; otherwise it prints the exact command and fails.
 set -euo pipefail
 
 missing=()
+if [ "${1:-build}" = tests ]; then
+  command -v psql >/dev/null || missing+=(postgresql-client)
+  command -v pgbench >/dev/null || missing+=(postgresql)
+fi
 command -v g++ >/dev/null || missing+=(g++)
 command -v make >/dev/null || missing+=(make)
 command -v ccache >/dev/null || missing+=(ccache)

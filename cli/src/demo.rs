@@ -59,6 +59,19 @@ struct Member {
     data: PathBuf,
 }
 
+impl Member {
+    /// The node id that its data directory was given by the cluster; none yet for a new one.
+    fn node_id(&self) -> Option<u32> {
+        let identity = fs::read_to_string(self.data.join("MERIDIAN")).ok()?;
+        identity.lines().find_map(|line| line.strip_prefix("node "))?.parse().ok()
+    }
+
+    /// As the cluster calls it.
+    fn name(&self) -> String {
+        self.node_id().map_or_else(|| "?".to_string(), |id| format!("n{id}"))
+    }
+}
+
 /// Runs the demo to its end.
 pub(crate) fn run(arguments: &DemoArguments) -> Result<(), String> {
     let members = members(arguments)?;
@@ -83,10 +96,19 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<(), String> {
         &stop,
         if arguments.no_shell { Interrupt::Stops } else { Interrupt::IsTheShells },
     )?;
-    let nodes = Arc::new(Nodes::start(&members, &latency_file)?);
+    let nodes = Arc::new(Nodes::new(&members, &latency_file));
+    eprintln!("Starting {} nodes.", members.len());
+    let started = nodes.start(&stop).and_then(|()| {
+        let all_ready = || members.iter().all(|member| is_ready(member.http));
+        nodes.wait_until("a majority of the others", &stop, all_ready)
+    });
+    if let Err(why) = started {
+        nodes.stop();
+        return Err(why);
+    }
     let supervisor = supervise(nodes.clone(), stop.clone());
-    let ended = wait_ready(&members, &nodes, &stop).and_then(|()| {
-        introduce(&members, &latencies);
+    introduce(&members, &latencies);
+    let ended = {
         if arguments.no_shell {
             println!("Ctrl-C stops the cluster.");
             wait_for_stop(&stop);
@@ -94,7 +116,7 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<(), String> {
         } else {
             shell(&members[0], &stop)
         }
-    });
+    };
     stop.store(true, Ordering::SeqCst);
     supervisor.join().map_err(|_| "the supervisor failed".to_string())?;
     eprintln!("Stopping {} nodes.", members.len());
@@ -153,24 +175,57 @@ struct Nodes {
 }
 
 impl Nodes {
-    fn start(members: &[Member], latency_file: &Path) -> Result<Nodes, String> {
-        let nodes = Nodes {
+    fn new(members: &[Member], latency_file: &Path) -> Nodes {
+        Nodes {
             members: members.to_vec(),
             latency_file: latency_file.to_path_buf(),
             children: Mutex::default(),
-        };
-        for member in members {
-            let child = nodes.start_one(member)?;
-            nodes.children().push(child);
         }
-        Ok(nodes)
+    }
+
+    /// Starts all of them. Node ids are given in the order of admission: of a new cluster, the first node is started alone and founds
+    /// it, each other one when the one before was admitted. Nodes that belong to a cluster already need each other, and start at once.
+    fn start(&self, stop: &AtomicBool) -> Result<(), String> {
+        let is_new = self.members.iter().all(|member| member.node_id().is_none());
+        let everybody: Vec<SocketAddr> = self.members.iter().map(|member| member.rpc).collect();
+        for (place, member) in self.members.iter().enumerate() {
+            // Alone only if nobody belongs to a cluster: a wiped first node must not found a second one beside the living.
+            let join = if is_new && place == 0 { &everybody[..1] } else { &everybody[..] };
+            let child = self.start_one(member, join)?;
+            self.children().push(child);
+            if is_new {
+                self.wait_until("its admission", stop, || member.node_id().is_some())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_until(
+        &self,
+        what: &str,
+        stop: &AtomicBool,
+        reached: impl Fn() -> bool,
+    ) -> Result<(), String> {
+        for _ in 0..READY_LOOKS_MAX {
+            if reached() {
+                return Ok(());
+            }
+            if stop.load(Ordering::SeqCst) {
+                return Err("stopped before the cluster was ready".to_string());
+            }
+            if let Some((place, last_words)) = self.ended() {
+                return Err(format!("node n{} ended: {last_words}", place + 1));
+            }
+            pause(LOOK_INTERVAL);
+        }
+        Err(format!("a node waits for {what}; see the logs in the data directory"))
     }
 
     fn children(&self) -> std::sync::MutexGuard<'_, Vec<Child>> {
         self.children.lock().expect("nobody panics while holding the list")
     }
 
-    fn start_one(&self, member: &Member) -> Result<Child, String> {
+    fn start_one(&self, member: &Member, join: &[SocketAddr]) -> Result<Child, String> {
         let log = self.log_file(member);
         fs::create_dir_all(log.parent().expect("a log file has a directory"))
             .map_err(|error| error.to_string())?;
@@ -179,7 +234,7 @@ impl Nodes {
             .append(true)
             .open(&log)
             .map_err(|error| format!("{}: {error}", log.display()))?;
-        let join: Vec<String> = self.members.iter().map(|member| member.rpc.to_string()).collect();
+        let join: Vec<String> = join.iter().map(SocketAddr::to_string).collect();
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         Command::new(program)
             .arg("start")
@@ -213,7 +268,8 @@ impl Nodes {
     }
 
     fn restart(&self, place: usize) {
-        match self.start_one(&self.members[place]) {
+        let everybody: Vec<SocketAddr> = self.members.iter().map(|member| member.rpc).collect();
+        match self.start_one(&self.members[place], &everybody) {
             Ok(child) => self.children()[place] = child,
             Err(why) => eprintln!("{why}"),
         }
@@ -310,23 +366,6 @@ fn wait_for_stop(stop: &AtomicBool) {
     }
 }
 
-fn wait_ready(members: &[Member], nodes: &Nodes, stop: &AtomicBool) -> Result<(), String> {
-    eprintln!("Starting {} nodes.", members.len());
-    for _ in 0..READY_LOOKS_MAX {
-        if members.iter().all(|member| is_ready(member.http)) {
-            return Ok(());
-        }
-        if stop.load(Ordering::SeqCst) {
-            return Err("stopped before the cluster was ready".to_string());
-        }
-        if let Some((place, last_words)) = nodes.ended() {
-            return Err(format!("node n{} ended: {last_words}", place + 1));
-        }
-        pause(LOOK_INTERVAL);
-    }
-    Err("the cluster did not become ready; see the logs in the data directory".to_string())
-}
-
 /// Whether `/ready` answers 200.
 fn is_ready(http: SocketAddr) -> bool {
     let ask = || -> std::io::Result<bool> {
@@ -344,8 +383,8 @@ fn introduce(members: &[Member], latencies: &Latencies) {
     println!("\n  node  region        sql port  rpc port  http port");
     for member in members {
         println!(
-            "  n{:<4} {:<13} {:<9} {:<9} {}",
-            member.number + 1,
+            "  {:<5} {:<13} {:<9} {:<9} {}",
+            member.name(),
             member.region,
             member.sql.port(),
             member.rpc.port(),

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use storage::Engine;
 use tokio::net::TcpListener;
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -251,7 +252,7 @@ impl Node {
             engine: engine.clone(),
             stop: stop.clone(),
         });
-        tasks.spawn(streams::run(shared.clone(), engine, stop.clone()));
+        tasks.spawn(streams::run(shared.clone(), control, engine, stop.clone()));
         tasks.spawn(pg.run(ports.sql, stop.clone()));
         ready.store(true, Ordering::Relaxed);
         info!(node = %membership.node, region = config.region, sql = %config.sql_addr, rpc = %config.rpc_addr, "the node serves");
@@ -320,14 +321,15 @@ fn serve_rpc(
         .max_decoding_message_size(FRAME_BYTES_MAX)
         .max_encoding_message_size(FRAME_BYTES_MAX);
     let server = tonic::transport::Server::builder()
-        .tcp_nodelay(true)
         .initial_stream_window_size(16 << 20)
         .initial_connection_window_size(32 << 20)
         .http2_keepalive_interval(Some(std::time::Duration::from_secs(5)))
         .add_service(internal)
         .add_service(SqlServer::new(sql_front));
     tasks.spawn(async move {
-        let incoming = TcpListenerStream::new(listener);
+        // Without it small answers wait 40 ms for an acknowledgement; the builder's own setting does not reach streams given to it.
+        let incoming = TcpListenerStream::new(listener)
+            .map(|accepted| accepted.and_then(|socket| socket.set_nodelay(true).map(|()| socket)));
         // Streams of other nodes never end by themselves: do not wait for them.
         let serve = Box::pin(server.serve_with_incoming(incoming));
         if let futures::future::Either::Left((Err(error), _)) =

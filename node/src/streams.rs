@@ -1,7 +1,8 @@
 //! Driver: the streams between the copies of available tables. Pulls, for each table and each other region, what that region's copy
-//! has committed, into our region's copy. One node of a region does it: the live one with the smallest id.
+//! has committed, into our region's copy. One node of a region does it: the one with the smallest id that this node has lately
+//! heard of.
 //!
-//! Two pulling at once (a region that cannot see itself whole) would do harm to nobody: merging is idempotent, and each applies in
+//! Two pulling at once (a region that cannot see itself whole) do harm to nobody: merging is idempotent, and each applies in
 //! ordinary transactions.
 
 use clock::TimeSource;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::control::Control;
 use crate::shared::Shared;
 
 /// Pause between two pulls of a stream that had nothing new.
@@ -20,21 +22,40 @@ const IDLE_PAUSE: Duration = Duration::from_millis(100);
 /// Pause after a pull that failed.
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
 
+/// A node of our region that was not heard of for this long no longer pulls: the next one does.
+const TAKE_OVER_AFTER: Duration = Duration::from_secs(3);
+
 /// Runs until `stop`.
-pub async fn run(shared: Arc<Shared>, engine: Arc<Engine>, stop: CancellationToken) {
+pub async fn run(
+    shared: Arc<Shared>,
+    control: Arc<Control>,
+    engine: Arc<Engine>,
+    stop: CancellationToken,
+) {
     while !stop.is_cancelled() {
-        let pause =
-            if is_puller(&shared) { pull_all(&shared, &engine).await } else { FAILURE_PAUSE };
+        let pause = if is_puller(&shared, &control) {
+            pull_all(&shared, &engine).await
+        } else {
+            FAILURE_PAUSE
+        };
         let pause = shared.time.sleep_until(shared.time.monotonic().plus(pause));
         futures::future::select(pause, Box::pin(stop.cancelled())).await;
     }
 }
 
-fn is_puller(shared: &Shared) -> bool {
+fn is_puller(shared: &Shared, control: &Control) -> bool {
+    let now = shared.time.monotonic();
+    let heard = control.heard_of();
+    let is_up = |node: &NodeId| {
+        *node == shared.node
+            || heard.get(node).is_some_and(|heard| now.since(heard.at) < TAKE_OVER_AFTER)
+    };
     let directory = shared.directory.read();
-    let in_region = directory.entries().map(|entry| NodeId(entry.node));
-    in_region.filter(|node| directory.region(*node) == Some(shared.region)).min()
-        == Some(shared.node)
+    let in_region = directory
+        .entries()
+        .map(|entry| NodeId(entry.node))
+        .filter(|node| directory.region(*node) == Some(shared.region));
+    in_region.filter(is_up).min() == Some(shared.node)
 }
 
 /// One pull of every stream into our region; the pause until the next.

@@ -10,12 +10,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::report::{Kind, Report};
-use super::{Client, Common, after_error, drive, url_for};
+use super::{Client, Common, after_error, drive, set_up_statement, url_for};
 
 /// Balance of every account at the start.
 const INITIAL_BALANCE: i64 = 1000;
-/// Tries of a statement that sets up.
-const SET_UP_TRIES_MAX: usize = 5;
 /// Tries of the final reads, a second apart: the cluster may still be recovering from what was done to it.
 const FINAL_TRIES_MAX: usize = 60;
 
@@ -87,20 +85,6 @@ async fn set_up(admin: &mut Client, accounts: u32) -> Result<(), String> {
         set_up_statement(admin, &statement).await?;
     }
     Ok(())
-}
-
-/// Every statement of the set-up may be repeated: an answer that was lost is asked for again.
-async fn set_up_statement(admin: &mut Client, statement: &str) -> Result<(), String> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        match admin.query(statement).await {
-            Ok(_) => return Ok(()),
-            Err(error)
-                if tries < SET_UP_TRIES_MAX && (error.is_ambiguous() || error.is_retryable()) => {}
-            Err(error) => return Err(format!("{statement}: {error}")),
-        }
-    }
 }
 
 async fn client(

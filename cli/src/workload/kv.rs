@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::report::{Kind, Report};
-use super::{Client, Common, after_error, drive, url_for};
+use super::{Client, Common, after_error, drive, set_up_statement, url_for};
 
 /// Reads and upserts of single rows.
 #[derive(Args)]
@@ -33,9 +33,9 @@ pub(crate) async fn run(arguments: &KvArguments) -> Result<(), String> {
     let mut admin = Client::new(url_for(&arguments.common, 0)?);
     for statement in [
         "DROP TABLE IF EXISTS kv",
-        "CREATE TABLE kv (k bigint PRIMARY KEY, version bigint NOT NULL, padding text NOT NULL)",
+        "CREATE TABLE IF NOT EXISTS kv (k bigint PRIMARY KEY, version bigint NOT NULL, padding text NOT NULL)",
     ] {
-        admin.query(statement).await.map_err(|error| format!("{statement}: {error}"))?;
+        set_up_statement(&mut admin, statement).await?;
     }
     let report = Report::new();
     drive(&arguments.common, &report, |number, deadline| {

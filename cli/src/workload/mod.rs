@@ -118,6 +118,23 @@ where
     done.map(|_| ())
 }
 
+/// Tries of a statement that sets up.
+const SET_UP_TRIES_MAX: usize = 5;
+
+/// A statement of the set-up, which may be repeated: an answer that was lost is asked for again.
+async fn set_up_statement(admin: &mut Client, statement: &str) -> Result<(), String> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match admin.query(statement).await {
+            Ok(_) => return Ok(()),
+            Err(error)
+                if tries < SET_UP_TRIES_MAX && (error.is_ambiguous() || error.is_retryable()) => {}
+            Err(error) => return Err(format!("{statement}: {error}")),
+        }
+    }
+}
+
 /// What an error means for the invariant, and a pause where the server is not there.
 async fn after_error(report: &Report, error: &client::Error) -> Kind {
     let kind = if error.is_retryable() {

@@ -1,0 +1,114 @@
+//! A region cut off, processes killed, a clock that goes wrong: what each kind of table promises, on real processes.
+
+use crate::harness::{Cluster, REALISTIC, REGIONS, alone, load_seconds, now, pause, wait_until};
+use std::time::Duration;
+
+#[test]
+fn a_region_cut_off_refuses_strong_writes_in_seconds_and_keeps_taking_available_ones() {
+    let _alone = alone();
+    let cluster = Cluster::start(REALISTIC);
+    assert!(cluster.is_wide_area());
+    let sql = |place, statement: &str| cluster.sql(place, statement);
+    sql(0, "CREATE TABLE accounts (id int PRIMARY KEY, balance int)").unwrap();
+    sql(
+        0,
+        "CREATE TABLE carts (id int PRIMARY KEY, qty COUNTER, note text) WITH (consistency = 'available')",
+    )
+    .unwrap();
+    sql(0, "INSERT INTO accounts SELECT i, 100 FROM generate_series(1, 50) i").unwrap();
+    sql(0, "INSERT INTO carts VALUES (1, 5, 'before')").unwrap();
+    let arrived = |place| sql(place, "SELECT qty FROM carts WHERE id = 1").as_deref() == Ok("5");
+    for place in 0..3 {
+        assert!(wait_until(Duration::from_secs(5), || arrived(place)).is_some(), "{place}");
+        sql(place, "SELECT count(*) FROM accounts").unwrap();
+    }
+
+    sql(0, "CHAOS PARTITION 'eu-west' FROM 'us-east', 'ap-south' FOR '60s'").unwrap();
+    let start = now();
+    let refused = sql(1, "INSERT INTO accounts VALUES (1001, 1)").unwrap_err();
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(5), "refused after {took:?}: {refused}");
+    println!("refused after {took:?}: {refused}");
+    assert!(refused.contains("range r"), "names the range: {refused}");
+    assert!(refused.contains("us-east") && refused.contains("ap-south"), "names them: {refused}");
+    sql(0, "INSERT INTO accounts VALUES (1002, 1)").unwrap();
+    sql(2, "INSERT INTO accounts VALUES (1003, 1)").unwrap();
+    for (place, region) in REGIONS.iter().enumerate() {
+        sql(place, &format!("INSERT INTO carts VALUES ({}, 1, '{region}')", 10 + place)).unwrap();
+        let start = now();
+        sql(place, "UPDATE carts SET qty = qty + 10 WHERE id = 1").unwrap();
+        // "In local time": far below any round trip to another region, the start of psql included.
+        let took = start.elapsed();
+        println!("available write in {region}: {took:?} (with psql's start)");
+        assert!(took < Duration::from_millis(500), "{region}: {took:?}");
+        sql(place, "UPDATE carts SET qty = qty - 2 WHERE id = 1").unwrap();
+    }
+
+    sql(0, "CHAOS HEAL").unwrap();
+    let dump = |place| sql(place, "SELECT id, qty, note FROM carts ORDER BY id").unwrap();
+    let mut dumps = Vec::new();
+    let equal = wait_until(Duration::from_secs(2), || {
+        dumps = (0..3).map(dump).collect::<Vec<String>>();
+        dumps.iter().all(|copy| *copy == dumps[0]) && dumps[0].lines().count() == 4
+    });
+    assert!(equal.is_some(), "2 s after the healing the copies differ: {dumps:?}");
+    println!("copies equal {:?} after the healing", equal.unwrap());
+    assert!(dumps[0].contains("1|29|before"), "5 + 3 * (10 - 2): {}", dumps[0]);
+    for place in 0..3 {
+        let ids =
+            "SELECT count(*), sum(balance) FROM accounts WHERE id < 1000 OR id IN (1002, 1003)";
+        let mut seen = String::new();
+        let readable = wait_until(Duration::from_secs(10), || {
+            seen = sql(place, ids).unwrap_or_default();
+            seen == "52|5002"
+        });
+        assert!(readable.is_some(), "{}: {seen}", REGIONS[place]);
+        assert_eq!(sql(place, "SELECT count(*) FROM accounts WHERE id = 1001").unwrap(), "0");
+    }
+}
+
+#[test]
+fn kill_9_of_any_process_under_the_bank_loses_nothing() {
+    let _alone = alone();
+    let mut cluster = Cluster::start("");
+    for place in 0..3 {
+        let seconds = (load_seconds() + 7).to_string();
+        let bank = cluster.workload(&["bank", "--duration", &seconds, "--gap-max", "5"]);
+        pause(Duration::from_secs(3));
+        cluster.kill(place);
+        pause(Duration::from_secs(load_seconds()));
+        cluster.start_node(place);
+        let report = bank.finish().unwrap_or_else(|why| panic!("killed n{}: {why}", place + 1));
+        assert!(report.contains("invariant holds"), "{report}");
+        println!("killed n{}:\n{report}", place + 1);
+        cluster.wait_ready();
+    }
+}
+
+#[test]
+fn a_clock_300_ms_off_fences_its_node_under_load_and_returns() {
+    let _alone = alone();
+    let cluster = Cluster::start("");
+    let seconds = (load_seconds() + 15).to_string();
+    let bank = cluster.workload(&["bank", "--duration", &seconds, "--clients", "4"]);
+    let kv = cluster.workload(&["kv", "--duration", &seconds, "--clients", "4"]);
+    pause(Duration::from_secs(4));
+    cluster.sql(0, "CHAOS CLOCK 'n3' SKEW '300ms' FOR '5s'").unwrap();
+    let status = || {
+        let nodes = cluster.sql(0, "SHOW NODES").unwrap_or_default();
+        let line = nodes.lines().find(|line| line.starts_with("n3|")).unwrap_or("").to_string();
+        line.rsplit('|').next().unwrap_or("").to_string()
+    };
+    let fenced = wait_until(Duration::from_secs(5), || status() == "fenced");
+    assert!(fenced.is_some(), "n3 did not fence itself: it is {}", status());
+    println!("n3 fenced itself {:?} after the skew began", fenced.unwrap());
+    let back = wait_until(Duration::from_secs(20), || status() == "live");
+    assert!(back.is_some(), "n3 did not return: it is {}", status());
+    println!("n3 was back {:?} later", back.unwrap());
+    for (name, running) in [("bank", bank), ("kv", kv)] {
+        let report = running.finish().unwrap_or_else(|why| panic!("{name}: {why}"));
+        assert!(report.contains("invariant holds"), "{report}");
+        println!("{name}:\n{report}");
+    }
+    assert_eq!(cluster.sql(2, "SELECT sum(balance) FROM bank_accounts").unwrap(), "100000");
+}
