@@ -68,9 +68,12 @@ impl Raft {
     }
 
     /// Until when our store has promised the store of the leader we acknowledged last; zero if never, or if that leader
-    /// does not count any more (it holds no lease since it appended that).
+    /// does not count any more (it holds no lease since it appended that). Uninitialised, we do not know who counts, and may
+    /// be counted: then every leader does.
     fn promised_until(&self, env: &Env<'_>) -> Monotonic {
-        let binding = self.binding.filter(|binding| self.membership().is_voter(binding.leader));
+        let membership = self.membership();
+        let counts = |id| membership.voters.is_empty() || membership.is_voter(id);
+        let binding = self.binding.filter(|binding| counts(binding.leader));
         let given =
             binding.and_then(|binding| env.support.given(binding.leader, binding.incarnation));
         given.map_or(Monotonic::ZERO, |(until, _)| until)

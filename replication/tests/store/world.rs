@@ -75,6 +75,8 @@ pub(super) struct Settings {
     /// Latest delivery and sync, in nanoseconds.
     pub(super) latency_max: u64,
     pub(super) sync_max: u64,
+    /// How long every message between two nodes (the lower one first) takes at least, in nanoseconds.
+    pub(super) distances: BTreeMap<(NodeId, NodeId), u64>,
     /// A mistake of the owner, made on purpose: the log is written without the flush that must go before.
     pub(super) skip_flushes: bool,
     /// Of a thousand times something is to be written: the process dies between flush and append, or after the append; the
@@ -107,6 +109,7 @@ impl Default for Settings {
             duplication: 0,
             latency_max: millis(5),
             sync_max: millis(2),
+            distances: BTreeMap::new(),
             skip_flushes: false,
             deaths: 0,
             own_flushes: 0,
@@ -129,6 +132,8 @@ pub(super) struct World {
     pub(super) nodes: BTreeMap<NodeId, Node>,
     pub(super) infos: Vec<NodeInfo>,
     pub(super) cuts: BTreeSet<(NodeId, NodeId)>,
+    /// Messages of one range's group that are never sent from one node to another.
+    pub(super) mutes: BTreeSet<(NodeId, NodeId, RangeId)>,
     queue: BTreeMap<(u64, u64), Event>,
     queued: u64,
     /// Greatest read ever served, by key.
@@ -155,6 +160,7 @@ impl World {
             nodes: BTreeMap::new(),
             infos: infos.clone(),
             cuts: BTreeSet::new(),
+            mutes: BTreeSet::new(),
             queue: BTreeMap::new(),
             queued: 0,
             served: BTreeMap::new(),
@@ -517,6 +523,11 @@ impl World {
     fn send(&mut self, from: NodeId, messages: Vec<(NodeId, StoreMessage)>) {
         let mut by_node: BTreeMap<NodeId, Vec<StoreMessage>> = BTreeMap::new();
         for (to, message) in messages {
+            if let StoreMessage::Raft { range, .. } = &message
+                && self.mutes.contains(&(from, to, *range))
+            {
+                continue;
+            }
             by_node.entry(to).or_default().push(message);
         }
         let clock = self.now_of(from).clock;
@@ -535,8 +546,11 @@ impl World {
             } else {
                 1
             };
+            let pair = (from.min(to), from.max(to));
+            let distance = self.settings.distances.get(&pair).copied().unwrap_or(0);
             for _ in 0..copies {
-                let at = self.time + 1000 + self.rng.random_range(0..=self.settings.latency_max);
+                let jitter = self.rng.random_range(0..=self.settings.latency_max);
+                let at = self.time + 1000 + distance + jitter;
                 if self.nodes.contains_key(&to) {
                     self.push(at, Event::Deliver { to, bytes: bytes.clone() });
                 }
