@@ -43,7 +43,8 @@ impl Store {
                 self.replicas.insert(range, replica);
             }
             Fate::Leaves => {
-                let next = replica.descriptor().map_or(replica.id.0 + 1, |d| d.next_replica);
+                let next = replica.descriptor().map(|descriptor| self.lowest_to_come(descriptor));
+                let next = next.unwrap_or(replica.id.0 + 1);
                 if let Err(error) = self.remove(*replica, next) {
                     self.fail(error);
                 }

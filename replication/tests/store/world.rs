@@ -134,6 +134,8 @@ pub(super) struct World {
     pub(super) cuts: BTreeSet<(NodeId, NodeId)>,
     /// Messages of one range's group that are never sent from one node to another.
     pub(super) mutes: BTreeSet<(NodeId, NodeId, RangeId)>,
+    /// Nobody is told that its replica was removed.
+    pub(super) nobody_hears_gone: bool,
     queue: BTreeMap<(u64, u64), Event>,
     queued: u64,
     /// Greatest read ever served, by key.
@@ -161,6 +163,7 @@ impl World {
             infos: infos.clone(),
             cuts: BTreeSet::new(),
             mutes: BTreeSet::new(),
+            nobody_hears_gone: false,
             queue: BTreeMap::new(),
             queued: 0,
             served: BTreeMap::new(),
@@ -523,9 +526,12 @@ impl World {
     fn send(&mut self, from: NodeId, messages: Vec<(NodeId, StoreMessage)>) {
         let mut by_node: BTreeMap<NodeId, Vec<StoreMessage>> = BTreeMap::new();
         for (to, message) in messages {
-            if let StoreMessage::Raft { range, .. } = &message
-                && self.mutes.contains(&(from, to, *range))
-            {
+            let muted = match &message {
+                StoreMessage::Raft { range, .. } => self.mutes.contains(&(from, to, *range)),
+                StoreMessage::Gone { .. } => self.nobody_hears_gone,
+                _ => false,
+            };
+            if muted {
                 continue;
             }
             by_node.entry(to).or_default().push(message);
