@@ -140,6 +140,8 @@ pub(super) struct World {
     queued: u64,
     /// Greatest read ever served, by key.
     served: BTreeMap<Key, (Timestamp, String)>,
+    /// The latest term in which anybody has begun to lead.
+    led: BTreeMap<RangeId, Term>,
     hashes: BTreeMap<(RangeId, LogIndex), (u64, NodeId)>,
     seen_applied: BTreeMap<(NodeId, RangeId), LogIndex>,
     pub(super) writes: Vec<Write>,
@@ -167,6 +169,7 @@ impl World {
             queue: BTreeMap::new(),
             queued: 0,
             served: BTreeMap::new(),
+            led: BTreeMap::new(),
             hashes: BTreeMap::new(),
             seen_applied: BTreeMap::new(),
             writes: Vec::new(),
@@ -586,7 +589,11 @@ impl World {
                     self.writes[write].outcome = Some(outcome.clone());
                 }
             }
-            RangeEvent::Led { range, floor, .. } => {
+            RangeEvent::Led { range, term, floor } => {
+                let newest = self.led.entry(*range).or_default();
+                // Somebody who does not know yet that a later term has begun: it never has a lease (see `check_leases`).
+                let stale = *term < *newest;
+                *newest = (*newest).max(*term);
                 let node = self.nodes.get_mut(&id).expect("node");
                 let copied = node.copied.remove(range);
                 if !copied {
@@ -600,7 +607,7 @@ impl World {
                     let known = cache.and_then(|cache| cache.get(key)).copied();
                     let water = known.unwrap_or(Timestamp::MIN).max(*floor);
                     assert!(
-                        water >= *ts,
+                        water >= *ts || stale,
                         "at {}: {id} leads {range} from {floor} (copied cache: {copied}), but {key} was read at {ts} by {how}{}",
                         self.time / 1_000_000,
                         self.history.join("\n")
@@ -645,6 +652,8 @@ impl World {
                 .filter(|(_, lease)| lease.until > now.monotonic)
                 .collect();
             for (descriptor, lease) in leased {
+                let newest = self.led.get(&descriptor.id).copied().unwrap_or_default();
+                assert!(lease.term >= newest, "{id} leases {descriptor:?} in a former term");
                 for (other, span) in holders.values() {
                     assert!(
                         !span.overlaps(&descriptor.span),
