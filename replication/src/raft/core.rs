@@ -11,7 +11,7 @@
 //!
 //! Limits: a group whose log cannot be read ([`Raft::failure`]) stops altogether; its owner must give the replica up.
 
-use super::election::Ballot;
+use super::election::{Ballot, DeferredPreVote};
 use super::lead::Leading;
 use super::membership::MembershipHistory;
 use super::payload::membership_of;
@@ -87,6 +87,10 @@ pub struct Raft {
     /// Not before then an election, and the random part of that.
     pub(super) election_due: Monotonic,
     pub(super) jitter: Duration,
+    /// Until then somebody goes first whom we have granted a pre-vote.
+    pub(super) yields_until: Monotonic,
+    /// A request for a pre-vote that came shortly before we are free; answered then.
+    pub(super) deferred: Option<DeferredPreVote>,
     pub(super) out: Outbox,
     /// Read indexes asked of the leader: token on the wire to the owner's context.
     pub(super) asked: BTreeMap<u64, u64>,
@@ -139,6 +143,8 @@ impl Raft {
             floor: env.support.restart_floor(),
             election_due: Monotonic::MAX,
             jitter: Duration::ZERO,
+            yields_until: Monotonic::ZERO,
+            deferred: None,
             out: Outbox::default(),
             asked: BTreeMap::new(),
             failure: None,
@@ -286,6 +292,7 @@ impl Raft {
         match self.role {
             Role::Leader(_) => self.tick_leader(env),
             Role::Follower { .. } | Role::PreCandidate { .. } | Role::Candidate { .. } => {
+                self.answer_deferred(env);
                 if self.asks() && env.now >= self.due(env) {
                     self.pre_campaign(env);
                 }
@@ -301,7 +308,8 @@ impl Raft {
         match &self.role {
             Role::Leader(leading) => self.wake_leader(env, leading),
             Role::Follower { .. } | Role::PreCandidate { .. } | Role::Candidate { .. } => {
-                if self.asks() { self.due(env) } else { Monotonic::MAX }
+                let due = if self.asks() { self.due(env) } else { Monotonic::MAX };
+                if self.deferred.is_some() { due.min(self.free_at(env)) } else { due }
             }
         }
     }

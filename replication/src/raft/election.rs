@@ -7,6 +7,26 @@
 //! A voter is *bound* while its store's promise to the leader it acknowledged last is unexpired ([`Raft::is_bound`]); then it
 //! neither campaigns nor grants, nor lets the request raise its term. A leader is bound by itself.
 //!
+//! # How soon
+//!
+//! When a leader's store dies, the promises to it run out at about the same time everywhere, for all its ranges. They are what
+//! tells that it is dead, so nobody waits longer than that, and everything below only keeps candidates out of each other's way:
+//!
+//! ```text
+//!   leader dies      X is free   Y is free
+//!   ────┼────────────────┼───────────┼──────────────────────────────►
+//!       X:                  ask ──►  : deferred, granted when free     Y lets X go first for a while
+//! ```
+//!
+//! - Who is free asks after a small random part of the election timeout.
+//! - A voter that will be free soon (while promises are renewed it never will be) keeps the request and answers it then.
+//! - Who grants a pre-vote lets the other go first for a third of an election timeout. Of two that ask at once the one with
+//!   the longer log, then the greater id, goes on; the other gives up asking. (Both would vote for themselves.)
+//! - Who is asked by somebody whose log is too short, and is free, asks soon: it can win.
+//! - After a split vote the next try comes soon.
+//!
+//! All of this is about pre-votes and when they are asked for: whatever it does, votes are granted by the same rules.
+//!
 //! INVARIANT: at most one candidate wins a term. A winner's floor is at or above every read served in former terms.
 
 use super::core::{Binding, Raft, Role};
@@ -22,6 +42,22 @@ pub(super) enum Ballot {
     Granted(Timestamp),
     Refused,
 }
+
+/// A request for a pre-vote that waits. See the module.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DeferredPreVote {
+    from: ReplicaId,
+    term: Term,
+    last: (Term, LogIndex),
+}
+
+/// Of the random part of an election timeout, so much is used when a promise has run out.
+const LAPSED_JITTER_DIVISOR: u32 = 8;
+/// A voter that is free within this part of an election timeout defers its answer. Below what is left of a promise that is being
+/// renewed.
+const DEFER_DIVISOR: u32 = 2;
+/// Who granted a pre-vote waits for this part of an election timeout.
+const YIELD_DIVISOR: u32 = 3;
 
 impl Raft {
     /// Asks to lead at once, unless a promise forbids it or this replica cannot vote. A single voter then leads as soon as its
@@ -51,9 +87,50 @@ impl Raft {
         let promised = match self.promised_until(env) {
             Monotonic::ZERO => Monotonic::ZERO,
             // Everybody's promises end at about the same time: without the random part they would all ask at once.
-            until => until.plus(self.jitter),
+            until => until.plus(self.jitter / LAPSED_JITTER_DIVISOR),
         };
-        self.election_due.max(promised).max(env.support.no_vote_before())
+        let due = match &self.role {
+            // The promise tells that the leader is dead; that we have heard of it lately is no news.
+            Role::Follower { leader: Some(_), heard_at } if promised > Monotonic::ZERO => {
+                promised.max(heard_at.plus(self.config.election_timeout))
+            }
+            Role::Follower { .. }
+            | Role::PreCandidate { .. }
+            | Role::Candidate { .. }
+            | Role::Leader(_) => self.election_due.max(promised),
+        };
+        due.max(self.yields_until).max(env.support.no_vote_before())
+    }
+
+    /// From when on, as things stand, we may help to elect another leader.
+    pub(super) fn free_at(&self, env: &Env<'_>) -> Monotonic {
+        let free = self.promised_until(env).max(env.support.no_vote_before());
+        match &self.role {
+            Role::Leader(_) => Monotonic::MAX,
+            Role::Follower { leader: Some(_), heard_at } => {
+                free.max(heard_at.plus(self.config.election_timeout))
+            }
+            Role::Follower { leader: None, .. }
+            | Role::PreCandidate { .. }
+            | Role::Candidate { .. } => free,
+        }
+    }
+
+    /// Answers the request that has waited, if we are free now.
+    pub(super) fn answer_deferred(&mut self, env: &mut Env<'_>) {
+        if let Some(DeferredPreVote { from, term, last }) = self.deferred
+            && env.now >= self.free_at(env)
+        {
+            self.deferred = None;
+            self.on_pre_vote(env, from, term, last, false);
+        }
+    }
+
+    /// Lets somebody else go first; not again and again.
+    fn yield_to_other(&mut self, env: &Env<'_>) {
+        if env.now >= self.yields_until {
+            self.yields_until = env.now.plus(self.config.election_timeout / YIELD_DIVISOR);
+        }
     }
 
     /// Draws a new timeout, between one and two of the configured ones from now.
@@ -68,9 +145,12 @@ impl Raft {
     }
 
     /// Until when our store has promised the store of the leader we acknowledged last; zero if never, or if that leader
-    /// does not count any more (it holds no lease since it appended that).
+    /// does not count any more (it holds no lease since it appended that). Uninitialised, we do not know who counts, and may
+    /// be counted: then every leader does.
     fn promised_until(&self, env: &Env<'_>) -> Monotonic {
-        let binding = self.binding.filter(|binding| self.membership().is_voter(binding.leader));
+        let membership = self.membership();
+        let counts = |id| membership.voters.is_empty() || membership.is_voter(id);
+        let binding = self.binding.filter(|binding| counts(binding.leader));
         let given =
             binding.and_then(|binding| env.support.given(binding.leader, binding.incarnation));
         given.map_or(Monotonic::ZERO, |(until, _)| until)
@@ -182,6 +262,7 @@ impl Raft {
         }
         let binding = Binding { leader, incarnation, term: self.term };
         self.renounces = false;
+        self.deferred = None;
         if self.binding != Some(binding) {
             self.keep_bound_floor(env);
             self.binding = Some(binding);
@@ -273,7 +354,10 @@ impl Raft {
         let floor = blessing.unwrap_or_else(|| floors.max().unwrap_or(Timestamp::MIN));
         match tally {
             Tally::Won => self.become_leader(env, floor),
-            Tally::Lost => self.role = Role::Follower { leader: None, heard_at: env.now },
+            Tally::Lost => {
+                self.role = Role::Follower { leader: None, heard_at: env.now };
+                self.election_due = env.now.plus(self.jitter / LAPSED_JITTER_DIVISOR);
+            }
             Tally::Open => {}
         }
     }
@@ -294,14 +378,42 @@ impl Raft {
     ) {
         // It would get our vote in a term that we know already, but have not voted in.
         let unspent = term == self.term && self.vote.is_none() && self.leader().is_none();
-        let free = (term > self.term || unspent) && !self.is_bound(env, blessed, term);
-        let granted = free && self.is_up_to_date(last);
-        if granted {
-            let body = Body::PreVoteReply { granted };
+        let open = term > self.term || unspent;
+        let bound = self.is_bound(env, blessed, term);
+        let up_to_date = self.is_up_to_date(last);
+        if open && !bound && up_to_date {
+            let body = Body::PreVoteReply { granted: true };
             self.out.now.push(Message { from: self.id, to: from, term, body });
-        } else {
-            self.send_now(from, Body::PreVoteReply { granted });
-            self.remind(from);
+            self.give_way(env, from, last);
+            return;
+        }
+        let free_at = self.free_at(env);
+        if open && bound && up_to_date && env.now < free_at {
+            let patience = self.config.election_timeout / DEFER_DIVISOR;
+            if free_at <= env.now.plus(patience) {
+                self.deferred = Some(DeferredPreVote { from, term, last });
+                return;
+            }
+        }
+        self.send_now(from, Body::PreVoteReply { granted: false });
+        self.remind(from);
+        if open && !bound && matches!(self.role, Role::Follower { .. }) {
+            let soon = env.now.plus(self.jitter / LAPSED_JITTER_DIVISOR);
+            self.election_due = self.election_due.min(soon);
+        }
+    }
+
+    /// `from` has our pre-vote. Do we still want to lead ourselves?
+    fn give_way(&mut self, env: &mut Env<'_>, from: ReplicaId, last: (Term, LogIndex)) {
+        let (index, term) = self.tail.last;
+        match &self.role {
+            Role::PreCandidate { .. } if (last, from) < ((term, index), self.id) => {}
+            Role::PreCandidate { .. } => {
+                self.role = Role::Follower { leader: None, heard_at: env.now };
+                self.yield_to_other(env);
+            }
+            Role::Follower { .. } => self.yield_to_other(env),
+            Role::Candidate { .. } | Role::Leader(_) => {}
         }
     }
 

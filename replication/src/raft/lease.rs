@@ -84,12 +84,6 @@ impl Raft {
         bound.map_or(self.floor, |bound| self.floor.max(bound))
     }
 
-    /// Raises the floor this replica reports as a voter and starts a lease with: for a replica made out of another one (the right
-    /// side of a split inherits the left one's [`Raft::read_floor`]).
-    pub fn inherit_floor(&mut self, floor: Timestamp) {
-        self.floor = self.floor.max(floor);
-    }
-
     /// Keeps what the present binding recorded, before another takes its place.
     pub(super) fn keep_bound_floor(&mut self, env: &Env<'_>) {
         self.floor = self.read_floor(env);

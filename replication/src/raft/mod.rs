@@ -38,7 +38,9 @@
 //! Election safety, log matching, leader completeness, state machine safety (thesis, figure 3.2), checked after every step by
 //! `tests/`. A configuration takes effect when its entry is *appended* (thesis 4.1) and is rolled back with it.
 //! A leader proposes a membership change only after an entry of its own term is committed (Ongaro 2015), one at a time.
+//! The term a group is born with may have a leader without an election (`birth`).
 
+mod birth;
 mod core;
 mod election;
 mod follow;
@@ -277,6 +279,13 @@ pub enum PlantedBug {
     ReadIndexUnconfirmed,
     /// R16: the completion of a write that was overwritten meanwhile counts for what took its place.
     StaleCompletion,
+    /// The store's: whoever leads the left range when a split is applied leads the right one from birth, in whatever
+    /// term the split was proposed.
+    BirthLedByAnyLeader,
+    /// The store's: whoever leads the left range when a split is applied counts as knowing all reads of the right one's keys.
+    BirthFloorOfOthers,
+    /// The store's: what an uninitialised replica has acknowledged does not bind the one that takes its place.
+    BirthForgetsBinding,
 }
 
 /// The leader's right to serve, as of now.

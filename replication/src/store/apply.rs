@@ -138,6 +138,8 @@ impl Store {
             && term == entry_term
         {
             replica.reign = Reign::Led { term, floor };
+            // From now on reads are remembered for this reign only.
+            replica.covered_floor = None;
             run.events.push(RangeEvent::Led { range: replica.range, term, floor });
         }
     }

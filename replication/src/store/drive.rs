@@ -7,9 +7,10 @@ use storage::log::{LogGroup, LogOp};
 use super::core::{Store, Tracked};
 use super::open::{announced, encode_hard_state};
 use super::replica::{Reign, Replica};
+use super::tail::TailView;
 use super::{RangeEvent, StoreMessage};
-use crate::raft::{Entry, HardState, Message, Term};
-use crate::range::{NodeId, RangeId};
+use crate::raft::{Entry, GroupLog, HardState, Message, Term};
+use crate::range::{INITIAL, NodeId, RangeId};
 
 /// Whether the replica goes on living here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,7 +43,8 @@ impl Store {
                 self.replicas.insert(range, replica);
             }
             Fate::Leaves => {
-                let next = replica.descriptor().map_or(replica.id.0 + 1, |d| d.next_replica);
+                let next = replica.descriptor().map(|descriptor| self.lowest_to_come(descriptor));
+                let next = next.unwrap_or(replica.id.0 + 1);
                 if let Err(error) = self.remove(*replica, next) {
                     self.fail(error);
                 }
@@ -130,18 +132,24 @@ impl Store {
         if !replica.is_leader() || replica.raft.term() != term {
             return;
         }
-        // Nobody led this range before us if we were elected on the log it was born with; then the store we share with
-        // the leader it was split off from knows every read on its keys.
-        let born = replica.tail.last() <= crate::range::INITIAL.0.next()
-            && replica.tail.truncated() == crate::range::INITIAL;
-        let floor = match replica.covered_floor.take() {
-            Some(covered) if born => covered,
+        let floor = match replica.covered_floor {
+            Some(covered) if self.is_first_reign(replica) => covered,
             Some(_) | None => floor,
         };
         tracing::info!(range = %replica.range, %term, node = %self.identity.node, "leader elected");
         replica.reign = Reign::Elected { term, floor };
         replica.moved_at = now.monotonic;
         self.promises.hurry(now);
+    }
+
+    /// Whether nobody else has ever served this range: before our new entry our log has nothing, or only what we
+    /// appended in the term of birth, which nobody else leads. Any other leader that served had an entry of a later term
+    /// committed, and we could not have been elected without it.
+    fn is_first_reign(&self, replica: &Replica) -> bool {
+        let group = LogGroup(replica.range.0);
+        let log = TailView { group, tail: &replica.tail, log: &*self.log };
+        let before = replica.tail.last().prev();
+        replica.tail.truncated() == INITIAL && log.term(before) == Some(INITIAL.1)
     }
 
     pub(super) fn depose(&mut self, replica: &mut Replica) {

@@ -11,7 +11,7 @@ use storage::StorageError;
 
 use super::core::Store;
 use super::promises::{Asked, Granted, Heard};
-use super::replica::Context;
+use super::replica::{Context, Early};
 use super::{Fencing, StoreMessage};
 use crate::raft::{Body, Incarnation, Message, ReplicaId};
 use crate::range::{NodeId, RangeId};
@@ -131,7 +131,12 @@ impl Store {
         if replica.id == message.to {
             replica.heard_at = now.monotonic;
             replica.routes.entry(message.from).or_insert(from);
-            if replica.routes.get(&message.from) == Some(&from) {
+            let patience = self.config.raft.election_timeout;
+            let early = Early { from, incarnation, message };
+            let due = replica.hold_early(now.monotonic, patience, early);
+            if let Some(Early { message, .. }) = due
+                && replica.routes.get(&message.from) == Some(&from)
+            {
                 let votes = matches!(message.body, Body::PreVote { .. } | Body::Vote { .. });
                 let asking = votes.then_some(message.from);
                 let mut context = Context { asking, ..self.context(now) };
@@ -143,6 +148,21 @@ impl Store {
         self.replicas.insert(range, replica);
         self.dirty.insert(range);
         Ok(())
+    }
+
+    /// A range is born here; `early` has waited for that.
+    pub(super) fn early_message(
+        &mut self,
+        now: Now,
+        range: RangeId,
+        early: Early,
+    ) -> Result<(), StorageError> {
+        let Early { from, incarnation, message } = early;
+        // Its sender may have died meanwhile.
+        if self.promises.incarnation_of(from) != incarnation {
+            return Ok(());
+        }
+        self.raft_message(now, from, range, incarnation, message)
     }
 
     /// Answers `Gone` if `replica` on `from` was a member once, and is none as of what we have applied.

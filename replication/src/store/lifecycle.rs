@@ -105,7 +105,15 @@ impl Store {
             return Ok(());
         }
         let Some(replica) = self.replicas.remove(&range) else { return Ok(()) };
-        self.remove(*replica, descriptor.next_replica)
+        let next = self.lowest_to_come(descriptor);
+        self.remove(*replica, next)
+    }
+
+    /// The lowest id of a replica that may still live here, by a descriptor that names our former one no more. It may name its
+    /// successor already: that one must not be buried with it.
+    pub(super) fn lowest_to_come(&self, descriptor: &RangeDescriptor) -> u64 {
+        let successor = descriptor.peer_on(self.identity.node).map(|peer| peer.replica.0);
+        successor.unwrap_or(descriptor.next_replica)
     }
 
     /// A range here, other than `but`, that has a key of `span`.

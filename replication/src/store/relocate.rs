@@ -88,9 +88,9 @@ impl Store {
             self.out.transfers.push((replica.range, to));
             return;
         }
-        // Nobody told us the highest read: it was within what the quorum had recorded.
-        let lease = replica.ask(now, &self.promises, &*self.log, |raft, env| raft.lease(env));
-        let read_high = lease.map_or(self.promises.recorded_max(), |lease| lease.read_bound);
+        // Nobody told us the highest read. What a quorum has recorded by now does not bound it: reads were served under another
+        // membership, too, whose quorum had recorded more. But never above what we asked for.
+        let read_high = self.promises.asked_max();
         let target = replica.descriptor().and_then(|descriptor| descriptor.peer_on(to)).copied();
         if let Some(peer) = target {
             let result = replica.with_raft(&mut self.context(now), |raft, env| {

@@ -3,6 +3,7 @@
 
 use clock::{Monotonic, Now, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use storage::log::{LogGroup, LogReader};
 use storage::mvcc::RawSpan;
 use storage::{Op, Space, Span, mvcc};
@@ -11,9 +12,10 @@ use super::promises::{GroupSupport, Promises};
 use super::snapshot_in::Incoming;
 use super::tail::{Tail, TailView};
 use crate::raft::{
-    Env, HardState, LogIndex, Membership, Raft, RaftConfig, ReplicaId, RoleKind, Term,
+    Body, Env, HardState, Incarnation, LogIndex, Membership, Message, Raft, RaftConfig, ReplicaId,
+    RoleKind, Term,
 };
-use crate::range::{NodeId, RangeDescriptor, RangeId, RangeState};
+use crate::range::{INITIAL, NodeId, RangeDescriptor, RangeId, RangeState};
 
 /// What every call into a group needs from its store.
 pub(super) struct Context<'a> {
@@ -54,6 +56,14 @@ pub(super) enum Reign {
     Led { term: Term, floor: Timestamp },
 }
 
+/// An append that came before the split that creates its range was applied here. See [`Replica::hold_early`].
+#[derive(Clone, Debug)]
+pub(super) struct Early {
+    pub(super) from: NodeId,
+    pub(super) incarnation: Incarnation,
+    pub(super) message: Message,
+}
+
 /// A peer that was removed and should hear of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Departed {
@@ -75,8 +85,11 @@ pub(super) struct Replica {
     /// See [`GroupSupport::inherited_floor`]. Below this store's clock bound, so `restart_floor` covers it after a restart.
     pub(super) inherited_floor: Timestamp,
     /// Set beside the leader of the range this one was split off from: that store knows every read on these keys, so its
-    /// first leadership needs no higher floor.
+    /// first reign needs no higher floor. Gone when that has begun.
     pub(super) covered_floor: Option<Timestamp>,
+    /// While uninitialised: the newest append that waits for the birth, and since when any has.
+    pub(super) early: Option<Early>,
+    early_since: Option<Monotonic>,
     pub(super) tail: Tail,
     /// As last written.
     pub(super) hard_state: HardState,
@@ -152,6 +165,8 @@ impl Replica {
             routes,
             inherited_floor: birth.inherited_floor,
             covered_floor: None,
+            early: None,
+            early_since: None,
             tail,
             hard_state,
             proposals: BTreeSet::new(),
@@ -217,6 +232,46 @@ impl Replica {
     /// Whether a split that we proposed is undecided.
     pub(super) fn is_splitting(&self) -> bool {
         self.splitting.is_some_and(|split| self.proposals.contains(&split))
+    }
+
+    /// Keeps an append that follows the state every range is born with, if the birth may yet come: it was sent by who has applied
+    /// the split, and ours may be one message behind. Refusing it would make the sender prepare a snapshot. Kept is the newest
+    /// one, and none once the first was kept for `patience`: then a snapshot is what we need. Gives back what is not kept.
+    ///
+    /// What is kept is not acknowledged, so it binds nobody.
+    pub(super) fn hold_early(
+        &mut self,
+        now: Monotonic,
+        patience: Duration,
+        early: Early,
+    ) -> Option<Early> {
+        let follows_birth = match &early.message.body {
+            Body::Append { prev_index, prev_term, .. } => (*prev_index, *prev_term) == INITIAL,
+            Body::PreVote { .. }
+            | Body::PreVoteReply { .. }
+            | Body::Vote { .. }
+            | Body::VoteReply { .. }
+            | Body::AppendReply { .. }
+            | Body::AppendRefused { .. }
+            | Body::SnapshotReply { .. }
+            | Body::TimeoutNow { .. }
+            | Body::ReadIndex { .. }
+            | Body::ReadIndexReply { .. } => false,
+        };
+        let uninitialised = self.state.is_none();
+        if !uninitialised || !follows_birth || early.message.term < self.raft.term() {
+            return Some(early);
+        }
+        let since = *self.early_since.get_or_insert(now);
+        if now.since(since) >= patience {
+            self.early = None;
+            return Some(early);
+        }
+        let newer = self.early.as_ref().is_none_or(|kept| kept.message.term <= early.message.term);
+        if newer {
+            self.early = Some(early);
+        }
+        None
     }
 
     pub(super) fn learn_routes(&mut self, descriptor: &RangeDescriptor) {

@@ -13,6 +13,37 @@
 //! A replica of the right range can be here before the split is applied, created by a message of a faster peer: it is
 //! uninitialised, has voted perhaps, and keeps its hard state (killer R14). If our right replica was removed before we
 //! applied the split that creates it, the tombstone (or a newer replica) says so, and its keys are deleted instead (R15).
+//!
+//! # Who leads the right range
+//!
+//! The store that leads the left one in the term in which the split was proposed: from birth, without an election (see
+//! [`crate::raft::Raft::lead_from_birth`]). It serves when a quorum has acknowledged its first append, one round trip to the
+//! nearest quorum after it has applied the split:
+//!
+//! ```text
+//!   left's leader L                    a follower F, both ranges
+//!     split committed ── notice(left), append(right, term of birth) ──►  applies the split, appends, syncs
+//!     right: committed, leased, `Led`  ◄── acknowledged ──────────────
+//! ```
+//!
+//! - *The append overtakes the split.* F's right replica is uninitialised then and has no log to append to. It keeps the
+//!   append, unanswered, for at most an election timeout ([`Replica::hold_early`]); its successor judges it at birth. What
+//!   else the uninitialised replica was about to say is said first.
+//! - *The lease* needs no new round of promises. L's store's promises were there before the append was sent, so they bind
+//!   whoever acknowledges it ([`crate::raft::Promise::unbroken_since`]). It is not inherited any further than that: a store that
+//!   has not acknowledged L in the right range may still help to elect another there, whatever it promised for the left one.
+//! - *The floor.* L knows every read on right's keys: former leaders' are below the floor of its own reign over left, its own
+//!   are in its timestamp cache, of which right's reign begins with a copy. So right starts with left's floor, and no commit
+//!   waits for promises that were never used. INVARIANT: only then ([`Store::elect`]); anybody else starts above what voters
+//!   have recorded, and right's voters have recorded what left's had.
+//! - *L dies, or is cut off, before the append is out.* Nobody else may lead the term of birth; right's replicas are bound to
+//!   nobody, and stand after an election timeout. L, if it lives, serves nothing on right without their acknowledgement.
+//! - *Another leads left by the time the split is applied there* (L was deposed, or died): it asks for pre-votes at once, in a
+//!   later term. So does whoever is alone.
+//! - *Two stand*, L in the term of birth and somebody in a later one: L's append is refused with the later term.
+//! - *A transfer of left is under way*: L still leads left's term, and serves nothing on left any more; it leads right, and
+//!   whatever made left go makes right go next.
+//! - *L restarts and applies the split again*: it does not lead left then, or leads it in a later term.
 
 use clock::{Now, Timestamp};
 use storage::log::Term;
@@ -21,10 +52,10 @@ use storage::{Key, Space, StorageError, WriteBatch, mvcc};
 use super::apply::{state_of, state_of_mut};
 use super::core::Store;
 use super::open::{begin_log, initial_hard_state};
-use super::replica::{Birth, Reign, Replica};
+use super::replica::{Birth, Early, Reign, Replica};
 use super::tail::Tail;
 use super::{Outcome, RangeEvent};
-use crate::raft::{HardState, LogIndex, ReplicaId};
+use crate::raft::{HardState, LogIndex, PlantedBug, ReplicaId};
 use crate::range::{INITIAL, Peer, RangeDescriptor, RangeId, RangeState, range_state_key};
 
 /// What happens to the right side on this store.
@@ -81,6 +112,10 @@ impl Store {
             return self.write_split(replica, WriteBatch::new(), events);
         }
         let events = self.advance_alone(replica, at, Outcome::Applied);
+        if self.dirty.remove(&right.id) {
+            // What the uninitialised replica has to say is said (and written) before another takes its place.
+            self.drive(now, right.id);
+        }
         let side = self.right_side(right)?;
         let mut batch = batch.clone();
         let state = state_of_mut(replica);
@@ -102,7 +137,7 @@ impl Store {
         replica.descriptor_changed();
         tracing::info!(left = %left.id, right = %right.id, at = %right.span.start, "range split");
         if let RightSide::Born { id, hard_state } = side {
-            self.be_born(now, replica, id, hard_state, right_state);
+            self.be_born(now, (replica, at.1), id, hard_state, right_state)?;
             self.out.events.push(RangeEvent::Split { left: left.id, right: right.id });
         }
         Ok(())
@@ -144,22 +179,25 @@ impl Store {
         Ok(RightSide::Born { id: peer.replica, hard_state })
     }
 
+    /// `left`: with the term in which the split was proposed.
     fn be_born(
         &mut self,
         now: Now,
-        left: &Replica,
+        left: (&Replica, Term),
         id: ReplicaId,
         hard_state: HardState,
         state: RangeState,
-    ) {
+    ) -> Result<(), StorageError> {
+        let (left, proposed_in) = left;
         let range = state.descriptor.id;
         let mut routes = std::collections::BTreeMap::new();
         // Its voters answer for the reads that left's leaders have served on its keys.
         let mut inherited_floor: Timestamp =
             left.ask(now, &self.promises, &*self.log, |raft, env| raft.read_floor(env));
-        if let Some(former) = self.replicas.remove(&range) {
+        let mut former = self.replicas.remove(&range);
+        if let Some(former) = &mut former {
             self.timers.remove(&(former.timer, range));
-            routes = former.routes;
+            routes = std::mem::take(&mut former.routes);
             inherited_floor = inherited_floor.max(former.inherited_floor);
         }
         begin_log(&mut self.out.write, range, id, hard_state, INITIAL);
@@ -169,10 +207,6 @@ impl Store {
         tail.reset(INITIAL);
         let single = state.descriptor.peers.len() == 1;
         self.spans.insert(state.descriptor.span.start.clone(), range);
-        let covered_floor = match left.reign {
-            Reign::Led { floor, .. } if left.is_leader() => Some(floor),
-            Reign::Led { .. } | Reign::Elected { .. } | Reign::None => None,
-        };
         let birth = Birth {
             range,
             id,
@@ -185,12 +219,52 @@ impl Store {
             inherited_floor,
         };
         self.adopt(now, birth);
-        if let Some(mut right) = self.replicas.remove(&range) {
-            right.covered_floor = covered_floor;
-            if covered_floor.is_some() || single {
-                right.with_raft(&mut self.context(now), |raft, env| raft.campaign(env));
+        let Some(mut right) = self.replicas.remove(&range) else { return Ok(()) };
+        let early = former.and_then(|former| self.succeed(now, &mut right, *former));
+        self.begin_reign(now, left, proposed_in, &mut right, single);
+        self.replicas.insert(range, right);
+        match early {
+            Some(early) => self.early_message(now, range, early),
+            None => Ok(()),
+        }
+    }
+
+    /// `right` takes the place of `former`. Returns what that one has kept for it.
+    fn succeed(&mut self, now: Now, right: &mut Replica, former: Replica) -> Option<Early> {
+        let same = former.id == right.id;
+        if same && self.config.raft.planted != Some(PlantedBug::BirthForgetsBinding) {
+            right.with_raft(&mut self.context(now), |raft, env| raft.take_over(env, &former.raft));
+        }
+        former.early.filter(|_| same)
+    }
+
+    /// See the module: who leads the right range.
+    fn begin_reign(
+        &mut self,
+        now: Now,
+        left: &Replica,
+        proposed_in: Term,
+        right: &mut Replica,
+        single: bool,
+    ) {
+        let planted = |bug| self.config.raft.planted == Some(bug);
+        let reign = match left.reign {
+            Reign::Led { term, floor } | Reign::Elected { term, floor } if left.is_leader() => {
+                Some((term, floor))
             }
-            self.replicas.insert(range, right);
+            Reign::Led { .. } | Reign::Elected { .. } | Reign::None => None,
+        };
+        let ours = reign
+            .filter(|(term, _)| *term == proposed_in || planted(PlantedBug::BirthLedByAnyLeader));
+        right.covered_floor = ours.map(|(_, floor)| floor);
+        if planted(PlantedBug::BirthFloorOfOthers) && reign.is_some() {
+            right.covered_floor = Some(Timestamp::MIN);
+        }
+        let leads = ours.is_some_and(|(_, floor)| {
+            right.with_raft(&mut self.context(now), |raft, env| raft.lead_from_birth(env, floor))
+        });
+        if !leads && (reign.is_some() || single) {
+            right.with_raft(&mut self.context(now), |raft, env| raft.campaign(env));
         }
     }
 }

@@ -338,6 +338,13 @@ impl Script {
             }
             ["node", one] => self.add(id(one), Snapshot::default()),
             ["campaign", one] => self.with(id(one), |raft, env| raft.campaign(env)),
+            ["born", one, floor] => {
+                let floor = Timestamp::new(floor.parse().unwrap(), 0);
+                let leads = self.with(id(one), |raft, env| raft.lead_from_birth(env, floor));
+                if !leads {
+                    self.say(format!("{one} does not lead from birth"));
+                }
+            }
             ["tick", ref some @ ..] => {
                 for one in some {
                     self.with(id(one), |raft, env| raft.tick(env));

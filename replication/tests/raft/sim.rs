@@ -757,5 +757,6 @@ planted! {
     r09_committing_by_counting_is_noticed: CommitByCounting within 100;
     r10_a_lease_that_never_expires_is_noticed: LeaseNeverExpires within 100;
     r12_an_unconfirmed_read_index_is_noticed: ReadIndexUnconfirmed within 100;
-    r16_a_stale_completion_is_noticed: StaleCompletion within 100;
+    // Rare: of 40 times 100 seeds 30 find it.
+    r16_a_stale_completion_is_noticed: StaleCompletion within 1000;
 }

@@ -2,6 +2,8 @@
 //! not synced, clocks that drift.
 
 mod chaos;
+mod geography;
 mod scenarios;
 mod sim_log;
+mod splits;
 mod world;

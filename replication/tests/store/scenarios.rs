@@ -234,6 +234,57 @@ fn a_draining_node_hands_over_and_leaves_without_going_below_the_goal() {
 }
 
 #[test]
+fn a_node_that_hears_of_its_removal_after_its_return_was_decided_takes_part_again() {
+    // Nodes 1 and 4 are in region 1.
+    let mut world = world(4);
+    let voters = world.await_voters(FIRST, 3, millis(30_000));
+    let leader = world.leaseholder(FIRST).expect("leased");
+    let drain = |world: &mut World, node: Option<NodeId>| {
+        for info in &mut world.infos {
+            info.draining = Some(info.node) == node;
+        }
+        let infos = world.infos.clone();
+        for id in world.nodes.keys().copied().collect::<Vec<_>>() {
+            world.with_store(id, |store, now| store.set_nodes(now, infos.clone()));
+        }
+    };
+    let neighbours = [N1, NodeId(4)];
+    let gone = *neighbours.iter().find(|node| voters.contains(node)).expect("one of them");
+    let other = *neighbours.iter().find(|node| **node != gone).expect("two");
+    if leader == gone {
+        let to = N2;
+        let high = world.read_high(leader, FIRST);
+        world
+            .with_store(leader, |store, now| store.transfer(now, FIRST, to, high))
+            .expect("begins");
+        assert!(world.run_until(millis(1_000), |world| world.leaseholder(FIRST) == Some(to)));
+    }
+    drain(&mut world, Some(gone));
+    // It lives, and is heard of; but what the group says to it is lost.
+    world.nobody_hears_gone = true;
+    for from in [N1, N2, N3, NodeId(4)] {
+        world.mutes.insert((from, gone, FIRST));
+    }
+    let replaced = |world: &mut World| world.voters(FIRST).contains(&other);
+    assert!(world.run_until(millis(20_000), replaced), "{}", world.describe(FIRST));
+    assert!(world.store(gone).descriptor(FIRST).is_some(), "it does not know yet");
+    drain(&mut world, Some(other));
+    let named = |world: &mut World| {
+        let holder = world.leaseholder(FIRST);
+        let descriptor = holder.and_then(|node| world.store(node).descriptor(FIRST).cloned());
+        descriptor.is_some_and(|descriptor| descriptor.peer_on(gone).is_some())
+    };
+    assert!(world.run_until(millis(20_000), named), "{}", world.describe(FIRST));
+    // It asks, and hears of its removal from somebody who knows of its return.
+    world.nobody_hears_gone = false;
+    let heard = |world: &mut World| world.store(gone).descriptor(FIRST).is_none();
+    assert!(world.run_until(millis(20_000), heard), "{}", world.describe(FIRST));
+    world.mutes.clear();
+    let back = |world: &mut World| world.voters(FIRST).contains(&gone);
+    assert!(world.run_until(millis(30_000), back), "{}", world.describe(FIRST));
+}
+
+#[test]
 fn a_copy_lives_in_its_own_region_only() {
     // Nodes 1 and 4, 7 are in region 1; 2, 5 and 8 in region 2; 3, 6 and 9 in region 0.
     let mut world = world(9);

@@ -75,6 +75,8 @@ pub(super) struct Settings {
     /// Latest delivery and sync, in nanoseconds.
     pub(super) latency_max: u64,
     pub(super) sync_max: u64,
+    /// How long every message between two nodes (the lower one first) takes at least, in nanoseconds.
+    pub(super) distances: BTreeMap<(NodeId, NodeId), u64>,
     /// A mistake of the owner, made on purpose: the log is written without the flush that must go before.
     pub(super) skip_flushes: bool,
     /// Of a thousand times something is to be written: the process dies between flush and append, or after the append; the
@@ -107,6 +109,7 @@ impl Default for Settings {
             duplication: 0,
             latency_max: millis(5),
             sync_max: millis(2),
+            distances: BTreeMap::new(),
             skip_flushes: false,
             deaths: 0,
             own_flushes: 0,
@@ -129,10 +132,16 @@ pub(super) struct World {
     pub(super) nodes: BTreeMap<NodeId, Node>,
     pub(super) infos: Vec<NodeInfo>,
     pub(super) cuts: BTreeSet<(NodeId, NodeId)>,
+    /// Messages of one range's group that are never sent from one node to another.
+    pub(super) mutes: BTreeSet<(NodeId, NodeId, RangeId)>,
+    /// Nobody is told that its replica was removed.
+    pub(super) nobody_hears_gone: bool,
     queue: BTreeMap<(u64, u64), Event>,
     queued: u64,
     /// Greatest read ever served, by key.
     served: BTreeMap<Key, (Timestamp, String)>,
+    /// The latest term in which anybody has begun to lead.
+    led: BTreeMap<RangeId, Term>,
     hashes: BTreeMap<(RangeId, LogIndex), (u64, NodeId)>,
     seen_applied: BTreeMap<(NodeId, RangeId), LogIndex>,
     pub(super) writes: Vec<Write>,
@@ -155,9 +164,12 @@ impl World {
             nodes: BTreeMap::new(),
             infos: infos.clone(),
             cuts: BTreeSet::new(),
+            mutes: BTreeSet::new(),
+            nobody_hears_gone: false,
             queue: BTreeMap::new(),
             queued: 0,
             served: BTreeMap::new(),
+            led: BTreeMap::new(),
             hashes: BTreeMap::new(),
             seen_applied: BTreeMap::new(),
             writes: Vec::new(),
@@ -517,6 +529,14 @@ impl World {
     fn send(&mut self, from: NodeId, messages: Vec<(NodeId, StoreMessage)>) {
         let mut by_node: BTreeMap<NodeId, Vec<StoreMessage>> = BTreeMap::new();
         for (to, message) in messages {
+            let muted = match &message {
+                StoreMessage::Raft { range, .. } => self.mutes.contains(&(from, to, *range)),
+                StoreMessage::Gone { .. } => self.nobody_hears_gone,
+                _ => false,
+            };
+            if muted {
+                continue;
+            }
             by_node.entry(to).or_default().push(message);
         }
         let clock = self.now_of(from).clock;
@@ -535,8 +555,11 @@ impl World {
             } else {
                 1
             };
+            let pair = (from.min(to), from.max(to));
+            let distance = self.settings.distances.get(&pair).copied().unwrap_or(0);
             for _ in 0..copies {
-                let at = self.time + 1000 + self.rng.random_range(0..=self.settings.latency_max);
+                let jitter = self.rng.random_range(0..=self.settings.latency_max);
+                let at = self.time + 1000 + distance + jitter;
                 if self.nodes.contains_key(&to) {
                     self.push(at, Event::Deliver { to, bytes: bytes.clone() });
                 }
@@ -566,7 +589,11 @@ impl World {
                     self.writes[write].outcome = Some(outcome.clone());
                 }
             }
-            RangeEvent::Led { range, floor, .. } => {
+            RangeEvent::Led { range, term, floor } => {
+                let newest = self.led.entry(*range).or_default();
+                // Somebody who does not know yet that a later term has begun: it never has a lease (see `check_leases`).
+                let stale = *term < *newest;
+                *newest = (*newest).max(*term);
                 let node = self.nodes.get_mut(&id).expect("node");
                 let copied = node.copied.remove(range);
                 if !copied {
@@ -580,7 +607,7 @@ impl World {
                     let known = cache.and_then(|cache| cache.get(key)).copied();
                     let water = known.unwrap_or(Timestamp::MIN).max(*floor);
                     assert!(
-                        water >= *ts,
+                        water >= *ts || stale,
                         "at {}: {id} leads {range} from {floor} (copied cache: {copied}), but {key} was read at {ts} by {how}{}",
                         self.time / 1_000_000,
                         self.history.join("\n")
@@ -625,6 +652,8 @@ impl World {
                 .filter(|(_, lease)| lease.until > now.monotonic)
                 .collect();
             for (descriptor, lease) in leased {
+                let newest = self.led.get(&descriptor.id).copied().unwrap_or_default();
+                assert!(lease.term >= newest, "{id} leases {descriptor:?} in a former term");
                 for (other, span) in holders.values() {
                     assert!(
                         !span.overlaps(&descriptor.span),

@@ -401,6 +401,14 @@ impl Router {
         if let Some(newer) = &reply.range {
             cache.learn(newer.clone());
         }
+        for response in &reply.responses {
+            if let Response::Split { left, right } = response {
+                cache.learn(left.clone());
+                cache.learn(right.clone());
+                // Who has carried out the split leads both.
+                cache.set_leaseholder(right, Some(node));
+            }
+        }
     }
 
     /// What a refusal means for the piece's way; `Err`: it is for the sender.
