@@ -2,7 +2,7 @@
 //! writes, and sends what may be sent. It decides nothing.
 //!
 //! ```text
-//!   inbox ──► step, step, step ──► ready ──► append ──► messages_now ──► sync ──► messages_after, Persisted ──► ready ...
+//!   inbox ──► step, step, step ──► ready ──► messages_now ──► append ──► sync ──► messages_after, Persisted ──► ready ...
 //!             (everything that waits)          (one batch for all ranges)    (in place: while it runs, the next batch gathers)
 //! ```
 //!
@@ -228,6 +228,7 @@ impl ShardThread {
         ready: Ready,
     ) -> Result<Option<Persisted>, End> {
         let fatal = |error: storage::StorageError| End::Fatal(error.to_string());
+        send_all(parts.outbox.as_ref(), ready.messages_now);
         if ready.flush_before_write {
             parts.engine.flush().map_err(fatal)?;
         }
@@ -238,7 +239,6 @@ impl ShardThread {
             parts.shard.step(read_clocks(parts), Event::Appended(sequence));
             Some(sequence)
         };
-        send_all(parts.outbox.as_ref(), ready.messages_now);
         for (id, reply) in ready.replies {
             if let Some(waiter) = self.waiting.replies.remove(&id.0) {
                 drop(waiter.send(reply));

@@ -109,7 +109,7 @@ pub struct StoreConfig {
     pub log_bytes_max: u64,
     /// Snapshot chunk payload. Default 512 KiB.
     pub snapshot_chunk_bytes: usize,
-    /// A range without progress for this long reports itself unavailable. Default 5 s.
+    /// A range without progress for this long reports itself unavailable. Default 2 s: longer than a fail-over takes once the promises have run out.
     pub unavailable_after: Duration,
     /// Replicas wanted for strong ranges (odd). Default 3.
     pub replicas: usize,
@@ -128,7 +128,7 @@ impl Default for StoreConfig {
             stall_max: Duration::from_secs(1),
             log_bytes_max: 16 << 20,
             snapshot_chunk_bytes: 512 << 10,
-            unavailable_after: Duration::from_secs(5),
+            unavailable_after: Duration::from_secs(2),
             replicas: 3,
             dead_after: Duration::from_secs(300),
         }

@@ -44,7 +44,7 @@ pub struct RouterSettings {
 impl Default for RouterSettings {
     fn default() -> RouterSettings {
         RouterSettings {
-            unavailable_after: Duration::from_secs(5),
+            unavailable_after: Duration::from_secs(4),
             pause_min: Duration::from_millis(20),
             pause_max: Duration::from_millis(400),
             ranges_max: 100_000,
@@ -318,6 +318,11 @@ impl Router {
                     target = known.leaseholder;
                     continue;
                 };
+                // A try that is begun gets its time: one cut off by the end of the journey would look like a lost answer.
+                let begun = self.runtime.time.monotonic();
+                if !journey.last.is_empty() && !journey.may_go_on(begun, &self.settings) {
+                    return Err(journey.give_up(&descriptor, &batch));
+                }
                 journey.asked.insert(node);
                 let mut part = batch.clone();
                 part.range = Some((descriptor.id, descriptor.generation));
@@ -388,7 +393,7 @@ impl Router {
         journey: &Journey,
     ) -> Result<Reply, KvError> {
         // A little longer than a range takes itself to find out that it has no quorum: its answer says more than our silence.
-        let end = journey.begun.plus(self.settings.unavailable_after * 5 / 4);
+        let end = journey.begun.plus(self.settings.unavailable_after * 9 / 8);
         match select(self.peers.send(node, batch), self.runtime.time.sleep_until(end)).await {
             Either::Left((outcome, _)) => outcome,
             Either::Right(_) => Err(KvError::Unreachable { node, sent: true }),

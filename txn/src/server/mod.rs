@@ -67,7 +67,7 @@ pub struct ServerConfig {
     /// A transaction without a sign of life for so long may be aborted by anybody. Default 5 s.
     pub txn_expiry: Duration,
     /// A command that is not decided by then is answered as ambiguous; who waits for one is told.
-    /// Default 5 s.
+    /// Default 4 s: clients are answered within 5.
     pub unavailable_after: Duration,
     /// How long a request waits for those before it in a range that makes progress. Default 60 s.
     pub latch_wait_max: Duration,
@@ -95,7 +95,7 @@ impl ServerConfig {
         ServerConfig {
             node,
             txn_expiry: Duration::from_secs(5),
-            unavailable_after: Duration::from_secs(5),
+            unavailable_after: Duration::from_secs(4),
             latch_wait_max: Duration::from_secs(60),
             leaderless_max: Duration::from_secs(1),
             place_kept: Duration::from_secs(1),
