@@ -20,7 +20,7 @@ use std::time::Duration;
 use storage::Key;
 use txn::client::TxnOptions;
 
-use crate::check::append::RealTime;
+use crate::check::RealTime;
 use crate::workload::{Kind, Workload, item_key};
 use crate::world::access::SharedAccess;
 use crate::world::chance::{Chance, Purpose};

@@ -10,7 +10,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::check::append::RealTime;
+use crate::check::RealTime;
 use crate::episode::{self, Options, Report};
 use crate::workload::Kind;
 use crate::world::tally::Tally;
@@ -121,13 +121,21 @@ pub fn run(options: SimOptions) -> SimReport {
     run_with(options, &|_| {})
 }
 
-/// Runs all seeds and tells of each when it has ended, from any of the threads.
+/// Reports in the order of seeds, whichever thread ends first.
+#[derive(Default)]
+struct InOrder {
+    next: u64,
+    early: BTreeMap<u64, Report>,
+    total: SimReport,
+}
+
+/// Runs all seeds and tells of each in their order, from any of the threads.
 #[allow(clippy::disallowed_methods)] // The one clock here times the run for people; no seed sees it.
 pub fn run_with(options: SimOptions, progress: &(dyn Fn(&Report) + Sync)) -> SimReport {
     let begun = Instant::now();
     let next = AtomicU64::new(0);
     let failed = AtomicUsize::new(0);
-    let total = Mutex::new(SimReport::default());
+    let told = Mutex::new(InOrder::default());
     let work = || {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
@@ -149,10 +157,15 @@ pub fn run_with(options: SimOptions, progress: &(dyn Fn(&Report) + Sync)) -> Sim
                 }
             }
             failed.fetch_add(usize::from(report.verdict.is_err()), Ordering::Relaxed);
-            progress(&report);
-            let mut total = total.lock();
-            total.repeated += u64::from(twice && report.verdict.is_ok());
-            total.take(report, options.planted);
+            let mut told = told.lock();
+            told.total.repeated += u64::from(twice && report.verdict.is_ok());
+            told.early.insert(number, report);
+            let InOrder { next, early, total } = &mut *told;
+            while let Some(report) = early.remove(next) {
+                *next += 1;
+                progress(&report);
+                total.take(report, options.planted);
+            }
         }
     };
     std::thread::scope(|scope| {
@@ -160,8 +173,9 @@ pub fn run_with(options: SimOptions, progress: &(dyn Fn(&Report) + Sync)) -> Sim
             scope.spawn(work);
         }
     });
-    let mut report = total.into_inner();
-    report.failures.sort_by_key(|failure| failure.seed);
+    let InOrder { early, total: mut report, .. } = told.into_inner();
+    // Several threads that stop after too many failures may leave a gap.
+    early.into_values().for_each(|one| report.take(one, options.planted));
     report.elapsed = begun.elapsed();
     report
 }

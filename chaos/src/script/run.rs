@@ -12,7 +12,7 @@ use storage::Key;
 use txn::client::TxnOptions;
 
 use super::parse::{Action, Assertion, Planned, Script};
-use crate::check::append::RealTime;
+use crate::check::RealTime;
 use crate::episode::converge;
 use crate::workload::{Kind, Workload};
 use crate::world::access::{Gateway, Lost, SharedAccess};
