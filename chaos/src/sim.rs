@@ -15,7 +15,7 @@ use crate::episode::{self, Options, Report};
 use crate::workload::Kind;
 use crate::world::tally::Tally;
 
-pub use crate::world::PlantedBug;
+pub use crate::planted::Planted;
 
 /// A seed out of so many runs twice.
 pub const TWICE_EVERY: u64 = 20;
@@ -34,7 +34,7 @@ pub struct SimOptions {
     /// What clients do; `None`: each workload in turn.
     pub workload: Option<Kind>,
     /// A mistake made on purpose.
-    pub planted: Option<PlantedBug>,
+    pub planted: Option<Planted>,
     /// How many at once.
     pub threads: usize,
 }
@@ -89,7 +89,7 @@ impl SimReport {
         self.failures.is_empty()
     }
 
-    fn take(&mut self, report: Report, planted: Option<PlantedBug>) {
+    fn take(&mut self, report: Report, planted: Option<Planted>) {
         self.seeds += 1;
         *self.workloads.entry(report.workload).or_default() += 1;
         self.beyond_bound += u64::from(episode::real_time_of(report.seed) == RealTime::Waived);
@@ -108,11 +108,8 @@ impl SimReport {
 }
 
 /// The line that runs a seed again.
-pub fn replay_line(seed: u64, workload: Kind, planted: Option<PlantedBug>) -> String {
-    let planted = match planted {
-        None => "",
-        Some(PlantedBug::AckBeforeSync) => " --planted ack-before-sync",
-    };
+pub fn replay_line(seed: u64, workload: Kind, planted: Option<Planted>) -> String {
+    let planted = planted.map_or(String::new(), |planted| format!(" --planted {planted}"));
     format!("meridian sim --seeds 1 --first-seed {seed} --workload {workload}{planted}")
 }
 
@@ -188,7 +185,7 @@ thread_local! {
 static HOOK: Once = Once::new();
 
 /// Runs a seed; an assertion that fails in any of the machines is a verdict like another.
-fn run_caught(options: Options) -> Report {
+pub(crate) fn run_caught(options: Options) -> Report {
     HOOK.call_once(|| {
         let former = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
@@ -240,6 +237,10 @@ impl fmt::Display for SimReport {
         writeln!(f, "what happened:")?;
         for (what, count) in self.tally.iter() {
             writeln!(f, "  {count:>10}  {what}")?;
+        }
+        let missed = self.tally.missed();
+        if !missed.is_empty() {
+            writeln!(f, "never happened: {}", missed.join(", "))?;
         }
         for failure in self.failures.iter().take(FAILURES_TOLD) {
             writeln!(f, "FAILED seed {} ({}): {}", failure.seed, failure.workload, failure.why)?;
