@@ -1,29 +1,36 @@
-//! Runs seeds: `sim [SEEDS] [FIRST] [WORKLOAD] [planted]`.
-#![allow(clippy::print_stdout)]
+//! Runs seeds: `sim [SEEDS] [FIRST] [WORKLOAD] [PLANTED]`, or hunts: `sim mutants [SEEDS] [HUNTS] [NAME]`.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use chaos::sim::{PlantedBug, SimOptions, run_with};
+use chaos::mutants::{HuntOptions, hunt};
+use chaos::sim::{SimOptions, run_with};
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let number = |place: usize, default: u64| {
         args.get(place).and_then(|text| text.parse().ok()).unwrap_or(default)
     };
+    if args.first().is_some_and(|word| word == "mutants") {
+        let (seeds, hunts) = (number(1, 200), number(2, 3));
+        let options = HuntOptions { seeds, hunts, threads: 2, only: args.get(3).cloned() };
+        let report = hunt(&options, &|quarry| {
+            eprintln!("{:<30} {:?} {}", quarry.mutant.name, quarry.found, quarry.how);
+        });
+        println!("{report}");
+        return;
+    }
     let options = SimOptions {
         seeds: number(0, 200),
         first_seed: number(1, 1),
         workload: args.get(2).and_then(|text| text.parse().ok()),
-        planted: args.get(3).map(|_| PlantedBug::AckBeforeSync),
+        planted: args.get(3).and_then(|text| text.parse().ok()),
         threads: 2,
     };
     if options.seeds == 1 {
         let workload = options.workload.unwrap_or(chaos::workload::Kind::Bank);
+        let (seed, planted) = (options.first_seed, options.planted);
         println!(
             "{}",
-            chaos::episode::explain(chaos::episode::Options {
-                seed: options.first_seed,
-                workload,
-                planted: None
-            })
+            chaos::episode::explain(chaos::episode::Options { seed, workload, planted })
         );
     }
     let verbose = options.seeds <= 50;

@@ -18,16 +18,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use storage::Key;
-use txn::client::TxnOptions;
+use txn::client::{Settings, TxnOptions};
+use txn::server::ServerConfig;
 
-use crate::check::append::RealTime;
+use crate::check::RealTime;
+use crate::check::file::Operation;
+use crate::planted::{Planted, WorldBug};
 use crate::workload::{Kind, Workload, item_key};
 use crate::world::access::SharedAccess;
 use crate::world::chance::{Chance, Purpose};
 use crate::world::fault::{Fault, Power};
 use crate::world::network::Weather;
 use crate::world::tally::Tally;
-use crate::world::{Layout, PlantedBug, SyncMode, Violation, World};
+use crate::world::{Layout, SyncMode, Violation, World};
 
 /// How long faults last in all.
 const SAFETY: Duration = Duration::from_secs(20);
@@ -52,7 +55,7 @@ pub struct Options {
     /// What clients do.
     pub workload: Kind,
     /// A mistake made on purpose.
-    pub planted: Option<PlantedBug>,
+    pub planted: Option<Planted>,
 }
 
 /// What came of it.
@@ -97,6 +100,11 @@ impl fmt::Display for Report {
 
 /// Runs one seed to its verdict.
 pub fn run(options: Options) -> Report {
+    run_with_history(options).0
+}
+
+/// The same, with the history of its clients as a file tells it.
+pub fn run_with_history(options: Options) -> (Report, Vec<Operation>) {
     let mut knobs = Chance::new(options.seed, Purpose::Knobs);
     let layout = draw_layout(options, &mut knobs);
     let mut world = World::new(layout);
@@ -104,7 +112,7 @@ pub fn run(options: Options) -> Report {
     let real_time = real_time_of(options.seed);
     let verdict = play(&mut world, &workload, options.seed, real_time);
     world.count_nodes();
-    Report {
+    let report = Report {
         seed: options.seed,
         workload: options.workload,
         verdict,
@@ -113,7 +121,8 @@ pub fn run(options: Options) -> Report {
         virtual_time: Duration::from_nanos(world.now()),
         events: world.event_count(),
         operations: workload.counts(),
-    }
+    };
+    (report, workload.operations())
 }
 
 /// What a seed will be, for people: its cluster and its faults in order of time.
@@ -160,7 +169,11 @@ fn play(
             ));
         }
     }
-    let left = start_clients(workload, &access, seed);
+    let left = if world.layout().planted == Some(Planted::World(WorldBug::IdleClients)) {
+        Arc::default()
+    } else {
+        start_clients(workload, &access, seed)
+    };
     for (after, fault) in draw_plan(seed, &nodes, real_time) {
         world.plan(after, fault);
     }
@@ -303,7 +316,33 @@ fn draw_layout(options: Options, knobs: &mut Chance) -> Layout {
         flush_interval: knobs.pick(&[millis(300), millis(2000), millis(8000)]),
         call_timeout: knobs.pick(&[millis(1500), millis(8000)]),
         level: options.workload.level(),
+        // Drawn last: what was added later must not shift what was there before.
+        server: draw_server(knobs),
+        client: draw_client(knobs),
         planted: options.planted,
+    }
+}
+
+/// Limits that are reached only when they are small.
+fn draw_server(knobs: &mut Chance) -> ServerConfig {
+    ServerConfig {
+        // Not below what one transaction of ours reads in a range: it would push itself for ever (docs/limits.md).
+        tscache_cells_max: knobs.pick(&[32, 128, 32_768]),
+        place_kept: Duration::from_millis(knobs.pick(&[50, 1000])),
+        lock_sweep_interval: Duration::from_secs(knobs.pick(&[2, 60])),
+        ..ServerConfig::new(NodeId(0))
+    }
+}
+
+/// The same for gateways.
+fn draw_client(knobs: &mut Chance) -> Settings {
+    Settings {
+        spill_bytes: knobs.pick(&[16, 1 << 20]),
+        read_spans_bytes_max: knobs.pick(&[64, 4 << 20]),
+        lock_spans_bytes_max: knobs.pick(&[64, 4 << 20]),
+        scan_piece_bytes: knobs.pick(&[32, 1024, 4 << 20]),
+        heartbeat_interval: Duration::from_millis(knobs.pick(&[400, 1000])),
+        ..Settings::default()
     }
 }
 
@@ -340,7 +379,66 @@ fn draw_plan(seed: u64, nodes: &[NodeId], real_time: RealTime) -> Vec<(Duration,
         let at = chance.duration(Duration::from_millis(500), SAFETY - Duration::from_secs(2));
         draw_fault(&mut chance, &mut clocks, nodes, at, &mut plan);
     }
+    // Drawn last: what was added later must not shift what was there before.
+    if count > 0 {
+        for _ in 0..chance.below(3) {
+            let at = chance.duration(Duration::from_millis(500), SAFETY - Duration::from_secs(7));
+            draw_pattern(&mut chance, nodes, at, &mut plan);
+        }
+    }
     plan
+}
+
+/// Faults of several parts, each with its end.
+fn draw_pattern(
+    chance: &mut Chance,
+    nodes: &[NodeId],
+    at: Duration,
+    plan: &mut Vec<(Duration, Fault)>,
+) {
+    let millis = Duration::from_millis;
+    let node = chance.pick(nodes);
+    match chance.below(5) {
+        // Swizzle: nodes are clogged one after another, and freed in another order.
+        0 => {
+            for node in nodes {
+                let begins = at + chance.duration(millis(0), millis(2000));
+                let ends = at + chance.duration(millis(2500), millis(6000));
+                for other in nodes.iter().filter(|other| *other != node) {
+                    plan.push((begins, Fault::Clog(*other, *node)));
+                    plan.push((ends, Fault::Unclog(*other, *node)));
+                }
+            }
+        }
+        // Bridge: two sides that only one node hears both of.
+        1 => {
+            let others: Vec<NodeId> =
+                nodes.iter().copied().filter(|other| *other != node).collect();
+            let (left, right) = others.split_at(others.len() / 2);
+            let ends = at + chance.duration(millis(500), millis(6000));
+            for (from, to) in [(left, right), (right, left)] {
+                plan.push((at, Fault::Cut(from.to_vec(), to.to_vec())));
+                plan.push((ends, Fault::Join(from.to_vec(), to.to_vec())));
+            }
+        }
+        // The wall clock jumps to and fro within its bound.
+        2 => {
+            let mut when = at;
+            for number in 0..chance.between(4, 20) {
+                let side = if number % 2 == 0 { 1 } else { -1 };
+                plan.push((when, Fault::Step(node, side * chance.signed(40_000, SKEW_MAX_US))));
+                when += chance.duration(millis(10), millis(200));
+            }
+            plan.push((when, Fault::Step(node, 0)));
+        }
+        // It stands still, from the one end of its bound to the other.
+        3 => {
+            plan.push((at, Fault::Step(node, 80_000)));
+            plan.push((at, Fault::Drift(node, 0, -1_000_000)));
+            plan.push((at + millis(160), Fault::Drift(node, 0, 0)));
+        }
+        _ => plan.push((at, Fault::WriteError(node))),
+    }
 }
 
 fn draw_fault(

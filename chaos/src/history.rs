@@ -28,6 +28,15 @@ pub struct Record<O, R> {
     pub ended: Ended<R>,
 }
 
+/// When the last of them was asked or heard; of an unknown end nobody ever heard.
+pub fn end_of<O, R>(records: &[Record<O, R>]) -> u64 {
+    let last = |record: &Record<O, R>| match record.heard {
+        u64::MAX => record.asked,
+        heard => heard,
+    };
+    records.iter().map(last).max().unwrap_or(0)
+}
+
 /// Operations of all clients of a run, in the order in which they ended.
 pub struct History<O, R> {
     records: Mutex<Vec<Record<O, R>>>,

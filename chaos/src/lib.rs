@@ -15,6 +15,7 @@
 //! | [`sim::run`]: many seeds, a report | `sim` |
 //! | [`script::parse`], [`script::run_in_sim`]: fault scripts | `script` |
 //! | [`check`]: judges of histories | `check` |
+//! | [`mutants::hunt`]: known killers brought back, one by one | `mutants`, `planted`, `killers` |
 //! | [`world::World`]: the simulated cluster | `world` |
 //!
 //! # Invariants
@@ -28,6 +29,9 @@
 pub mod check;
 pub mod episode;
 pub mod history;
+pub mod killers;
+pub mod mutants;
+pub mod planted;
 pub mod script;
 pub mod sim;
 pub mod workload;

@@ -10,12 +10,12 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::check::append::RealTime;
+use crate::check::RealTime;
 use crate::episode::{self, Options, Report};
 use crate::workload::Kind;
 use crate::world::tally::Tally;
 
-pub use crate::world::PlantedBug;
+pub use crate::planted::Planted;
 
 /// A seed out of so many runs twice.
 pub const TWICE_EVERY: u64 = 20;
@@ -34,7 +34,7 @@ pub struct SimOptions {
     /// What clients do; `None`: each workload in turn.
     pub workload: Option<Kind>,
     /// A mistake made on purpose.
-    pub planted: Option<PlantedBug>,
+    pub planted: Option<Planted>,
     /// How many at once.
     pub threads: usize,
 }
@@ -89,7 +89,7 @@ impl SimReport {
         self.failures.is_empty()
     }
 
-    fn take(&mut self, report: Report, planted: Option<PlantedBug>) {
+    fn take(&mut self, report: Report, planted: Option<Planted>) {
         self.seeds += 1;
         *self.workloads.entry(report.workload).or_default() += 1;
         self.beyond_bound += u64::from(episode::real_time_of(report.seed) == RealTime::Waived);
@@ -108,11 +108,8 @@ impl SimReport {
 }
 
 /// The line that runs a seed again.
-pub fn replay_line(seed: u64, workload: Kind, planted: Option<PlantedBug>) -> String {
-    let planted = match planted {
-        None => "",
-        Some(PlantedBug::AckBeforeSync) => " --planted ack-before-sync",
-    };
+pub fn replay_line(seed: u64, workload: Kind, planted: Option<Planted>) -> String {
+    let planted = planted.map_or(String::new(), |planted| format!(" --planted {planted}"));
     format!("meridian sim --seeds 1 --first-seed {seed} --workload {workload}{planted}")
 }
 
@@ -121,13 +118,21 @@ pub fn run(options: SimOptions) -> SimReport {
     run_with(options, &|_| {})
 }
 
-/// Runs all seeds and tells of each when it has ended, from any of the threads.
+/// Reports in the order of seeds, whichever thread ends first.
+#[derive(Default)]
+struct InOrder {
+    next: u64,
+    early: BTreeMap<u64, Report>,
+    total: SimReport,
+}
+
+/// Runs all seeds and tells of each in their order, from any of the threads.
 #[allow(clippy::disallowed_methods)] // The one clock here times the run for people; no seed sees it.
 pub fn run_with(options: SimOptions, progress: &(dyn Fn(&Report) + Sync)) -> SimReport {
     let begun = Instant::now();
     let next = AtomicU64::new(0);
     let failed = AtomicUsize::new(0);
-    let total = Mutex::new(SimReport::default());
+    let told = Mutex::new(InOrder::default());
     let work = || {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
@@ -149,10 +154,15 @@ pub fn run_with(options: SimOptions, progress: &(dyn Fn(&Report) + Sync)) -> Sim
                 }
             }
             failed.fetch_add(usize::from(report.verdict.is_err()), Ordering::Relaxed);
-            progress(&report);
-            let mut total = total.lock();
-            total.repeated += u64::from(twice && report.verdict.is_ok());
-            total.take(report, options.planted);
+            let mut told = told.lock();
+            told.total.repeated += u64::from(twice && report.verdict.is_ok());
+            told.early.insert(number, report);
+            let InOrder { next, early, total } = &mut *told;
+            while let Some(report) = early.remove(next) {
+                *next += 1;
+                progress(&report);
+                total.take(report, options.planted);
+            }
         }
     };
     std::thread::scope(|scope| {
@@ -160,8 +170,9 @@ pub fn run_with(options: SimOptions, progress: &(dyn Fn(&Report) + Sync)) -> Sim
             scope.spawn(work);
         }
     });
-    let mut report = total.into_inner();
-    report.failures.sort_by_key(|failure| failure.seed);
+    let InOrder { early, total: mut report, .. } = told.into_inner();
+    // Several threads that stop after too many failures may leave a gap.
+    early.into_values().for_each(|one| report.take(one, options.planted));
     report.elapsed = begun.elapsed();
     report
 }
@@ -174,7 +185,7 @@ thread_local! {
 static HOOK: Once = Once::new();
 
 /// Runs a seed; an assertion that fails in any of the machines is a verdict like another.
-fn run_caught(options: Options) -> Report {
+pub(crate) fn run_caught(options: Options) -> Report {
     HOOK.call_once(|| {
         let former = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
@@ -226,6 +237,10 @@ impl fmt::Display for SimReport {
         writeln!(f, "what happened:")?;
         for (what, count) in self.tally.iter() {
             writeln!(f, "  {count:>10}  {what}")?;
+        }
+        let missed = self.tally.missed();
+        if !missed.is_empty() {
+            writeln!(f, "never happened: {}", missed.join(", "))?;
         }
         for failure in self.failures.iter().take(FAILURES_TOLD) {
             writeln!(f, "FAILED seed {} ({}): {}", failure.seed, failure.workload, failure.why)?;

@@ -1,5 +1,7 @@
-//! `meridian chaos run FILE`: a fault script.
+//! `meridian chaos run FILE`: a fault script. `meridian chaos check FILE`: a history before its judge.
 
+use ::chaos::check::Level;
+use ::chaos::check::file::Model;
 use ::chaos::script::{parse, run_in_sim};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -21,6 +23,30 @@ enum ChaosCommand {
         #[arg(long, default_value = "sim")]
         world: WorldKind,
     },
+    /// Judges a history written as EDN or JSON, by us or by Jepsen.
+    Check {
+        /// The history.
+        file: PathBuf,
+        /// What clients did: list-append, rw-register, register, bank, long-fork, write-skew, session, monotonic or counter.
+        #[arg(long)]
+        model: Model,
+        /// Which order beyond that of the data counts.
+        #[arg(long, default_value = "key-real-time")]
+        level: LevelKind,
+    },
+}
+
+/// Which order counts.
+#[derive(Clone, Copy, ValueEnum)]
+enum LevelKind {
+    /// None.
+    Serializable,
+    /// That in which each client asked.
+    Session,
+    /// Real time, per key: what SERIALIZABLE promises.
+    KeyRealTime,
+    /// Real time over everything, and sessions.
+    Strict,
 }
 
 /// Where a script runs.
@@ -32,11 +58,30 @@ enum WorldKind {
 
 /// Runs it; a script that cannot be read is refused before anything starts.
 pub(crate) fn run(arguments: &ChaosArguments) -> Result<(), String> {
-    let ChaosCommand::Run { file, world: WorldKind::Sim } = &arguments.command;
-    let text =
-        std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let script = parse(&text).map_err(|error| format!("{}: {error}", file.display()))?;
-    let report = run_in_sim(&script);
-    println!("{report}");
-    if report.is_good() { Ok(()) } else { Err("the script's assertions do not hold".to_string()) }
+    let read = |file: &PathBuf| {
+        std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))
+    };
+    match &arguments.command {
+        ChaosCommand::Run { file, world: WorldKind::Sim } => {
+            let script = parse(&read(file)?).map_err(|error| format!("{}: {error}", file.display()))?;
+            let report = run_in_sim(&script);
+            println!("{report}");
+            if report.is_good() {
+                Ok(())
+            } else {
+                Err("the script's assertions do not hold".to_string())
+            }
+        }
+        ChaosCommand::Check { file, model, level } => {
+            let level = match level {
+                LevelKind::Serializable => Level::Serializable,
+                LevelKind::Session => Level::Session,
+                LevelKind::KeyRealTime => Level::KeyRealTime,
+                LevelKind::Strict => Level::Strict,
+            };
+            let verdict = model.judge(&read(file)?, level);
+            println!("{verdict}");
+            if verdict.is_good() { Ok(()) } else { Err("the history is not good".to_string()) }
+        }
+    }
 }

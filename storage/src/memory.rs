@@ -83,6 +83,17 @@ impl MemoryEngine {
         MemoryEngine { state: Mutex::new(state) }
     }
 
+    /// What a restart would find if flushes were not atomic over the spaces: `ahead` as it is now, the others as of the last flush.
+    /// For planted bugs.
+    #[must_use]
+    pub fn crash_torn(&self, ahead: Space) -> MemoryEngine {
+        let state = self.state.lock();
+        let mut durable = state.durable.clone();
+        *durable.of_mut(ahead) = state.current.of(ahead).clone();
+        let after = State { current: durable.clone(), durable, ..State::default() };
+        MemoryEngine { state: Mutex::new(after) }
+    }
+
     /// From now on `operation` fails with `error`; `None` heals it.
     pub fn set_fault(&self, operation: Operation, error: Option<StorageError>) {
         self.state.lock().faults[operation as usize] = error;

@@ -1,21 +1,19 @@
 //! Value: judges transactions over lists (after Adya 1999, and Elle, VLDB 2020): could they have run one after another?
 //!
 //! Clients append unique numbers to lists and read whole lists. A read shows the order of all appends before it, so that the order of
-//! versions is known, not guessed. From it follow the edges of a graph over transactions:
+//! versions is known, not guessed. From it follow the edges of [`super::graph`], and a cycle is an anomaly. Without the graph: *G1a* a
+//! read of an append that failed, *G1b* a read of a transaction's half, *internal* a transaction that does not see its own appends,
+//! *incompatible order* lists that do not agree with each other, *lost* an acknowledged append that is not there at the end. A
+//! *lost update* is a G-single of two transactions that read the same version and both append to it.
 //!
-//! ```text
-//!   ww   T1 appended, then T2 right after it        wr   T1 appended the last number that T2 read
-//!   rw   T1 read a list, T2 appended the next       rt   T1 was answered before T2 was asked (per list, see below)
-//! ```
-//!
-//! A cycle is an anomaly, named by its edges: *G0* (ww only), *G1c* (ww and wr), *G-single* (one rw), *G2* (several rw). Without the
-//! graph: *G1a* a read of an append that failed, *G1b* a read of a transaction's half, and lists that do not agree with each other.
-//!
-//! Real-time edges are added between transactions of which one wrote a key that both touched: SERIALIZABLE promises that a reader sees
-//! what was acknowledged before it began (per key), and not more; a causal reverse across keys is allowed.
+//! Real-time edges per list ([`Level::KeyRealTime`]) are between transactions of which one wrote a list that both touched:
+//! SERIALIZABLE promises that a reader sees what was acknowledged before it began (per key), and not more; a causal reverse across
+//! keys is allowed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Level;
+use super::graph::{Edge, Graph, Moment};
 use crate::history::{Ended, Record};
 
 /// One step of a transaction.
@@ -40,41 +38,59 @@ pub type Txn = Vec<Step>;
 /// What its reads saw, in order.
 pub type Reads = Vec<Vec<u64>>;
 
-/// Why one transaction must come before another, from weak to strong for naming.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Edge {
-    Ww,
-    Wr,
-    RealTime,
-    Rw,
-}
+/// A history.
+type Records = [Record<Txn, Reads>];
 
-/// Judges a history. `last` are the lists after everything has ended.
+/// Judges a history. `last` are the lists after everything has ended, if they were read; else the longest reads stand for them.
 ///
 /// # Errors
 /// The anomaly, by its name, with the transactions.
 pub fn check(
-    history: &[Record<Txn, Reads>],
-    last: &BTreeMap<u32, Vec<u64>>,
-    real_time: RealTime,
+    history: &Records,
+    last: Option<&BTreeMap<u32, Vec<u64>>>,
+    level: Level,
 ) -> Result<(), String> {
-    check_lists(history, last)?;
-    check_own(history)?;
-    let mut graph = Graph::new(history, last);
-    match real_time {
-        RealTime::Demanded => graph.add_real_time(),
-        RealTime::Waived => {}
+    let longest = longest_reads(history);
+    check_lists(history, last.unwrap_or(&longest))?;
+    if let Some(last) = last {
+        check_lost(history, last)?;
     }
-    graph.find_cycle()
+    check_own(history)?;
+    let mut graph = dependencies(history, last.unwrap_or(&longest));
+    match level {
+        Level::Serializable => {}
+        Level::Session => add_sessions(&mut graph, history),
+        Level::KeyRealTime => add_key_real_time(&mut graph, history),
+        Level::Strict => {
+            add_sessions(&mut graph, history);
+            graph.add_real_time(&mut moments(history));
+        }
+    }
+    let Some(cycle) = graph.worst_cycle() else { return Ok(()) };
+    let update = if cycle.name.starts_with("G0") || cycle.name.starts_with("G1") {
+        None
+    } else {
+        lost_update(history)
+    };
+    if let Some((first, second)) = update {
+        return Err(format!("lost update:\n  {:?}\n  {:?}", history[first], history[second]));
+    }
+    let mut text = format!("{}:", cycle.name);
+    for (place, edge) in cycle.steps {
+        text.push_str(&format!("\n  {:?}\n    before ({edge})", history[place]));
+    }
+    Err(text)
 }
 
-/// Whether clocks were within their bound, so that real time counts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RealTime {
-    /// They were.
-    Demanded,
-    /// They were not: serializability is all that is promised.
-    Waived,
+fn longest_reads(history: &Records) -> BTreeMap<u32, Vec<u64>> {
+    let mut longest: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+    for (list, seen) in history.iter().flat_map(reads) {
+        let known = longest.entry(list).or_default();
+        if seen.len() > known.len() {
+            known.clone_from(seen);
+        }
+    }
+    longest
 }
 
 /// All reads of a list are prefixes of its longest; numbers come once, from a transaction that did not fail.
@@ -122,6 +138,11 @@ fn check_lists(
             }
         }
     }
+    Ok(())
+}
+
+/// What was acknowledged is there.
+fn check_lost(history: &Records, last: &BTreeMap<u32, Vec<u64>>) -> Result<(), String> {
     for record in history {
         if !matches!(record.ended, Ended::Ok(_)) {
             continue;
@@ -131,7 +152,7 @@ fn check_lists(
                 && !last.get(list).is_some_and(|whole| whole.contains(number))
             {
                 return Err(format!(
-                    "{number} was acknowledged and is lost from list {list}: {record:?}"
+                    "lost: {number} was acknowledged and is not in list {list}: {record:?}"
                 ));
             }
         }
@@ -196,189 +217,120 @@ fn reads(record: &Record<Txn, Reads>) -> Vec<(u32, &Vec<u64>)> {
     lists.zip(answers).collect()
 }
 
-struct Graph<'a> {
-    history: &'a [Record<Txn, Reads>],
-    edges: BTreeMap<usize, BTreeMap<usize, Edge>>,
+/// Edges that follow from what was read and written.
+fn dependencies(history: &Records, order: &BTreeMap<u32, Vec<u64>>) -> Graph {
+    let mut graph = Graph::new(history.len());
+    let mut writer: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut unseen: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    for (place, record) in history.iter().enumerate() {
+        for step in &record.op {
+            if let Step::Append { list, number } = step {
+                writer.insert(*number, place);
+                let seen = order.get(list).is_some_and(|whole| whole.contains(number));
+                if !seen && matches!(record.ended, Ended::Ok(_)) {
+                    unseen.entry(*list).or_default().push(place);
+                }
+            }
+        }
+    }
+    for whole in order.values() {
+        for pair in whole.windows(2) {
+            graph.add(writer[&pair[0]], writer[&pair[1]], Edge::Ww);
+        }
+    }
+    // Acknowledged and never read: after everything that was read, in an order that nobody knows.
+    for (list, places) in &unseen {
+        if let Some(end) = order.get(list).and_then(|whole| whole.last()) {
+            places.iter().for_each(|place| graph.add(writer[end], *place, Edge::Ww));
+        }
+    }
+    for (place, record) in history.iter().enumerate() {
+        for (list, seen) in reads(record) {
+            if let Some(end) = seen.last() {
+                graph.add(writer[end], place, Edge::Wr);
+            }
+            match order.get(&list).and_then(|whole| whole.get(seen.len())) {
+                Some(next) => graph.add(place, writer[next], Edge::Rw),
+                None => {
+                    let later = unseen.get(&list).into_iter().flatten();
+                    later.for_each(|writer| graph.add(place, *writer, Edge::Rw));
+                }
+            }
+        }
+    }
+    graph
 }
 
-impl<'a> Graph<'a> {
-    fn new(history: &'a [Record<Txn, Reads>], order: &BTreeMap<u32, Vec<u64>>) -> Graph<'a> {
-        let mut graph = Graph { history, edges: BTreeMap::new() };
-        let mut writer: BTreeMap<u64, usize> = BTreeMap::new();
-        for (place, record) in history.iter().enumerate() {
-            for step in &record.op {
-                if let Step::Append { number, .. } = step {
-                    writer.insert(*number, place);
-                }
-            }
-        }
-        for whole in order.values() {
-            for pair in whole.windows(2) {
-                graph.add(writer[&pair[0]], writer[&pair[1]], Edge::Ww);
-            }
-        }
-        for (place, record) in history.iter().enumerate() {
-            for (list, seen) in reads(record) {
-                if let Some(end) = seen.last() {
-                    graph.add(writer[end], place, Edge::Wr);
-                }
-                let next = order.get(&list).and_then(|whole| whole.get(seen.len()));
-                if let Some(next) = next {
-                    graph.add(place, writer[next], Edge::Rw);
-                }
-            }
-        }
-        graph
-    }
+fn moment(place: usize, record: &Record<Txn, Reads>, wrote: bool) -> Moment {
+    Moment { place, asked: record.asked, heard: record.heard, wrote }
+}
 
-    fn add(&mut self, from: usize, to: usize, edge: Edge) {
-        if from == to {
-            return;
-        }
-        let known = self.edges.entry(from).or_default().entry(to).or_insert(edge);
-        *known = (*known).min(edge);
-    }
+fn answered(history: &Records) -> impl Iterator<Item = (usize, &Record<Txn, Reads>)> {
+    let all = history.iter().enumerate();
+    all.filter(|(_, record)| matches!(record.ended, Ended::Ok(_)))
+}
 
-    /// Per list: whoever was answered before another was asked comes first, if one of the two appended to it.
-    fn add_real_time(&mut self) {
-        let mut by_list: BTreeMap<u32, BTreeMap<usize, bool>> = BTreeMap::new();
-        for (place, record) in self.history.iter().enumerate() {
-            if !matches!(record.ended, Ended::Ok(_)) {
-                continue;
-            }
-            for step in &record.op {
-                let (list, wrote) = match step {
-                    Step::Append { list, .. } => (*list, true),
-                    Step::Read { list } => (*list, false),
-                };
-                *by_list.entry(list).or_default().entry(place).or_default() |= wrote;
+/// Everybody is ordered with everybody.
+fn moments(history: &Records) -> Vec<Moment> {
+    answered(history).map(|(place, record)| moment(place, record, true)).collect()
+}
+
+fn add_key_real_time(graph: &mut Graph, history: &Records) {
+    let mut by_list: BTreeMap<u32, Vec<Moment>> = BTreeMap::new();
+    for (place, record) in answered(history) {
+        let mut touched: BTreeMap<u32, bool> = BTreeMap::new();
+        for step in &record.op {
+            match step {
+                Step::Append { list, .. } => *touched.entry(*list).or_default() = true,
+                Step::Read { list } => *touched.entry(*list).or_default() |= false,
             }
         }
-        for places in by_list.into_values() {
-            for (before, wrote_before) in &places {
-                for (after, wrote_after) in &places {
-                    let ordered = self.history[*before].heard < self.history[*after].asked;
-                    if ordered && (*wrote_before || *wrote_after) {
-                        self.add(*before, *after, Edge::RealTime);
+        for (list, wrote) in touched {
+            by_list.entry(list).or_default().push(moment(place, record, wrote));
+        }
+    }
+    by_list.values_mut().for_each(|moments| graph.add_real_time(moments));
+}
+
+fn add_sessions(graph: &mut Graph, history: &Records) {
+    let mut by_client: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    for (place, record) in answered(history) {
+        by_client.entry(record.client).or_default().push(place);
+    }
+    for places in by_client.values_mut() {
+        places.sort_by_key(|place| history[*place].asked);
+        graph.add_session(places);
+    }
+}
+
+/// Two transactions that read the same version of a list before their first own append, and both appended to it.
+fn lost_update(history: &Records) -> Option<(usize, usize)> {
+    let mut updates: BTreeMap<(u32, usize), usize> = BTreeMap::new();
+    for (place, record) in answered(history) {
+        let Ended::Ok(answers) = &record.ended else { continue };
+        let mut seen = answers.iter();
+        let mut read: BTreeMap<u32, usize> = BTreeMap::new();
+        let mut wrote: BTreeSet<u32> = BTreeSet::new();
+        for step in &record.op {
+            match step {
+                Step::Read { list } => {
+                    let length = seen.next().map_or(0, Vec::len);
+                    if !wrote.contains(list) {
+                        read.entry(*list).or_insert(length);
                     }
                 }
-            }
-        }
-    }
-
-    /// Depth-first search for strongly connected components (Tarjan 1972); any with two members is an anomaly.
-    fn find_cycle(&self) -> Result<(), String> {
-        let Some(component) = self.first_component() else { return Ok(()) };
-        let cycle = self.shortest_cycle(&component);
-        let edges: Vec<Edge> = cycle.iter().map(|(_, edge)| *edge).collect();
-        let anti = edges.iter().filter(|edge| **edge == Edge::Rw).count();
-        let name = match anti {
-            0 if edges.iter().all(|edge| *edge == Edge::Ww) => "G0",
-            0 => "G1c",
-            1 => "G-single",
-            _ => "G2",
-        };
-        let real_time = if edges.contains(&Edge::RealTime) { " with real time" } else { "" };
-        let mut text = format!("{name}{real_time}:");
-        for (place, edge) in cycle {
-            text.push_str(&format!("\n  {:?}\n    before ({edge:?})", self.history[place]));
-        }
-        Err(text)
-    }
-
-    fn next_of(&self, place: usize) -> impl Iterator<Item = (usize, Edge)> + '_ {
-        self.edges.get(&place).into_iter().flatten().map(|(to, edge)| (*to, *edge))
-    }
-
-    fn first_component(&self) -> Option<BTreeSet<usize>> {
-        let count = self.history.len();
-        let mut index = vec![usize::MAX; count];
-        let mut low = vec![0; count];
-        let mut on_stack = vec![false; count];
-        let (mut stack, mut next_index) = (Vec::new(), 0);
-        for root in 0..count {
-            if index[root] != usize::MAX {
-                continue;
-            }
-            let mut work =
-                vec![(root, self.next_of(root).map(|(to, _)| to).collect::<Vec<_>>(), 0)];
-            index[root] = next_index;
-            low[root] = next_index;
-            next_index += 1;
-            stack.push(root);
-            on_stack[root] = true;
-            while let Some((place, successors, at)) = work.last_mut() {
-                let place = *place;
-                if let Some(to) = successors.get(*at).copied() {
-                    *at += 1;
-                    if index[to] == usize::MAX {
-                        index[to] = next_index;
-                        low[to] = next_index;
-                        next_index += 1;
-                        stack.push(to);
-                        on_stack[to] = true;
-                        work.push((to, self.next_of(to).map(|(to, _)| to).collect(), 0));
-                    } else if on_stack[to] {
-                        low[place] = low[place].min(index[to]);
-                    }
-                    continue;
-                }
-                work.pop();
-                if let Some((parent, _, _)) = work.last() {
-                    low[*parent] = low[*parent].min(low[place]);
-                }
-                if low[place] == index[place] {
-                    let mut component = BTreeSet::new();
-                    while let Some(member) = stack.pop() {
-                        on_stack[member] = false;
-                        component.insert(member);
-                        if member == place {
-                            break;
-                        }
-                    }
-                    if component.len() > 1 {
-                        return Some(component);
-                    }
+                Step::Append { list, .. } => {
+                    wrote.insert(*list);
                 }
             }
         }
-        None
-    }
-
-    /// A short way round within the component, from its first member; each with the edge that leaves it.
-    fn shortest_cycle(&self, component: &BTreeSet<usize>) -> Vec<(usize, Edge)> {
-        let mut best: Vec<(usize, Edge)> = Vec::new();
-        for start in component {
-            let mut came: BTreeMap<usize, (usize, Edge)> = BTreeMap::new();
-            let mut queue = std::collections::VecDeque::from([*start]);
-            'search: while let Some(place) = queue.pop_front() {
-                for (to, edge) in self.next_of(place).filter(|(to, _)| component.contains(to)) {
-                    if came.contains_key(&to) {
-                        continue;
-                    }
-                    came.insert(to, (place, edge));
-                    if to == *start {
-                        break 'search;
-                    }
-                    queue.push_back(to);
-                }
-            }
-            let mut cycle = Vec::new();
-            let mut at = *start;
-            while let Some((from, edge)) = came.get(&at) {
-                cycle.push((*from, *edge));
-                at = *from;
-                if at == *start {
-                    break;
-                }
-            }
-            cycle.reverse();
-            if !cycle.is_empty() && (best.is_empty() || cycle.len() < best.len()) {
-                best = cycle;
+        for (list, length) in read.into_iter().filter(|(list, _)| wrote.contains(list)) {
+            if let Some(former) = updates.insert((list, length), place) {
+                return Some((former, place));
             }
         }
-        best
     }
+    None
 }
 
 #[cfg(test)]
@@ -402,7 +354,7 @@ mod tests {
     }
 
     fn verdict(history: &[Record<Txn, Reads>], last: &BTreeMap<u32, Vec<u64>>) -> String {
-        match check(history, last, RealTime::Demanded) {
+        match check(history, Some(last), Level::KeyRealTime) {
             Ok(()) => "good".to_string(),
             Err(what) => what.split(':').next().unwrap_or_default().to_string(),
         }
@@ -424,16 +376,16 @@ mod tests {
             ok(0, 9, vec![read(1), append(2, 20)], vec![vec![]]),
             ok(0, 9, vec![read(2), append(1, 10)], vec![vec![]]),
         ];
-        assert_eq!(verdict(&history, &lists(&[(1, &[10]), (2, &[20])])), "G2");
+        assert_eq!(verdict(&history, &lists(&[(1, &[10]), (2, &[20])])), "G2-item");
     }
 
     #[test]
-    fn a_lost_update_is_g_single() {
+    fn a_lost_update_is_told_as_such() {
         let history = [
             ok(0, 9, vec![read(1), append(1, 10)], vec![vec![]]),
             ok(0, 9, vec![read(1), append(1, 11)], vec![vec![]]),
         ];
-        assert_eq!(verdict(&history, &lists(&[(1, &[10, 11])])), "G-single");
+        assert_eq!(verdict(&history, &lists(&[(1, &[10, 11])])), "lost update");
     }
 
     #[test]
@@ -468,26 +420,20 @@ mod tests {
     #[test]
     fn an_acknowledged_append_must_be_there_and_an_unknown_one_may() {
         let acknowledged = ok(0, 1, vec![append(1, 10)], vec![]);
-        assert!(
-            check(std::slice::from_ref(&acknowledged), &lists(&[(1, &[])]), RealTime::Demanded)
-                .is_err()
-        );
+        let judge = |record: &Record<Txn, Reads>, last: &[u64]| {
+            verdict(std::slice::from_ref(record), &lists(&[(1, last)]))
+        };
+        assert_eq!(judge(&acknowledged, &[]), "lost");
         let unknown = Record { ended: Ended::Unknown, heard: u64::MAX, ..acknowledged };
-        assert_eq!(
-            check(std::slice::from_ref(&unknown), &lists(&[(1, &[])]), RealTime::Demanded),
-            Ok(())
-        );
-        assert_eq!(check(&[unknown], &lists(&[(1, &[10])]), RealTime::Demanded), Ok(()));
+        assert_eq!(judge(&unknown, &[]), "good");
+        assert_eq!(judge(&unknown, &[10]), "good");
     }
 
     #[test]
     fn a_stale_read_breaks_real_time_on_its_key_alone() {
         let write = ok(0, 1, vec![append(1, 10)], vec![]);
         let stale = ok(2, 3, vec![read(1)], vec![vec![]]);
-        assert_eq!(
-            verdict(&[write.clone(), stale], &lists(&[(1, &[10])])),
-            "G-single with real time"
-        );
+        assert_eq!(verdict(&[write.clone(), stale], &lists(&[(1, &[10])])), "G-single-realtime");
         let elsewhere = ok(2, 3, vec![read(2)], vec![vec![]]);
         assert_eq!(verdict(&[write, elsewhere], &lists(&[(1, &[10])])), "good");
     }
@@ -500,5 +446,53 @@ mod tests {
             ok(0, 9, vec![read(1)], vec![vec![11]]),
         ];
         assert_eq!(verdict(&history, &lists(&[(1, &[10, 11])])), "incompatible order");
+    }
+    #[test]
+    fn a_read_skew_is_g_single() {
+        let history = [
+            ok(0, 9, vec![append(1, 10), append(2, 20)], vec![]),
+            ok(0, 9, vec![read(1), read(2)], vec![vec![10], vec![]]),
+        ];
+        assert_eq!(verdict(&history, &lists(&[(1, &[10]), (2, &[20])])), "G-single");
+    }
+
+    #[test]
+    fn one_that_does_not_see_its_own_append_is_internal() {
+        let history = [ok(0, 9, vec![append(1, 10), read(1)], vec![vec![]])];
+        assert_eq!(verdict(&history, &lists(&[(1, &[10])])), "internal");
+    }
+
+    #[test]
+    fn levels_ask_for_more_and_more() {
+        let judge = |history: &[Record<Txn, Reads>], level| match check(history, None, level) {
+            Ok(()) => "good".to_string(),
+            Err(what) => what.split(':').next().unwrap_or_default().to_string(),
+        };
+        let levels = [Level::Serializable, Level::Session, Level::KeyRealTime, Level::Strict];
+        let of = |client, record| Record { client, ..record };
+        // A client does not see its own former append; it may say so in any order but that of its session.
+        let own = [
+            of(1, ok(0, 1, vec![append(1, 10)], vec![])),
+            of(1, ok(2, 3, vec![read(1)], vec![vec![]])),
+            of(2, ok(4, 5, vec![read(1)], vec![vec![10]])),
+        ];
+        let verdicts = levels.map(|level| judge(&own, level));
+        assert_eq!(verdicts, ["good", "G-single-session", "G-single-realtime", "G-single-session"]);
+        // Causal reverse: two lists, two clients, one after another; a reader sees the later append alone.
+        let reverse = [
+            of(1, ok(0, 1, vec![append(1, 10)], vec![])),
+            of(2, ok(2, 3, vec![append(2, 20)], vec![])),
+            of(3, ok(0, 9, vec![read(1), read(2)], vec![vec![], vec![20]])),
+            of(4, ok(10, 11, vec![read(1)], vec![vec![10]])),
+        ];
+        let verdicts = levels.map(|level| judge(&reverse, level));
+        assert_eq!(verdicts, ["good", "good", "good", "G-single-realtime"]);
+        // Acknowledged, and a later read that is nobody's last word does not see it.
+        let lost = [
+            of(1, ok(0, 1, vec![append(1, 10)], vec![])),
+            of(2, ok(2, 3, vec![read(1)], vec![vec![]])),
+        ];
+        assert_eq!(judge(&lost, Level::KeyRealTime), "G-single-realtime");
+        assert_eq!(judge(&lost, Level::Serializable), "good");
     }
 }

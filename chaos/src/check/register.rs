@@ -6,7 +6,7 @@
 //!
 //! Cost: exponential in the number of concurrent operations at worst; each register is judged alone (linearizability is local).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::{Ended, Record};
 
@@ -46,6 +46,38 @@ pub fn check(history: &[Record<Op, Answer>]) -> Result<(), String> {
     ops.retain(|record| !(matches!(record.ended, Ended::Unknown) && record.op == Op::Read));
     ops.sort_by_key(|record| (record.asked, record.heard));
     Search { ops, tried: BTreeSet::new() }.run()
+}
+
+/// Judges every register of a history alone.
+///
+/// # Errors
+/// The register that does not behave as one copy, why, and its history.
+pub fn check_all(history: &[Record<(u64, Op), Answer>]) -> Result<(), String> {
+    let mut by_register: BTreeMap<u64, Vec<Record<Op, Answer>>> = BTreeMap::new();
+    for record in history {
+        let Record { client, asked, heard, op: (register, op), ended } = record.clone();
+        let record = Record { client, asked, heard, op, ended };
+        by_register.entry(register).or_default().push(record);
+    }
+    for (register, history) in by_register {
+        check(&history).map_err(|why| format!("register {register}: {why}\n{}", show(&history)))?;
+    }
+    Ok(())
+}
+
+/// The history for people, by time.
+fn show(history: &[Record<Op, Answer>]) -> String {
+    let mut sorted: Vec<&Record<Op, Answer>> = history.iter().collect();
+    sorted.sort_by_key(|record| record.asked);
+    let line = |record: &&Record<Op, Answer>| {
+        let heard =
+            if record.heard == u64::MAX { "never".to_string() } else { record.heard.to_string() };
+        format!(
+            "  {} to {heard} client {}: {:?} {:?}",
+            record.asked, record.client, record.op, record.ended
+        )
+    };
+    sorted.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 struct Search<'a> {

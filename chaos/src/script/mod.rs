@@ -32,7 +32,8 @@
 //! | `at T restart X` | `kill`, and the supervisor starts it again |
 //! | `at T blackout` | every machine loses power; supervisors start them |
 //! | `at T pause X` · `resume X` | the process stands still |
-//! | `at T stall X for D` · `fail-sync X` · `fill X` · `free X` | its disk |
+//! | `at T clog A to B` · `unclog A to B` | messages that way are up to 1.5 s late |
+//! | `at T stall X for D` · `fail-sync X` · `fail-write X` · `fill X` · `free X` · `flush X` | its disk |
 //! | `at T clock X D` | its wall clock is put so far from true time (`-300ms`) |
 //! | `at T drift X N ppm` | its wall clock runs so much faster |
 //! | `at T weather loss N duplicate N reorder N` | of 1000 messages on every link |

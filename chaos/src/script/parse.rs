@@ -229,6 +229,16 @@ impl Reader {
                 let duration = words.duration("how long")?;
                 Action::Do(nodes.into_iter().map(|node| Fault::Stall(node, duration)).collect())
             }
+            "clog" | "unclog" => {
+                let from = self.places(words)?;
+                words.expect("to")?;
+                let to = self.places(words)?;
+                let make = if verb.text == "clog" { Fault::Clog } else { Fault::Unclog };
+                let links = from.iter().flat_map(|a| to.iter().map(move |b| (*a, *b)));
+                Action::Do(links.filter(|(a, b)| a != b).map(|(a, b)| make(a, b)).collect())
+            }
+            "fail-write" => each(self.places(words)?, Fault::WriteError),
+            "flush" => each(self.places(words)?, Fault::Flush),
             "fail-sync" => each(self.places(words)?, Fault::SyncError),
             "fill" => each(self.places(words)?, Fault::Full),
             "free" => each(self.places(words)?, Fault::Roomy),
@@ -526,7 +536,7 @@ mod tests {
             ),
             (
                 "workload chess\nend 1s",
-                "line 1, column 10: there is no workload \"chess\"; there are bank, register, append, sql-bank, counter",
+                "line 1, column 10: there is no workload \"chess\"; there are bank, register, append, sql-bank, txn, skew, counter, long-fork, shop, monotonic, session",
             ),
             ("end 1s\nat 2s heal", "line 2, column 1: nothing may follow \"end\""),
         ];

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use storage::Key;
-use txn::client::TxnOptions;
+use txn::client::{Settings, TxnOptions};
+use txn::server::ServerConfig;
 
 use super::parse::{Action, Assertion, Planned, Script};
-use crate::check::append::RealTime;
+use crate::check::RealTime;
 use crate::episode::converge;
 use crate::workload::{Kind, Workload};
 use crate::world::access::{Gateway, Lost, SharedAccess};
@@ -113,6 +114,8 @@ fn layout(script: &Script) -> Layout {
         flush_interval: Duration::from_secs(2),
         call_timeout: Duration::from_secs(8),
         level: script.workload.map_or(Level::Keys, Kind::level),
+        server: ServerConfig::new(NodeId(0)),
+        client: Settings::default(),
         planted: None,
     }
 }

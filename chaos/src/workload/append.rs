@@ -8,21 +8,20 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 use storage::Key;
 use txn::api::Lock;
 use txn::client::{Db, TxnError, TxnOptions};
 
-use super::bank::scan_all;
-use super::{Workload, ended, item_key, persist, read_number, rest};
-use crate::check::append::{Reads, RealTime, Step, Txn, check};
-use crate::history::History;
-use crate::world::access::SharedAccess;
+use super::{Workload, ended, item_key, persist_on, read_number, rest, scan_all};
+use crate::check::RealTime;
+use crate::check::append::{Reads, Step, Txn, check};
+use crate::check::file::{Operation, shown};
+use crate::history::{Ended, History};
+use crate::world::access::{Gateway, SharedAccess};
 use crate::world::chance::Chance;
 
 const TABLE: u32 = 120;
 const LISTS: u64 = 6;
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Default)]
@@ -69,7 +68,7 @@ impl Workload for Lists {
                 let lock = if chance.permille(300) { Some(Lock::Exclusive) } else { None };
                 let steps = op.clone();
                 let asked = access.now();
-                let work = move |gateway: crate::world::access::Gateway| {
+                let work = move |gateway: Gateway| {
                     async move { run(&gateway.db, steps, lock).await }.boxed()
                 };
                 let ended = ended(access.on_node(node, work).await);
@@ -83,23 +82,12 @@ impl Workload for Lists {
     fn finish(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
         let shared = self.shared.clone();
         async move {
-            let tries = access.clone();
-            let last = persist(&access, PATIENCE, move |attempt| {
-                let access = tries.clone();
-                async move {
-                    let node = access.nodes()[attempt % access.nodes().len()];
-                    let read = access
-                        .on_node(node, |gateway| async move { read_all(&gateway.db).await }.boxed())
-                        .await;
-                    match read {
-                        Ok(Ok(last)) => Ok(last),
-                        Ok(Err(error)) => Err(format!("the lists cannot be read: {error}")),
-                        Err(lost) => Err(format!("the lists cannot be read: {lost:?}")),
-                    }
-                }
-                .boxed()
-            })
-            .await?;
+            let read = |gateway: Gateway| async move { read_all(&gateway.db).await }.boxed();
+            let asked = access.now();
+            let last = persist_on(&access, "the lists cannot be read", read).await?;
+            let op = last.keys().map(|list| Step::Read { list: *list }).collect();
+            let answer = Ended::Ok(last.values().cloned().collect());
+            shared.history.push(u32::MAX, asked, access.now(), op, answer);
             *shared.last.lock() = last;
             Ok(())
         }
@@ -107,7 +95,11 @@ impl Workload for Lists {
     }
 
     fn check(&self, real_time: RealTime) -> Result<(), String> {
-        check(&self.shared.history.records(), &self.shared.last.lock(), real_time)
+        check(&self.shared.history.records(), Some(&self.shared.last.lock()), real_time.into())
+    }
+
+    fn operations(&self) -> Vec<Operation> {
+        shown(&self.shared.history.records())
     }
 
     fn counts(&self) -> (usize, usize, usize) {

@@ -1,34 +1,39 @@
-//! Driver: a bank over several ranges.
+//! Driver: a bank over several ranges, or in SQL text over two tables.
 //!
 //! Invariant: *money is neither made nor lost, whoever looks, and every acknowledged transfer is in the journal exactly once.*
 
-use bytes::Bytes;
+mod keys;
+mod sql;
+
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::time::Duration;
-use storage::{Key, Span};
-use txn::api::Lock;
-use txn::client::{ScanOptions, Txn, TxnError, TxnOptions};
+use storage::Key;
 
-use super::{Workload, ended, item_key, number, persist, read_number, rest};
-use crate::check::append::RealTime;
+use super::{Workload, ended, item_key, persist_on, rest};
+use crate::check::RealTime;
 use crate::check::bank::{Answer, Books, Op, Transfer, check};
-use crate::history::{Ended, History};
-use crate::world::access::SharedAccess;
+use crate::check::file::{Operation, show_bank};
+use crate::history::History;
+use crate::world::access::{Gateway, SharedAccess};
 use crate::world::chance::Chance;
 
-const ACCOUNTS_TABLE: u32 = 100;
-const JOURNAL_TABLE: u32 = 101;
-pub(super) const ACCOUNTS: u32 = 8;
-pub(super) const INITIAL: u64 = 100;
-/// Patience with a healed cluster.
-const PATIENCE: Duration = Duration::from_secs(60);
+const ACCOUNTS: u32 = 8;
+const INITIAL: u64 = 100;
+
+/// Who carries out what clients ask for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Teller {
+    /// Transactions over keys.
+    Keys,
+    /// SQL text.
+    Sql,
+}
 
 /// See the module.
-#[derive(Default)]
 pub struct Bank {
+    teller: Teller,
     shared: Arc<Shared>,
 }
 
@@ -45,36 +50,49 @@ enum Style {
     Locking,
 }
 
+impl Bank {
+    /// With this teller.
+    pub fn new(teller: Teller) -> Bank {
+        Bank { teller, shared: Arc::default() }
+    }
+}
+
 impl Workload for Bank {
     fn name(&self) -> &'static str {
-        "bank"
+        match self.teller {
+            Teller::Keys => "bank",
+            Teller::Sql => "sql-bank",
+        }
     }
 
     fn invariant(&self) -> &'static str {
-        "money is neither made nor lost, and every acknowledged transfer happened exactly once"
+        match self.teller {
+            Teller::Keys => {
+                "money is neither made nor lost, and every acknowledged transfer happened exactly once"
+            }
+            Teller::Sql => {
+                "in SQL: money is neither made nor lost, and every acknowledged transfer happened exactly once"
+            }
+        }
     }
 
     fn prepare(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
+        let teller = self.teller;
         async move {
-            access.split(item_key(ACCOUNTS_TABLE, u64::from(ACCOUNTS / 2))).await;
-            access.split(Key::table(JOURNAL_TABLE)).await;
-            let tries = access.clone();
-            persist(&access, PATIENCE, move |_| {
-                let access = tries.clone();
-                async move {
-                    let node = access.nodes()[0];
-                    let written = access
-                        .on_node(node, |gateway| async move { open(&gateway.db).await }.boxed())
-                        .await;
-                    match written {
-                        Ok(Ok(())) => Ok(()),
-                        Ok(Err(error)) => Err(error.to_string()),
-                        Err(lost) => Err(format!("{lost:?}")),
-                    }
+            match teller {
+                Teller::Keys => {
+                    let middle = item_key(keys::ACCOUNTS_TABLE, u64::from(ACCOUNTS / 2));
+                    access.split(middle).await;
+                    access.split(Key::table(keys::JOURNAL_TABLE)).await;
+                    let open =
+                        |gateway: Gateway| async move { keys::open(&gateway.db).await }.boxed();
+                    persist_on(&access, "the bank cannot be opened", open).await
                 }
-                .boxed()
-            })
-            .await
+                Teller::Sql => {
+                    let open = |gateway| async move { sql::open(&gateway).await }.boxed();
+                    persist_on(&access, "the bank cannot be opened", open).await
+                }
+            }
         }
         .boxed()
     }
@@ -85,32 +103,37 @@ impl Workload for Bank {
         access: SharedAccess,
         mut chance: Chance,
     ) -> BoxFuture<'static, ()> {
-        let shared = self.shared.clone();
+        let (teller, shared) = (self.teller, self.shared.clone());
         async move {
             let mut transfers = 0;
             while !access.is_stopping() {
                 let node = chance.pick(access.nodes());
-                let asked = access.now();
-                if chance.permille(250) {
-                    let result = access
-                        .on_node(node, |gateway| async move { audit(&gateway.db).await }.boxed())
-                        .await;
-                    let ended = match ended(result) {
-                        Ended::Ok(balances) => Ended::Ok(Answer::Balances(balances)),
-                        Ended::Fail => Ended::Fail,
-                        Ended::Unknown => Ended::Unknown,
-                    };
-                    shared.history.push(client, asked, access.now(), Op::Audit, ended);
+                let op = if chance.permille(250) {
+                    Op::Audit
                 } else {
                     transfers += 1;
-                    let transfer = draw(client, transfers, &mut chance);
-                    let style = if chance.permille(500) { Style::Plain } else { Style::Locking };
-                    let work = move |gateway: crate::world::access::Gateway| {
-                        async move { run(&gateway.db, transfer, style).await }.boxed()
-                    };
-                    let ended = ended(access.on_node(node, work).await);
-                    shared.history.push(client, asked, access.now(), Op::Move(transfer), ended);
-                }
+                    Op::Move(draw(client, transfers, &mut chance))
+                };
+                let style = if chance.permille(500) { Style::Plain } else { Style::Locking };
+                let asked = access.now();
+                let (work, asking) = (op.clone(), &access);
+                let ended = match teller {
+                    Teller::Keys => ended(
+                        asking
+                            .on_node(node, move |gateway| {
+                                async move { serve_keys(&gateway, work, style).await }.boxed()
+                            })
+                            .await,
+                    ),
+                    Teller::Sql => ended(
+                        asking
+                            .on_node(node, move |gateway| {
+                                async move { serve_sql(&gateway, work, style).await }.boxed()
+                            })
+                            .await,
+                    ),
+                };
+                shared.history.push(client, asked, access.now(), op, ended);
                 rest(&access, &mut chance).await;
             }
         }
@@ -118,36 +141,32 @@ impl Workload for Bank {
     }
 
     fn finish(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
-        let shared = self.shared.clone();
+        let (teller, shared) = (self.teller, self.shared.clone());
         async move {
-            let tries = access.clone();
-            let books = persist(&access, PATIENCE, move |attempt| {
-                let access = tries.clone();
-                async move {
-                    let node = access.nodes()[attempt % access.nodes().len()];
-                    let read = access
-                        .on_node(node, |gateway| {
-                            async move { read_books(&gateway.db).await }.boxed()
-                        })
-                        .await;
-                    match read {
-                        Ok(Ok(books)) => Ok(books),
-                        Ok(Err(error)) => Err(format!("the books cannot be read: {error}")),
-                        Err(lost) => Err(format!("the books cannot be read: {lost:?}")),
-                    }
+            let what = "the books cannot be read";
+            *shared.books.lock() = match teller {
+                Teller::Keys => {
+                    let read = |gateway: Gateway| {
+                        async move { keys::read_books(&gateway.db).await }.boxed()
+                    };
+                    persist_on(&access, what, read).await?
                 }
-                .boxed()
-            })
-            .await?;
-            *shared.books.lock() = books;
+                Teller::Sql => {
+                    let read = |gateway| async move { sql::read_books(&gateway).await }.boxed();
+                    persist_on(&access, what, read).await?
+                }
+            };
             Ok(())
         }
         .boxed()
     }
 
     fn check(&self, _real_time: RealTime) -> Result<(), String> {
-        let initial = vec![INITIAL as i64; ACCOUNTS as usize];
-        check(&initial, &self.shared.history.records(), &self.shared.books.lock())
+        check(&initial(), &self.shared.history.records(), &self.shared.books.lock())
+    }
+
+    fn operations(&self) -> Vec<Operation> {
+        show_bank(&initial(), &self.shared.history.records(), &self.shared.books.lock())
     }
 
     fn counts(&self) -> (usize, usize, usize) {
@@ -155,103 +174,35 @@ impl Workload for Bank {
     }
 }
 
-pub(super) fn draw(client: u32, number: u64, chance: &mut Chance) -> Transfer {
+fn initial() -> Vec<i64> {
+    vec![INITIAL as i64; ACCOUNTS as usize]
+}
+
+fn draw(client: u32, number: u64, chance: &mut Chance) -> Transfer {
     let from = chance.below(u64::from(ACCOUNTS)) as u32;
     let to = (from + 1 + chance.below(u64::from(ACCOUNTS) - 1) as u32) % ACCOUNTS;
     let amount = chance.between(1, 20) as i64;
     Transfer { id: u64::from(client) << 32 | number, from, to, amount }
 }
 
-async fn open(db: &txn::client::Db) -> Result<(), TxnError> {
-    db.run(TxnOptions::labelled("bank: open"), |txn| {
-        async move {
-            for account in 0..ACCOUNTS {
-                txn.put(item_key(ACCOUNTS_TABLE, u64::from(account)), number(INITIAL))?;
-            }
-            Ok(())
-        }
-        .boxed()
-    })
-    .await
-}
-
-async fn run(db: &txn::client::Db, transfer: Transfer, style: Style) -> Result<Answer, TxnError> {
-    db.run(TxnOptions::labelled("bank: transfer"), move |txn| {
-        async move { move_money(txn, transfer, style).await }.boxed()
-    })
-    .await
-}
-
-async fn move_money(txn: &mut Txn, transfer: Transfer, style: Style) -> Result<Answer, TxnError> {
-    let lock = match style {
-        Style::Plain => None,
-        Style::Locking => Some(Lock::Exclusive),
-    };
-    let (from, to) = (
-        item_key(ACCOUNTS_TABLE, u64::from(transfer.from)),
-        item_key(ACCOUNTS_TABLE, u64::from(transfer.to)),
-    );
-    let payer = txn.get(&from, lock).await?;
-    let payee = txn.get(&to, lock).await?;
-    let (Some(payer), Some(payee)) = (payer, payee) else {
-        return Err(TxnError::Invalid("an account is missing".to_string()));
-    };
-    let amount = transfer.amount as u64;
-    let Some(rest) = read_number(&payer).checked_sub(amount) else { return Ok(Answer::Poor) };
-    txn.put(from, number(rest))?;
-    txn.put(to, number(read_number(&payee) + amount))?;
-    let mut line = Vec::with_capacity(16);
-    line.extend_from_slice(&transfer.from.to_be_bytes());
-    line.extend_from_slice(&transfer.to.to_be_bytes());
-    line.extend_from_slice(&amount.to_be_bytes());
-    txn.insert(item_key(JOURNAL_TABLE, transfer.id), Bytes::from(line))?;
-    Ok(Answer::Moved)
-}
-
-async fn audit(db: &txn::client::Db) -> Result<Vec<i64>, TxnError> {
-    db.run(TxnOptions::read_only("bank: audit"), |txn| async move { balances(txn).await }.boxed())
-        .await
-}
-
-async fn balances(txn: &mut Txn) -> Result<Vec<i64>, TxnError> {
-    let rows = scan_all(txn, Key::table(ACCOUNTS_TABLE)).await?;
-    Ok(rows.iter().map(|(_, value)| read_number(value) as i64).collect())
-}
-
-async fn read_books(db: &txn::client::Db) -> Result<Books, TxnError> {
-    db.run(TxnOptions::read_only("bank: books"), |txn| {
-        async move {
-            let balances = balances(txn).await?;
-            let lines = scan_all(txn, Key::table(JOURNAL_TABLE)).await?;
-            let journal = lines.iter().map(|(key, value)| read_line(key, value)).collect();
-            Ok(Books { balances, journal })
-        }
-        .boxed()
-    })
-    .await
-}
-
-fn read_line(key: &Key, line: &[u8]) -> Transfer {
-    let at = Key::table(JOURNAL_TABLE).as_bytes().len();
-    let four = |from: usize| {
-        u32::from_be_bytes(line[from..from + 4].try_into().expect("lines have 16 bytes"))
-    };
-    Transfer {
-        id: read_number(&key.as_bytes()[at..]),
-        from: four(0),
-        to: four(4),
-        amount: read_number(&line[8..16]) as i64,
+async fn serve_keys(
+    gateway: &Gateway,
+    op: Op,
+    style: Style,
+) -> Result<Answer, txn::client::TxnError> {
+    match op {
+        Op::Audit => keys::audit(&gateway.db).await.map(Answer::Balances),
+        Op::Move(transfer) => keys::run(&gateway.db, transfer, style).await,
     }
 }
 
-/// All rows of a table.
-pub(crate) async fn scan_all(txn: &mut Txn, table: Key) -> Result<Vec<(Key, Bytes)>, TxnError> {
-    let mut rows = Vec::new();
-    let mut left = Some(Span::prefix(&table));
-    while let Some(span) = left {
-        let page = txn.scan(span, ScanOptions::default()).await?;
-        rows.extend(page.rows);
-        left = page.resume;
+async fn serve_sql(
+    gateway: &Gateway,
+    op: Op,
+    style: Style,
+) -> Result<Answer, super::sql_client::Failed> {
+    match op {
+        Op::Audit => sql::audit(gateway).await.map(Answer::Balances),
+        Op::Move(transfer) => sql::run(gateway, transfer, style).await,
     }
-    Ok(rows)
 }

@@ -6,22 +6,23 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use replication::range::NodeId;
+use sql::types::Datum;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::sql_client::{Client, Failed, again, ended, integer};
-use super::{Workload, persist, rest};
-use crate::check::append::RealTime;
-use crate::history::{Ended, History};
+use super::sql_client::{Client, Failed, integer, persevere};
+use super::{Workload, ended, persist, persist_on, rest};
+use crate::check::RealTime;
+use crate::check::convergence::{Increment, check_copies, check_counters};
+use crate::check::file::{Counting, Operation, shown};
+use crate::history::{Ended, History, Record, end_of};
 use crate::world::access::{Gateway, SharedAccess};
 use crate::world::chance::Chance;
 
 const COUNTERS: u64 = 4;
-const PATIENCE: Duration = Duration::from_secs(60);
 
-/// An increment of a counter by an amount.
-type Increment = (u64, i64);
+/// What a node shows: value by counter.
+type Values = BTreeMap<u64, i64>;
 
 /// See the module.
 #[derive(Default)]
@@ -32,8 +33,8 @@ pub struct Counters {
 #[derive(Default)]
 struct Shared {
     history: History<Increment, ()>,
-    /// By node, in the order of the counters.
-    last: Mutex<BTreeMap<NodeId, Vec<i64>>>,
+    /// By node.
+    last: Mutex<BTreeMap<NodeId, Values>>,
 }
 
 impl Workload for Counters {
@@ -47,24 +48,11 @@ impl Workload for Counters {
 
     fn prepare(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
         async move {
-            let tries = access.clone();
-            persist(&access, PATIENCE, move |_| {
-                let access = tries.clone();
-                async move {
-                    let node = access.nodes()[0];
-                    let opened = access
-                        .on_node(node, |gateway| async move { open(&gateway).await }.boxed())
-                        .await;
-                    opened
-                        .map_err(|lost| format!("{lost:?}"))?
-                        .map_err(|failed| format!("{failed:?}"))
-                }
-                .boxed()
-            })
-            .await?;
+            let open = |gateway| async move { open(&gateway).await }.boxed();
+            persist_on(&access, "the counters cannot be made", open).await?;
             // Every region has its copy of every row before anything fails.
             let tries = access.clone();
-            persist(&access, PATIENCE, move |_| {
+            persist(&access, move |_| {
                 let access = tries.clone();
                 async move {
                     let copies = read_copies(&access).await?;
@@ -108,17 +96,13 @@ impl Workload for Counters {
         let shared = self.shared.clone();
         async move {
             let (tries, slot) = (access.clone(), shared.clone());
-            persist(&access, PATIENCE, move |_| {
+            persist(&access, move |_| {
                 let (access, shared) = (tries.clone(), slot.clone());
                 async move {
                     let copies = read_copies(&access).await?;
-                    let first = copies.values().next().cloned().unwrap_or_default();
-                    let equal = copies.values().all(|copy| *copy == first);
-                    let text = format!(
-                        "the copies are not equal {PATIENCE:?} after the healing: {copies:?}"
-                    );
+                    let equal = check_copies(&copies);
                     *shared.last.lock() = copies;
-                    if equal { Ok(()) } else { Err(text) }
+                    equal
                 }
                 .boxed()
             })
@@ -130,35 +114,35 @@ impl Workload for Counters {
     fn check(&self, _real_time: RealTime) -> Result<(), String> {
         let copies = self.shared.last.lock().clone();
         let Some(copy) = copies.values().next() else { return Err("nothing was read".to_string()) };
-        check(&self.shared.history.records(), copy)
+        check_counters(&self.shared.history.records(), copy)
+    }
+
+    fn operations(&self) -> Vec<Operation> {
+        let records = self.shared.history.records();
+        let end = end_of(&records);
+        let mut all: Vec<Record<Counting, Values>> = records
+            .into_iter()
+            .map(|record| {
+                let Record { client, asked, heard, op, ended } = record;
+                let ended = match ended {
+                    Ended::Ok(()) => Ended::Ok(Values::new()),
+                    Ended::Fail => Ended::Fail,
+                    Ended::Unknown => Ended::Unknown,
+                };
+                Record { client, asked, heard, op: Counting::Add(op), ended }
+            })
+            .collect();
+        for (node, copy) in self.shared.last.lock().iter() {
+            let (asked, heard) = (end + 1, end + 2);
+            let (client, ended) = (1000 + node.0, Ended::Ok(copy.clone()));
+            all.push(Record { client, asked, heard, op: Counting::ReadAll, ended });
+        }
+        shown(&all)
     }
 
     fn counts(&self) -> (usize, usize, usize) {
         self.shared.history.counts()
     }
-}
-
-/// Every counter must be the sum of what was acknowledged and of some of what nobody knows.
-fn check(history: &[crate::history::Record<Increment, ()>], copy: &[i64]) -> Result<(), String> {
-    for counter in 0..COUNTERS {
-        let of = history.iter().filter(|record| record.op.0 == counter);
-        let mut sums = std::collections::BTreeSet::from([0i64]);
-        for record in of {
-            let amount = record.op.1;
-            sums = match record.ended {
-                Ended::Ok(()) => sums.iter().map(|sum| sum + amount).collect(),
-                Ended::Fail => continue,
-                Ended::Unknown => sums.iter().flat_map(|sum| [*sum, sum + amount]).collect(),
-            };
-        }
-        let value = copy.get(counter as usize).copied().unwrap_or_default();
-        if !sums.contains(&value) {
-            return Err(format!(
-                "counter {counter} is {value}; what was acknowledged allows {sums:?}"
-            ));
-        }
-    }
-    Ok(())
 }
 
 async fn open(gateway: &Gateway) -> Result<(), Failed> {
@@ -178,36 +162,26 @@ async fn open(gateway: &Gateway) -> Result<(), Failed> {
 }
 
 async fn run(gateway: &Gateway, (counter, amount): Increment) -> Result<(), Failed> {
-    let mut client = Client::connect(gateway)?;
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        match client
-            .run(&format!("UPDATE counters SET n = n + {amount} WHERE id = {counter}"))
-            .await
-        {
-            Ok(_) => {
-                client.close().await;
-                return Ok(());
-            }
-            Err(failed) if again(&failed, attempts) => {}
-            Err(failed) => {
-                client.close().await;
-                return Err(failed);
-            }
+    persevere(gateway, |client| {
+        async move {
+            let text = format!("UPDATE counters SET n = n + {amount} WHERE id = {counter}");
+            client.run(&text).await.map(|_| ())
         }
-    }
+        .boxed()
+    })
+    .await
 }
 
-async fn read(gateway: &Gateway) -> Result<Vec<i64>, Failed> {
+async fn read(gateway: &Gateway) -> Result<Values, Failed> {
     let mut client = Client::connect(gateway)?;
-    let rows = client.run("SELECT n FROM counters ORDER BY id").await;
+    let rows = client.run("SELECT id, n FROM counters ORDER BY id").await;
     client.close().await;
-    rows?.iter().map(|row| integer(&row[0])).collect()
+    let value = |row: &Vec<Datum>| Ok((integer(&row[0])? as u64, integer(&row[1])?));
+    rows?.iter().map(value).collect()
 }
 
 /// What each node shows.
-async fn read_copies(access: &SharedAccess) -> Result<BTreeMap<NodeId, Vec<i64>>, String> {
+async fn read_copies(access: &SharedAccess) -> Result<BTreeMap<NodeId, Values>, String> {
     let mut copies = BTreeMap::new();
     for node in access.nodes().to_vec() {
         let copy =
@@ -218,22 +192,4 @@ async fn read_copies(access: &SharedAccess) -> Result<BTreeMap<NodeId, Vec<i64>>
         copies.insert(node, copy);
     }
     Ok(copies)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::history::Record;
-
-    fn record(amount: i64, ended: Ended<()>) -> Record<Increment, ()> {
-        Record { client: 1, asked: 0, heard: 1, op: (0, amount), ended }
-    }
-
-    #[test]
-    fn an_unknown_increment_counts_once_or_never() {
-        let history = [record(5, Ended::Ok(())), record(3, Ended::Unknown), record(7, Ended::Fail)];
-        for (value, good) in [(5, true), (8, true), (3, false), (11, false), (12, false)] {
-            assert_eq!(check(&history, &[value, 0, 0, 0]).is_ok(), good, "{value}");
-        }
-    }
 }

@@ -5,23 +5,30 @@
 pub mod append;
 pub mod bank;
 pub mod counter;
+pub mod long_fork;
+pub mod monotonic;
 pub mod register;
-pub mod sql_bank;
+pub mod session;
+pub mod shop;
+pub mod skew;
 mod sql_client;
+pub mod txn;
 
+use ::txn::client::{ScanOptions, Txn, TxnError};
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::Key;
-use txn::client::TxnError;
+use storage::{Key, Span};
 
-use crate::check::append::RealTime;
+use crate::check::RealTime;
+use crate::check::file::{Model, Operation};
 use crate::history::Ended;
 use crate::world::Level;
-use crate::world::access::{Lost, SharedAccess};
+use crate::world::access::{Gateway, Lost, SharedAccess};
 use crate::world::chance::Chance;
 
 /// Which workload.
@@ -33,16 +40,39 @@ pub enum Kind {
     Register,
     /// Transactions over lists.
     Append,
+    /// Transactions over registers, blind writes among them.
+    Txn,
+    /// Inserts that exclude each other.
+    Skew,
+    /// Independent writes and readers of all of them.
+    LongFork,
+    /// Counters that only grow.
+    Monotonic,
     /// The bank in SQL text.
     SqlBank,
+    /// Several tables and indexes, strong and available in one transaction, in SQL text.
+    Shop,
     /// Counters in an available table, in SQL text.
     Counter,
+    /// Rows of an available table, each client at one gateway, in SQL text.
+    Session,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 5] =
-        [Kind::Bank, Kind::Register, Kind::Append, Kind::SqlBank, Kind::Counter];
+    pub const ALL: [Kind; 11] = [
+        Kind::Bank,
+        Kind::Register,
+        Kind::Append,
+        Kind::SqlBank,
+        Kind::Txn,
+        Kind::Skew,
+        Kind::Counter,
+        Kind::LongFork,
+        Kind::Shop,
+        Kind::Monotonic,
+        Kind::Session,
+    ];
 
     /// The one whose turn it is. Every workload meets every kind of seed (a fifth of them has a clock
     /// beyond its bound).
@@ -57,27 +87,61 @@ impl Kind {
             Kind::Bank => "bank",
             Kind::Register => "register",
             Kind::Append => "append",
+            Kind::Txn => "txn",
+            Kind::Skew => "skew",
+            Kind::LongFork => "long-fork",
+            Kind::Monotonic => "monotonic",
             Kind::SqlBank => "sql-bank",
+            Kind::Shop => "shop",
             Kind::Counter => "counter",
+            Kind::Session => "session",
         }
     }
 
     /// A fresh one of it.
     pub fn make(self) -> Arc<dyn Workload> {
         match self {
-            Kind::Bank => Arc::new(bank::Bank::default()),
+            Kind::Bank => Arc::new(bank::Bank::new(bank::Teller::Keys)),
             Kind::Register => Arc::new(register::Registers::default()),
             Kind::Append => Arc::new(append::Lists::default()),
-            Kind::SqlBank => Arc::new(sql_bank::SqlBank::default()),
+            Kind::Txn => Arc::new(txn::Txns::default()),
+            Kind::Skew => Arc::new(skew::Skew::default()),
+            Kind::LongFork => Arc::new(long_fork::LongFork::default()),
+            Kind::Monotonic => Arc::new(monotonic::Monotonic::default()),
+            Kind::SqlBank => Arc::new(bank::Bank::new(bank::Teller::Sql)),
+            Kind::Shop => Arc::new(shop::Shop::default()),
             Kind::Counter => Arc::new(counter::Counters::default()),
+            Kind::Session => Arc::new(session::Sessions::default()),
         }
     }
 
     /// What it needs of gateways.
     pub fn level(self) -> Level {
         match self {
-            Kind::Bank | Kind::Register | Kind::Append => Level::Keys,
-            Kind::SqlBank | Kind::Counter => Level::Sql,
+            Kind::Bank
+            | Kind::Register
+            | Kind::Append
+            | Kind::Txn
+            | Kind::Skew
+            | Kind::LongFork
+            | Kind::Monotonic => Level::Keys,
+            Kind::SqlBank | Kind::Shop | Kind::Counter | Kind::Session => Level::Sql,
+        }
+    }
+
+    /// The judge of its history in a file; `None`: it is judged by what is in the tables at the end.
+    pub fn model(self) -> Option<Model> {
+        match self {
+            Kind::Bank | Kind::SqlBank => Some(Model::Bank),
+            Kind::Register => Some(Model::Register),
+            Kind::Append => Some(Model::ListAppend),
+            Kind::Txn => Some(Model::RwRegister),
+            Kind::Skew => Some(Model::WriteSkew),
+            Kind::LongFork => Some(Model::LongFork),
+            Kind::Monotonic => Some(Model::Monotonic),
+            Kind::Counter => Some(Model::Counter),
+            Kind::Session => Some(Model::Session),
+            Kind::Shop => None,
         }
     }
 }
@@ -117,15 +181,30 @@ pub trait Workload: Send + Sync + 'static {
     /// # Errors
     /// What is wrong.
     fn check(&self, real_time: RealTime) -> Result<(), String>;
+    /// The history as a file tells it, for [`Kind::model`]'s judge.
+    fn operations(&self) -> Vec<Operation>;
     /// Operations that ended well, badly, and nobody knows how.
     fn counts(&self) -> (usize, usize, usize);
 }
 
+/// What a client knows after an error.
+pub(crate) trait ClientError: fmt::Display + Send + 'static {
+    /// Whether it may have taken effect, or yet will.
+    fn is_unknown(&self) -> bool;
+}
+
+impl ClientError for TxnError {
+    fn is_unknown(&self) -> bool {
+        matches!(self, TxnError::Ambiguous { .. })
+    }
+}
+
 /// What became of a transaction, as far as its client knows.
-pub(crate) fn ended<T>(result: Result<Result<T, TxnError>, Lost>) -> Ended<T> {
+pub(crate) fn ended<T, E: ClientError>(result: Result<Result<T, E>, Lost>) -> Ended<T> {
     match result {
         Ok(Ok(value)) => Ended::Ok(value),
-        Ok(Err(TxnError::Ambiguous { .. })) | Err(Lost::Died) => Ended::Unknown,
+        Ok(Err(error)) if error.is_unknown() => Ended::Unknown,
+        Err(Lost::Died) => Ended::Unknown,
         Ok(Err(_)) | Err(Lost::NotRunning) => Ended::Fail,
     }
 }
@@ -152,17 +231,33 @@ pub(crate) fn read_number(value: &[u8]) -> u64 {
     u64::from_be_bytes(value.try_into().expect("these workloads write numbers only"))
 }
 
+/// All rows of a table.
+pub(crate) async fn scan_all(txn: &mut Txn, table: Key) -> Result<Vec<(Key, Bytes)>, TxnError> {
+    scan_span(txn, Span::prefix(&table)).await
+}
+
+/// All rows of a span.
+pub(crate) async fn scan_span(txn: &mut Txn, span: Span) -> Result<Vec<(Key, Bytes)>, TxnError> {
+    let mut rows = Vec::new();
+    let mut left = Some(span);
+    while let Some(span) = left {
+        let page = txn.scan(span, ScanOptions::default()).await?;
+        rows.extend(page.rows);
+        left = page.resume;
+    }
+    Ok(rows)
+}
+
+/// Patience with a cluster in which nothing fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Tries until it works; for what is done while nothing fails.
-pub(crate) async fn persist<T, F>(
-    access: &SharedAccess,
-    limit: Duration,
-    mut attempt: F,
-) -> Result<T, String>
+pub(crate) async fn persist<T, F>(access: &SharedAccess, mut attempt: F) -> Result<T, String>
 where
     F: FnMut(usize) -> BoxFuture<'static, Result<T, String>>,
 {
     let mut tries = 0;
-    let end = access.now() + crate::world::nanos(limit);
+    let end = access.now() + crate::world::nanos(PATIENCE);
     loop {
         match attempt(tries).await {
             Ok(value) => return Ok(value),
@@ -172,4 +267,31 @@ where
         tries += 1;
         access.sleep(Duration::from_millis(300)).await;
     }
+}
+
+/// The same, through one gateway after another.
+pub(crate) async fn persist_on<T, E, W>(
+    access: &SharedAccess,
+    what: &'static str,
+    work: W,
+) -> Result<T, String>
+where
+    T: Send + 'static,
+    E: ClientError,
+    W: Fn(Gateway) -> BoxFuture<'static, Result<T, E>> + Clone + Send + 'static,
+{
+    let all = access.clone();
+    persist(access, move |attempt| {
+        let (access, work) = (all.clone(), work.clone());
+        async move {
+            let node = access.nodes()[attempt % access.nodes().len()];
+            match access.on_node(node, move |gateway| work(gateway)).await {
+                Ok(Ok(value)) => Ok(value),
+                Ok(Err(error)) => Err(format!("{what}: {error}")),
+                Err(lost) => Err(format!("{what}: {lost:?}")),
+            }
+        }
+        .boxed()
+    })
+    .await
 }

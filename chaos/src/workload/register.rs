@@ -4,21 +4,19 @@
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 use txn::client::{Db, TxnError, TxnOptions};
 
-use super::{Workload, ended, item_key, number, persist, read_number, rest};
-use crate::check::append::RealTime;
-use crate::check::register::{Answer, Op, check};
-use crate::history::{Ended, History, Record};
-use crate::world::access::SharedAccess;
+use super::{Workload, ended, item_key, number, persist_on, read_number, rest};
+use crate::check::RealTime;
+use crate::check::file::{Operation, shown};
+use crate::check::register::{Answer, Op, check_all};
+use crate::history::{Ended, History};
+use crate::world::access::{Gateway, SharedAccess};
 use crate::world::chance::Chance;
 
 const TABLE: u32 = 110;
 const REGISTERS: u64 = 6;
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Default)]
@@ -63,7 +61,7 @@ impl Workload for Registers {
                     _ => Op::Swap(recent(&history, register), fresh),
                 };
                 let asked = access.now();
-                let work = move |gateway: crate::world::access::Gateway| {
+                let work = move |gateway: Gateway| {
                     async move { run(&gateway.db, register, op).await }.boxed()
                 };
                 let ended = ended(access.on_node(node, work).await);
@@ -78,34 +76,13 @@ impl Workload for Registers {
         let history = self.history.clone();
         async move {
             for register in 0..REGISTERS {
-                let (tries, history) = (access.clone(), history.clone());
-                persist(&access, PATIENCE, move |attempt| {
-                    let (access, history) = (tries.clone(), history.clone());
-                    async move {
-                        let node = access.nodes()[attempt % access.nodes().len()];
-                        let asked = access.now();
-                        let work = move |gateway: crate::world::access::Gateway| {
-                            async move { run(&gateway.db, register, Op::Read).await }.boxed()
-                        };
-                        match access.on_node(node, work).await {
-                            Ok(Ok(answer)) => {
-                                let ended = Ended::Ok(answer);
-                                history.push(
-                                    u32::MAX,
-                                    asked,
-                                    access.now(),
-                                    (register, Op::Read),
-                                    ended,
-                                );
-                                Ok(())
-                            }
-                            Ok(Err(error)) => Err(error.to_string()),
-                            Err(lost) => Err(format!("{lost:?}")),
-                        }
-                    }
-                    .boxed()
-                })
-                .await?;
+                let asked = access.now();
+                let read = move |gateway: Gateway| {
+                    async move { run(&gateway.db, register, Op::Read).await }.boxed()
+                };
+                let answer = persist_on(&access, "a register cannot be read", read).await?;
+                let op = (register, Op::Read);
+                history.push(u32::MAX, asked, access.now(), op, Ended::Ok(answer));
             }
             Ok(())
         }
@@ -117,43 +94,16 @@ impl Workload for Registers {
             // All that is promised of a single register is its order in real time.
             return Ok(());
         }
-        let mut by_register: BTreeMap<u64, Vec<Record<Op, Answer>>> = BTreeMap::new();
-        for record in self.history.records() {
-            let (register, op) = record.op;
-            let Record { client, asked, heard, ended, .. } = record;
-            by_register.entry(register).or_default().push(Record {
-                client,
-                asked,
-                heard,
-                op,
-                ended,
-            });
-        }
-        for (register, history) in by_register {
-            check(&history)
-                .map_err(|why| format!("register {register}: {why}\n{}", show(&history)))?;
-        }
-        Ok(())
+        check_all(&self.history.records())
+    }
+
+    fn operations(&self) -> Vec<Operation> {
+        shown(&self.history.records())
     }
 
     fn counts(&self) -> (usize, usize, usize) {
         self.history.counts()
     }
-}
-
-/// The history for people, by time.
-fn show(history: &[Record<Op, Answer>]) -> String {
-    let mut sorted: Vec<&Record<Op, Answer>> = history.iter().collect();
-    sorted.sort_by_key(|record| record.asked);
-    let line = |record: &&Record<Op, Answer>| {
-        let heard =
-            if record.heard == u64::MAX { "never".to_string() } else { record.heard.to_string() };
-        format!(
-            "  {} to {heard} client {}: {:?} {:?}",
-            record.asked, record.client, record.op, record.ended
-        )
-    };
-    sorted.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Something that was in the register lately: swaps that can succeed.

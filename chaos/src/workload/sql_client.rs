@@ -1,11 +1,14 @@
 //! Driver: SQL text through a session, as a client's driver sends it.
 
-use sql::types::Datum;
-use sql::{Outcome, Session, SessionParams, SqlError};
+use ::sql::types::Datum;
+use ::sql::{Outcome, Session, SessionParams, SqlError};
+use futures::future::BoxFuture;
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::history::Ended;
-use crate::world::access::{Gateway, Lost};
+use super::ClientError;
+use crate::world::access::Gateway;
 
 /// Times that a client runs a transaction again that was told to.
 const ATTEMPTS_MAX: u32 = 8;
@@ -83,17 +86,41 @@ impl Client {
     }
 }
 
-/// Whether a failed transaction is worth another try, after so many.
-pub(super) fn again(failed: &Failed, attempts: u32) -> bool {
-    matches!(failed, Failed::Again(_)) && attempts < ATTEMPTS_MAX
+/// Runs a transaction, again if it is told to, on one connection.
+pub(super) async fn persevere<T, W>(gateway: &Gateway, mut work: W) -> Result<T, Failed>
+where
+    W: for<'c> FnMut(&'c mut Client) -> BoxFuture<'c, Result<T, Failed>>,
+{
+    let mut client = Client::connect(gateway)?;
+    let mut attempts = 0;
+    let result = loop {
+        attempts += 1;
+        match work(&mut client).await {
+            Ok(value) => break Ok(value),
+            Err(failed) => {
+                client.give_up().await;
+                if !matches!(failed, Failed::Again(_)) || attempts >= ATTEMPTS_MAX {
+                    break Err(failed);
+                }
+            }
+        }
+        let time = &gateway.runtime.time;
+        time.sleep_until(time.monotonic().plus(Duration::from_millis(10) * attempts)).await;
+    };
+    client.close().await;
+    result
 }
 
-/// What a client knows at the end.
-pub(super) fn ended<T>(result: Result<Result<T, Failed>, Lost>) -> Ended<T> {
-    match result {
-        Ok(Ok(value)) => Ended::Ok(value),
-        Ok(Err(Failed::Unknown(_))) | Err(Lost::Died) => Ended::Unknown,
-        Ok(Err(Failed::Again(_) | Failed::Certain(_))) | Err(Lost::NotRunning) => Ended::Fail,
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Failed::Again(text) | Failed::Certain(text) | Failed::Unknown(text)) = self;
+        f.write_str(text)
+    }
+}
+
+impl ClientError for Failed {
+    fn is_unknown(&self) -> bool {
+        matches!(self, Failed::Unknown(_))
     }
 }
 

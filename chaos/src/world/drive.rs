@@ -9,6 +9,7 @@ use replication::store::{Deferred, FlushMark, MessageBatch, Persisted, StoreMess
 use std::collections::BTreeMap;
 use std::time::Duration;
 use storage::log::Log;
+use storage::log::sim_file::{Crash, FileOperation};
 use storage::{Engine, StorageError};
 use txn::api::{KvError, Reply, Response};
 use txn::runtime::HlcSource;
@@ -18,7 +19,8 @@ use txn::wire;
 use super::fault::Power;
 use super::machine::{Input, Process, Waiter};
 use super::port::{Call, Packet};
-use super::{CLUSTER, Event, PlantedBug, SyncMode, World};
+use super::{CLUSTER, Event, SyncMode, World};
+use crate::planted::WorldBug;
 
 /// Why a process ended.
 pub(super) enum Died {
@@ -75,10 +77,14 @@ impl World {
         if self.process_of(node, incarnation).is_none() {
             return;
         }
-        self.machines[&node]
-            .engine
-            .flush()
-            .expect("the simulated state engine has no fault of its own");
+        if !self.layout.has(WorldBug::MarkWithoutFlush) {
+            let flushed = self.machines[&node].engine.flush();
+            flushed.expect("the simulated state engine has no fault of its own");
+        }
+        if self.layout.has(WorldBug::OlderDisk) {
+            let machine = self.machines.get_mut(&node).expect("its process was found");
+            machine.older = Some(machine.dir.crash(Crash::Lose));
+        }
         self.tally.count("state flushes");
         let process = self.process_of(node, incarnation).expect("it was found");
         process.inbox.push_back(Input::Event(ShardEvent::Flushed(mark)));
@@ -103,10 +109,7 @@ impl World {
     }
 
     fn turn_of(&mut self, node: NodeId, process: &mut Process) -> Result<(), Died> {
-        if process.syncing
-            && self.layout.sync_mode == SyncMode::InPlace
-            && self.layout.planted.is_none()
-        {
+        if process.syncing && self.waits_for_syncs() {
             // The thread is in the sync; what arrives becomes the next batch.
             return Ok(());
         }
@@ -121,9 +124,21 @@ impl World {
         self.carry_out(node, process)
     }
 
+    fn waits_for_syncs(&self) -> bool {
+        self.layout.sync_mode == SyncMode::InPlace && !self.layout.has(WorldBug::AckBeforeSync)
+    }
+
     fn synced_of(&mut self, node: NodeId, process: &mut Process) -> Result<(), Died> {
         process.syncing = false;
-        let synced = process.log.sync().map_err(Died::Disk)?;
+        let synced = match process.log.sync() {
+            Ok(synced) => synced,
+            // The lie: the next one will do.
+            Err(_) if self.layout.has(WorldBug::SyncErrorIgnored) => {
+                self.machines[&node].dir.set_fault(FileOperation::Sync, None);
+                process.appended
+            }
+            Err(error) => return Err(Died::Disk(error)),
+        };
         self.tally.count("log syncs");
         process.synced = synced;
         process.note_durable();
@@ -142,7 +157,7 @@ impl World {
     fn carry_out(&mut self, node: NodeId, process: &mut Process) -> Result<(), Died> {
         loop {
             let ready = process.shard.ready(read(process));
-            if ready.flush_before_write {
+            if ready.flush_before_write && !self.layout.has(WorldBug::BirthsNotFlushed) {
                 self.machines[&node].engine.flush().map_err(Died::Disk)?;
                 self.burn(node)?;
             }
@@ -161,8 +176,8 @@ impl World {
             if let Some(error) = process.shard.fatal() {
                 return Err(Died::Disk(error));
             }
-            let blocked = process.syncing && self.layout.sync_mode == SyncMode::InPlace;
-            if blocked && self.layout.planted.is_none() || !process.shard.has_ready() {
+            let blocked = process.syncing && self.waits_for_syncs();
+            if blocked || !process.shard.has_ready() {
                 return Ok(());
             }
         }
@@ -181,24 +196,22 @@ impl World {
             let took = self.chances.disk.duration(low, high);
             self.push_after(took, Event::Synced(node, process.incarnation));
         }
-        match self.layout.planted {
-            Some(PlantedBug::AckBeforeSync) => {
-                // The lie: the batch is only appended.
-                self.send_stores(node, process, messages)?;
-                if process.syncing {
-                    let lie = Persisted::after_sync(process.appended);
-                    process.shard.step(read(process), ShardEvent::Persisted(lie));
-                }
-                Ok(())
+        if self.layout.has(WorldBug::AckBeforeSync) {
+            // The lie: the batch is only appended.
+            self.send_stores(node, process, messages)?;
+            if process.syncing {
+                let lie = Persisted::after_sync(process.appended);
+                process.shard.step(read(process), ShardEvent::Persisted(lie));
             }
-            None if process.appended > process.synced => {
-                if !messages.is_empty() {
-                    process.deferred.push(Deferred::new(messages, process.appended));
-                }
-                Ok(())
-            }
-            None => self.send_stores(node, process, messages),
+            return Ok(());
         }
+        if process.appended > process.synced {
+            if !messages.is_empty() {
+                process.deferred.push(Deferred::new(messages, process.appended));
+            }
+            return Ok(());
+        }
+        self.send_stores(node, process, messages)
     }
 
     fn wake(&mut self, node: NodeId, process: &mut Process, wake_at: clock::Monotonic) {

@@ -45,6 +45,8 @@ pub enum Fault {
     Stall(NodeId, Duration),
     /// The next sync fails.
     SyncError(NodeId),
+    /// The next write of the log fails.
+    WriteError(NodeId),
     /// The log's disk is full.
     Full(NodeId),
     /// It has room again.
@@ -86,6 +88,7 @@ impl fmt::Display for Fault {
             Fault::Resume(node) => write!(f, "resume {node}"),
             Fault::Stall(node, duration) => write!(f, "stall the disk of {node} for {duration:?}"),
             Fault::SyncError(node) => write!(f, "fail a sync of {node}"),
+            Fault::WriteError(node) => write!(f, "fail a write of {node}"),
             Fault::Full(node) => write!(f, "fill the disk of {node}"),
             Fault::Roomy(node) => write!(f, "free the disk of {node}"),
             Fault::Step(node, offset) => write!(f, "wall clock of {node} at {offset} us"),

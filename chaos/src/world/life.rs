@@ -4,21 +4,21 @@ use bytes::Bytes;
 use clock::{ClockTimestamp, Now, TimeSource, Timestamp};
 use replication::raft::{Incarnation, ReplicaId};
 use replication::range::{NodeId, Peer, PeerRole, RangeDescriptor, RangeId, RegionId, keyspace};
-use replication::store::{Store, StoreIdentity};
+use replication::store::{Store, StoreConfig, StoreIdentity};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::log::sim_file::{Crash, FileOperation};
 use storage::log::{LogOptions, LogReader, SegmentedLog};
 use storage::mvcc::{self, Version};
-use storage::{Key, StorageError, WriteBatch};
+use storage::{Key, Space, StorageError, WriteBatch};
 use txn::api::{Batch, Request, WAIT_SLICE, Wait};
-use txn::client::{Db, Router, RouterSettings, Settings};
+use txn::client::{Db, Router, RouterSettings};
 use txn::runtime::{HlcSource, Runtime, Spawn};
 use txn::server::{Event as ShardEvent, ServerConfig, Shard};
 
 use super::access::Gateway;
-use super::clocks::{Begin, NodeClock};
+use super::clocks::{Begin, Leniency, NodeClock};
 use super::executor::Owner;
 use super::fault::{Fault, Power};
 use super::machine::{Input, Process, Waiter};
@@ -26,6 +26,7 @@ use super::port::{NodeRandom, Port};
 use super::sql_cluster::SimCluster;
 use super::time::EPOCH_US;
 use super::{CLUSTER, Event, Level, World, life_of};
+use crate::planted::{Planted, WorldBug};
 
 /// The first range, which holds the whole keyspace.
 pub(super) const FIRST_RANGE: RangeId = RangeId(1);
@@ -78,7 +79,12 @@ impl World {
             return;
         }
         let mut persisted = None;
-        let begun = NodeClock::begin(machine.time.clone(), machine.clock_bound, |bound| {
+        let recovered = match self.layout.planted {
+            Some(Planted::World(WorldBug::ClockBoundForgotten)) => Timestamp::MIN,
+            _ => machine.clock_bound,
+        };
+        let lenient = Leniency::of(self.layout.planted);
+        let begun = NodeClock::begin(machine.time.clone(), recovered, lenient, |bound| {
             persisted = Some(bound)
         });
         let (clock, floor) = match begun {
@@ -121,15 +127,16 @@ impl World {
         let now = Now { clock: clock.now(), monotonic: clock.time.monotonic() };
         let reader: Arc<dyn LogReader> = log.clone();
         let engine = machine.engine.clone();
-        let store =
-            Store::open(self.layout.store.clone(), identity, engine, reader, now, seed, floor)?;
-        let shard = Shard::new(ServerConfig::new(node), store);
+        let (config, server) = self.configs(node);
+        let store = Store::open(config, identity, engine, reader, now, seed, floor)?;
+        let shard = Shard::new(server, store);
         let port = Arc::new(Port::new(
             node,
             incarnation,
             clock.clone(),
             nearest,
             self.layout.call_timeout,
+            self.layout.has(WorldBug::LostReplyCountsAsUnsent),
         ));
         let owner = Owner::Process { node, incarnation };
         let runtime = Runtime {
@@ -140,7 +147,7 @@ impl World {
         };
         let router =
             Arc::new(Router::new(runtime.clone(), port.clone(), RouterSettings::default()));
-        let db = Db::new(runtime.clone(), router, Settings::default());
+        let db = Db::new(runtime.clone(), router, self.layout.client.clone());
         let (appended, synced) = log.sequences();
         let engine = self.sql_of(node, &db, &port);
         let gateway = Gateway { node, incarnation, db, runtime, sql: engine.clone() };
@@ -164,6 +171,22 @@ impl World {
         };
         process.note_durable();
         Ok(process)
+    }
+
+    /// The layout's, with the planted mistake where it belongs.
+    fn configs(&self, node: NodeId) -> (StoreConfig, ServerConfig) {
+        let mut store = self.layout.store.clone();
+        let mut server = ServerConfig { node, ..self.layout.server.clone() };
+        match self.layout.planted {
+            Some(Planted::Raft(bug)) => store.raft.planted = Some(bug),
+            Some(Planted::Store(bug)) => store.planted = Some(bug),
+            Some(Planted::Server(bug)) => server.planted = Some(bug),
+            Some(Planted::World(WorldBug::StallUnnoticed)) => {
+                store.stall_max = Duration::from_secs(3600);
+            }
+            Some(Planted::World(_)) | None => {}
+        }
+        (store, server)
     }
 
     fn sql_of(&self, node: NodeId, db: &Db, port: &Arc<Port>) -> Option<Arc<sql::Engine>> {
@@ -228,13 +251,23 @@ impl World {
         let Some(process) = machine.process.take() else { return };
         machine.paused = None;
         machine.fuse = None;
-        machine.engine = Arc::new(machine.engine.crash());
+        let torn = self.layout.has(WorldBug::FlushNotAtomic);
+        machine.engine = Arc::new(if torn {
+            machine.engine.crash_torn(Space::Local)
+        } else {
+            machine.engine.crash()
+        });
         let unsynced = machine.dir.unsynced_bytes();
         let left = match power {
             Power::Kept => Crash::Keep,
             Power::Lost => Crash::Seeded(self.chances.disk.bits()),
         };
         machine.dir = machine.dir.crash(left);
+        if power == Power::Lost
+            && let Some(older) = machine.older.take()
+        {
+            machine.dir = older;
+        }
         match power {
             Power::Kept => self.tally.count("processes killed"),
             Power::Lost => {
@@ -315,6 +348,11 @@ impl World {
                 let error = StorageError::Io("the simulated disk reports an error".into());
                 self.machines[&node].dir.set_fault(FileOperation::Sync, Some(error));
             }
+            Fault::WriteError(node) => {
+                self.tally.count("writes failed");
+                let error = StorageError::Io("the simulated disk cannot write".into());
+                self.machines[&node].dir.set_fault(FileOperation::Write, Some(error));
+            }
             Fault::Full(node) => {
                 self.tally.count("disks full");
                 let machine = self.machines.get_mut(&node).expect("machines stay");
@@ -328,10 +366,18 @@ impl World {
             }
             Fault::Step(node, offset_us) => {
                 self.tally.count("clock steps");
-                self.machines[&node].time.set_wall_offset_us(offset_us);
+                let time = &self.machines[&node].time;
+                if self.layout.has(WorldBug::LeaseOnWallClock) {
+                    time.jump_monotonic_us(offset_us - time.wall_offset_us());
+                }
+                time.set_wall_offset_us(offset_us);
             }
             Fault::Drift(node, monotonic_ppm, wall_ppm) => {
-                self.tally.count("clock drifts");
+                self.tally.count(if wall_ppm == -1_000_000 {
+                    "clocks frozen"
+                } else {
+                    "clock drifts"
+                });
                 self.machines[&node].time.set_rates(monotonic_ppm, wall_ppm);
             }
             Fault::Flush(node) => {
@@ -429,6 +475,7 @@ impl World {
             machine.full = false;
             machine.limit_disk();
             machine.dir.set_fault(FileOperation::Sync, None);
+            machine.dir.set_fault(FileOperation::Write, None);
             machine.time.set_rates(0, 0);
             machine.time.set_wall_offset_us(0);
             machine.supervised = true;

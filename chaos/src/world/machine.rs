@@ -44,6 +44,8 @@ pub struct Machine {
     pub supervised: bool,
     /// The log's disk holds no more than it does now.
     pub full: bool,
+    /// The log's disk as of the last flush, if such a fault or bug wants it.
+    pub older: Option<SimDir>,
 }
 
 /// Where an answer goes.

@@ -39,7 +39,7 @@ use std::time::Duration;
 use storage::MemoryEngine;
 use storage::log::SimDir;
 use txn::runtime::HlcSource;
-use txn::server::Event as ShardEvent;
+use txn::server::{Event as ShardEvent, ServerConfig};
 use txn::wire;
 
 use access::Access;
@@ -53,6 +53,8 @@ use tally::{Tally, Trace};
 use time::{MachineClock, Truth};
 use watch::Watch;
 
+use crate::planted::{Planted, WorldBug};
+
 pub use watch::Violation;
 
 /// The cluster's name in messages.
@@ -65,13 +67,6 @@ const GOSSIP_INTERVAL: Duration = Duration::from_secs(1);
 const REFUSAL: Duration = Duration::from_millis(2);
 /// How soon a caller learns of a cut that it is lucky to learn of.
 const CUT_NOTICE: Duration = Duration::from_millis(300);
-
-/// A known mistake made on purpose in the world's own driver, to show that the harness finds it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PlantedBug {
-    /// Killers R02, R05, S01: what must follow the sync of the log leaves before it.
-    AckBeforeSync,
-}
 
 /// How a shard's driver waits for the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,8 +111,19 @@ pub struct Layout {
     pub call_timeout: Duration,
     /// What gateways offer.
     pub level: Level,
+    /// Limits of every range server; its node is filled in.
+    pub server: ServerConfig,
+    /// Limits of every gateway's transactions.
+    pub client: txn::client::Settings,
     /// The mistake, if one is planted.
-    pub planted: Option<PlantedBug>,
+    pub planted: Option<Planted>,
+}
+
+impl Layout {
+    /// Whether that mistake is planted in the world.
+    pub(super) fn has(&self, bug: WorldBug) -> bool {
+        self.planted == Some(Planted::World(bug))
+    }
 }
 
 /// What can happen.
@@ -231,6 +237,7 @@ impl World {
                     fuse: None,
                     supervised: true,
                     full: false,
+                    older: None,
                 };
                 (info.node, machine)
             })
@@ -427,7 +434,9 @@ impl World {
         let now = self.truth.now();
         let mut arrivals =
             self.network.arrivals(from, to, now, &mut self.chances.network, &mut self.tally);
-        if let Packet::Request(_) = &packet {
+        if let Packet::Request(_) = &packet
+            && !self.layout.has(WorldBug::CallsDoubled)
+        {
             // A call goes over a stream, which does not double it: `CommitOnePhase` relies on that (txn::api).
             arrivals.truncate(1);
         }
@@ -542,6 +551,8 @@ impl World {
                 self.trace.bytes(&call.body);
                 if process.incarnation == call.incarnation {
                     process.port.answered(call.id, Answered::With(call.clock, call.body));
+                } else {
+                    self.tally.count("messages of a dead incarnation");
                 }
             }
             Packet::Catalog(_) => {
@@ -576,10 +587,13 @@ impl World {
     }
 
     fn look(&mut self, node: NodeId, incarnation: u64) {
+        let fenceless = self.layout.has(WorldBug::FenceIgnored);
+        let bound_kept = !self.layout.has(WorldBug::ClockBoundForgotten);
         let Some(process) = self.process_of(node, incarnation) else { return };
         let (change, extension) = process.clock.look();
         match change {
             clock::Change::None => {}
+            clock::Change::Fenced if fenceless => {}
             clock::Change::Fenced => {
                 process.inbox.push_back(Input::Event(ShardEvent::Fencing(Fencing::Fenced)));
                 self.tally.count("nodes fenced");
@@ -591,7 +605,9 @@ impl World {
         }
         if let Some(extension) = extension {
             let machine = self.machines.get_mut(&node).expect("its process was found");
-            machine.clock_bound = extension.value();
+            if bound_kept {
+                machine.clock_bound = extension.value();
+            }
             let process = machine.process.as_mut().expect("it was found");
             process.clock.raise(extension);
             process.inbox.push_back(Input::Event(ShardEvent::ClockBound(process.clock.bound())));

@@ -97,6 +97,8 @@ pub struct Port {
     clock: Arc<NodeClock>,
     nearest: Vec<NodeId>,
     call_timeout: Duration,
+    /// Planted bug: a call without an answer counts as never sent.
+    forgetful: bool,
     state: Mutex<State>,
 }
 
@@ -108,8 +110,9 @@ impl Port {
         clock: Arc<NodeClock>,
         nearest: Vec<NodeId>,
         call_timeout: Duration,
+        forgetful: bool,
     ) -> Port {
-        Port { node, incarnation, clock, nearest, call_timeout, state: Mutex::default() }
+        Port { node, incarnation, clock, nearest, call_timeout, forgetful, state: Mutex::default() }
     }
 
     /// What is to be done.
@@ -167,7 +170,7 @@ impl Port {
                 Ok(bytes)
             }
             Some(Answered::NotSent) => Err(KvError::Unreachable { node: to, sent: false }),
-            None => Err(KvError::Unreachable { node: to, sent: true }),
+            None => Err(KvError::Unreachable { node: to, sent: !self.forgetful }),
         }
     }
 }

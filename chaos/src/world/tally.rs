@@ -3,6 +3,49 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// Coverage points: what must happen at least once in a run of many seeds. A test holds the list against 60 seeds.
+pub const SOMETIMES: &[&str] = &[
+    "ambiguous answers",
+    "batches blocked by a lock",
+    "batches for a range that had split",
+    "batches re-routed",
+    "batches refused without a quorum",
+    "blackouts",
+    "changes of weather",
+    "clock drifts",
+    "clock steps",
+    "clocks frozen",
+    "crashes between two outputs",
+    "disks full",
+    "disks stalled",
+    "leases asked to move",
+    "leases moved",
+    "links clogged",
+    "links cut",
+    "messages cut off",
+    "messages duplicated",
+    "messages lost",
+    "messages of a dead incarnation",
+    "messages refused by clock",
+    "messages reordered",
+    "nodes fenced",
+    "nodes returned from the fence",
+    "nodes stopped by their disk",
+    "power losses",
+    "power losses with writes lost or torn",
+    "processes killed",
+    "processes paused",
+    "refreshes failed",
+    "splits asked for",
+    "starts that waited for the clock",
+    "states compared",
+    "syncs failed",
+    "timestamps moved",
+    "transactions aborted by others",
+    "uncertain reads",
+    "writes failed",
+];
+
 /// Counts by name, and the trace's hash.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Tally {
@@ -32,6 +75,11 @@ impl Tally {
         for (what, count) in &other.counts {
             self.add(what, *count);
         }
+    }
+
+    /// What sometimes happens and has not: a simulation of many seeds in which it never does tests less than it seems to.
+    pub fn missed(&self) -> Vec<&'static str> {
+        SOMETIMES.iter().copied().filter(|what| self.of(what) == 0).collect()
     }
 
     /// All of them, by name.

@@ -125,6 +125,14 @@ impl MachineClock {
         *state = Clocks { wall_ns, ..state.read(now) };
     }
 
+    /// Planted bug: the monotonic clock follows a step of the wall clock, as far as it does not go back.
+    pub(crate) fn jump_monotonic_us(&self, step_us: i64) {
+        let mut state = self.state.lock();
+        let read = state.read(self.truth.now());
+        let ahead = u64::try_from(step_us).unwrap_or(0) * 1000;
+        *state = Clocks { monotonic_ns: read.monotonic_ns + ahead, ..read };
+    }
+
     /// How far the wall clock is from true time, microseconds.
     pub fn wall_offset_us(&self) -> i64 {
         let now = self.truth.now();

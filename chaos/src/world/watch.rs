@@ -19,8 +19,10 @@ use super::World;
 use super::machine::Process;
 use super::tally::Trace;
 
-/// States are compared at applied indexes divisible by this.
+/// States are compared at applied indexes divisible by this, and more rarely the more there is to read.
 const STATE_EVERY: u64 = 16;
+/// So many entries are read as often as [`STATE_EVERY`] says.
+const STATE_ENTRIES: u64 = 128;
 /// Leases are compared after every so many turns of a node.
 const LEASES_EVERY: u64 = 4;
 /// Violations kept: the first ones tell, the rest is noise.
@@ -52,6 +54,8 @@ impl fmt::Display for Violation {
 pub(super) struct Watch {
     violations: Vec<Violation>,
     hashes: BTreeMap<(RangeId, LogIndex), (u64, NodeId)>,
+    /// Entries of a range when it was last read, on any node.
+    sizes: BTreeMap<RangeId, u64>,
     seen: BTreeMap<(NodeId, RangeId), LogIndex>,
     holders: BTreeMap<RangeId, NodeId>,
     turns: u64,
@@ -60,6 +64,13 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn violations(&self) -> &[Violation] {
         &self.violations
+    }
+
+    /// At which applied indexes a range's state is read: multiples of a number that doubles with its size. Replicas that differ in what
+    /// they know of the size still meet at the multiples of the larger number.
+    fn state_every(&self, range: RangeId) -> u64 {
+        let entries = self.sizes.get(&range).copied().unwrap_or(0);
+        STATE_EVERY * (entries / STATE_ENTRIES + 1).next_power_of_two()
     }
 
     /// A process is gone; its next life re-applies from its last flush.
@@ -133,10 +144,13 @@ impl World {
                     descriptor.id
                 ));
             }
-            if known == Some(index) || !index.get().is_multiple_of(STATE_EVERY) {
+            let every = self.watch.state_every(descriptor.id);
+            if known == Some(index) || !index.get().is_multiple_of(every) {
                 continue;
             }
-            let hash = hash_range(&*self.machines[&node].engine, &state.encode(), &descriptor.span);
+            let (hash, entries) =
+                hash_range(&*self.machines[&node].engine, &state.encode(), &descriptor.span);
+            self.watch.sizes.insert(descriptor.id, entries);
             hashed.push(((descriptor.id, index), hash));
         }
         overlaps.into_iter().for_each(|what| self.violate(what));
@@ -229,7 +243,7 @@ impl World {
                         state.applied.0
                     ));
                 }
-                let hash = hash_range(&*machine.engine, &state.encode(), &span);
+                let (hash, _) = hash_range(&*machine.engine, &state.encode(), &span);
                 if *first.get_or_insert(hash) != hash {
                     return Err(format!("{node} differs from others in {range} at {index}"));
                 }
@@ -321,8 +335,10 @@ fn read(process: &Process) -> Now {
     Now { clock: process.clock.now(), monotonic: process.clock.time.monotonic() }
 }
 
-fn hash_range(engine: &dyn Reader, state: &[u8], span: &Span) -> u64 {
+/// The hash of a range's state, and how many entries it has.
+fn hash_range(engine: &dyn Reader, state: &[u8], span: &Span) -> (u64, u64) {
     let mut trace = Trace::default();
+    let mut entries = 0;
     trace.bytes(state);
     for raw in mvcc::raw_spans(span) {
         for item in engine.scan(raw.space, &raw.start, &raw.end, Direction::Forward) {
@@ -330,8 +346,9 @@ fn hash_range(engine: &dyn Reader, state: &[u8], span: &Span) -> u64 {
             if raw.holds(&key).expect("keys of the engine parse") {
                 trace.bytes(&key);
                 trace.bytes(&value);
+                entries += 1;
             }
         }
     }
-    trace.value()
+    (trace.value(), entries)
 }

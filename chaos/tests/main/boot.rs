@@ -7,7 +7,8 @@ use replication::store::StoreConfig;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use storage::Key;
-use txn::client::TxnOptions;
+use txn::client::{Settings, TxnOptions};
+use txn::server::ServerConfig;
 
 pub(crate) fn layout(seed: u64) -> Layout {
     let mut round_trips = BTreeMap::new();
@@ -26,6 +27,8 @@ pub(crate) fn layout(seed: u64) -> Layout {
         flush_interval: Duration::from_secs(2),
         call_timeout: Duration::from_secs(8),
         level: Level::Keys,
+        server: ServerConfig::new(NodeId(0)),
+        client: Settings::default(),
         planted: None,
     }
 }

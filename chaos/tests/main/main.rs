@@ -1,5 +1,6 @@
 //! The simulated world as a whole.
 
 mod boot;
+mod histories;
 mod scripts;
 mod seeds;

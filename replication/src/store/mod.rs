@@ -115,6 +115,25 @@ pub struct StoreConfig {
     pub replicas: usize,
     /// A node unheard of for this long is replaced. Default 5 min.
     pub dead_after: Duration,
+    /// Chaos only: a known mistake made on purpose, so that a harness can show that it would notice.
+    pub planted: Option<PlantedBug>,
+}
+
+/// A mistake in what a store does around its groups, brought back on purpose. Never set outside of chaos and tests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PlantedBug {
+    /// R20: applying depends on the node.
+    ApplyDependsOnNode,
+    /// H14: a promise counts from when its answer came, not from when it was asked for.
+    PromiseFromReceipt,
+    /// R10: a restarted store votes at once, although its dead incarnation may have promised not to.
+    VotesAfterRestart,
+    /// H10: a restarted store does not know of the reads that it had promised to remember.
+    RestartForgetsReads,
+    /// R13: a snapshot is taken although it overlaps another range.
+    SnapshotOverlaps,
+    /// R15: a removed replica may come back.
+    RemovedReturns,
 }
 
 impl Default for StoreConfig {
@@ -131,6 +150,7 @@ impl Default for StoreConfig {
             unavailable_after: Duration::from_secs(2),
             replicas: 3,
             dead_after: Duration::from_secs(300),
+            planted: None,
         }
     }
 }

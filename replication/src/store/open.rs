@@ -25,7 +25,7 @@ use super::core::{Out, Store};
 use super::promises::Promises;
 use super::replica::{Birth, Random, Replica};
 use super::tail::Tail;
-use super::{Fencing, StoreConfig, StoreIdentity};
+use super::{Fencing, PlantedBug, StoreConfig, StoreIdentity};
 use crate::raft::{Entry, HardState, LogIndex, Payload, ReplicaId, Term};
 use crate::range::{
     INITIAL, NodeId, RangeDescriptor, RangeId, RangeState, range_state_key, range_states_span,
@@ -251,6 +251,9 @@ impl Store {
 
     /// The lowest replica id of `range` that may live here.
     pub(super) fn tombstone(&self, range: RangeId) -> Result<u64, StorageError> {
+        if self.config.planted == Some(PlantedBug::RemovedReturns) {
+            return Ok(0);
+        }
         match self.engine.get(Space::Local, &tombstone_key(range))? {
             None => Ok(0),
             Some(bytes) => {

@@ -24,7 +24,7 @@ use clock::{Monotonic, Now, Timestamp};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{StoreConfig, StoreIdentity, StoreMessage};
+use super::{PlantedBug, StoreConfig, StoreIdentity, StoreMessage};
 use crate::raft::{Incarnation, Promise, ReplicaId, Support};
 use crate::range::NodeId;
 
@@ -75,6 +75,7 @@ struct PeerStore {
 /// The promises of one store, given and received.
 #[derive(Debug)]
 pub(super) struct Promises {
+    planted: Option<PlantedBug>,
     identity: StoreIdentity,
     duration: Duration,
     interval: Duration,
@@ -113,7 +114,11 @@ impl Promises {
         no_vote_before: Monotonic,
         restart_floor: Timestamp,
     ) -> Promises {
+        let planted = config.planted;
+        let votes = planted == Some(PlantedBug::VotesAfterRestart);
+        let forgets = planted == Some(PlantedBug::RestartForgetsReads);
         Promises {
+            planted,
             identity,
             duration: config.promise_duration,
             interval: config.promise_interval,
@@ -122,8 +127,8 @@ impl Promises {
             clock_bound: Timestamp::MIN,
             recorded_max: Timestamp::MIN,
             asked_max: Timestamp::MIN,
-            restart_floor,
-            no_vote_before,
+            restart_floor: if forgets { Timestamp::MIN } else { restart_floor },
+            no_vote_before: if votes { Monotonic::ZERO } else { no_vote_before },
             started: now.monotonic,
             sequence: 0,
             next_round: now.monotonic,
@@ -270,8 +275,9 @@ impl Promises {
         if duration.is_zero() {
             return;
         }
+        let from_receipt = self.planted == Some(PlantedBug::PromiseFromReceipt);
         let peer = self.peer(from);
-        let until = sent.plus(shortened);
+        let until = if from_receipt { now.monotonic } else { sent }.plus(shortened);
         // After a gap the promiser was free for a while: that is another promise, however short the gap.
         let unbroken_since = match peer.received {
             Some(old) if old.by == by && old.until > now.monotonic => old.unbroken_since,

@@ -244,7 +244,13 @@ impl Ranges {
     fn run(&mut self, now: Now, replicas: &mut dyn Replicas) {
         for _ in 0..ATTEMPTS_MAX {
             let Some((ticket, parked)) = self.parked.take_woken() else { return };
-            self.attempt(now, replicas, ticket, parked.work);
+            let Parked { range, work, .. } = parked;
+            if belongs(&*replicas, &work.batch) != Some(range) {
+                // It will be answered, or go on elsewhere: what it claimed where it waited would block others for ever.
+                self.withdraw(range, ticket);
+                self.leave_queue(range, ticket, work.batch.txn.as_ref().map(|txn| txn.id));
+            }
+            self.attempt(now, replicas, ticket, work);
         }
     }
 
@@ -713,6 +719,14 @@ fn blocked_error(conflict: Conflict) -> KvError {
         holder: conflict.holder,
         active: conflict.active,
         intent: conflict.kind == ConflictKind::Intent,
+    }
+}
+
+/// The range that a batch will be evaluated in; `None`: in none here, it has its answer already.
+fn belongs(replicas: &dyn Replicas, batch: &Batch) -> Option<RangeId> {
+    match split_answer(replicas, batch) {
+        Some(_) => None,
+        None => route(replicas, batch).ok(),
     }
 }
 

@@ -78,19 +78,19 @@ impl Scripted {
         let Some(Undecided { range, term, index, command }) = self.undecided.pop_front() else {
             return Vec::new();
         };
-        let mut events = Vec::new();
-        if outcome == Outcome::Applied {
+        let applied = outcome == Outcome::Applied;
+        let mut events = vec![RangeEvent::Proposal { range, term, index, outcome }];
+        if applied {
             self.engine.write(&command.batch).expect("the memory engine writes");
             events.extend(self.take_effect(range, command.effect));
         }
-        events.push(RangeEvent::Proposal { range, term, index, outcome });
         events
     }
 
     /// The oldest undecided command is lost sight of, whether or not it took effect.
     pub(super) fn lose_sight(&mut self, took_effect: bool) -> Vec<RangeEvent> {
         let mut events = self.decide(if took_effect { Outcome::Applied } else { Outcome::Dropped });
-        if let Some(RangeEvent::Proposal { outcome, .. }) = events.last_mut() {
+        if let Some(RangeEvent::Proposal { outcome, .. }) = events.first_mut() {
             *outcome = Outcome::Unknown;
         }
         events

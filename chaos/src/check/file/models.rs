@@ -1,0 +1,269 @@
+//! Value: which judge a history is for, and how its operations are written as values.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use super::shown::{Banked, Banking, Counting, Skewed, Skewing, records, shown};
+use super::{Malformed, Operation, Value, Verdict, read};
+use crate::check::{
+    Level, append, bank, convergence, long_fork, monotonic, register, session, skew, txn_register,
+};
+use crate::history::{Ended, Record, end_of};
+
+/// Which judge.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Model {
+    /// [`append`].
+    ListAppend,
+    /// [`txn_register`].
+    RwRegister,
+    /// [`register`].
+    Register,
+    /// [`bank`].
+    Bank,
+    /// [`long_fork`].
+    LongFork,
+    /// [`skew`].
+    WriteSkew,
+    /// [`session`].
+    Session,
+    /// [`monotonic`].
+    Monotonic,
+    /// [`convergence`].
+    Counter,
+}
+
+impl Model {
+    /// All of them.
+    pub const ALL: [Model; 9] = [
+        Model::ListAppend,
+        Model::RwRegister,
+        Model::Register,
+        Model::Bank,
+        Model::LongFork,
+        Model::WriteSkew,
+        Model::Session,
+        Model::Monotonic,
+        Model::Counter,
+    ];
+
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Model::ListAppend => "list-append",
+            Model::RwRegister => "rw-register",
+            Model::Register => "register",
+            Model::Bank => "bank",
+            Model::LongFork => "long-fork",
+            Model::WriteSkew => "write-skew",
+            Model::Session => "session",
+            Model::Monotonic => "monotonic",
+            Model::Counter => "counter",
+        }
+    }
+
+    /// Judges the text of a history.
+    pub fn judge(self, text: &str, level: Level) -> Verdict {
+        let operations = match read(text) {
+            Ok(operations) => operations,
+            Err(malformed) => return Verdict::Malformed(malformed),
+        };
+        match self.judge_all(&operations, level) {
+            Ok(Ok(())) => Verdict::Good(operations.len()),
+            Ok(Err(what)) => match what.strip_prefix("malformed history: ") {
+                Some(what) => Verdict::Malformed(Malformed {
+                    line: line_of(&operations, what),
+                    what: what.to_string(),
+                }),
+                None => Verdict::Bad(what),
+            },
+            Err(malformed) => Verdict::Malformed(malformed),
+        }
+    }
+
+    fn judge_all(
+        self,
+        operations: &[Operation],
+        level: Level,
+    ) -> Result<Result<(), String>, Malformed> {
+        Ok(match self {
+            Model::ListAppend => append::check(&records(operations)?, None, level),
+            Model::RwRegister => txn_register::check(&records(operations)?, level),
+            Model::Register => judge_registers(&records(operations)?, level),
+            Model::Bank => judge_bank(&records(operations)?),
+            Model::LongFork => long_fork::check(&records(operations)?, level),
+            Model::WriteSkew => judge_skew(&records(operations)?),
+            Model::Session => session::check(&records(operations)?),
+            Model::Monotonic => monotonic::check(&records(operations)?, level),
+            Model::Counter => judge_counters(&records(operations)?),
+        })
+    }
+}
+
+/// The line of the operation that a judge's text begins with: its number is the first in it. Zero if there is none.
+fn line_of(operations: &[Operation], what: &str) -> usize {
+    let number = what.split(' ').next().and_then(|word| word.parse::<i64>().ok());
+    let has = |value: &Value| number.is_some_and(|number| mentions(value, number));
+    let mut found = operations.iter().filter(|operation| has(&operation.record.op.1));
+    let first = found.next();
+    found.next().or(first).map_or(1, |operation| operation.line)
+}
+
+fn mentions(value: &Value, number: i64) -> bool {
+    match value {
+        Value::List(values) => values.iter().any(|value| mentions(value, number)),
+        other => other.integer() == Some(number),
+    }
+}
+
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Model {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Model, String> {
+        let known = || Model::ALL.map(Model::name).join(", ");
+        Model::ALL
+            .into_iter()
+            .find(|model| model.name() == text)
+            .ok_or_else(|| format!("there is no model \"{text}\"; there are {}", known()))
+    }
+}
+
+fn judge_registers(
+    records: &[Record<(u64, register::Op), register::Answer>],
+    level: Level,
+) -> Result<(), String> {
+    if !matches!(level, Level::KeyRealTime | Level::Strict) {
+        return Err(
+            "single registers promise their order in real time only: use another level".into()
+        );
+    }
+    register::check_all(records)
+}
+
+fn judge_bank(records: &[Record<Banking, Banked>]) -> Result<(), String> {
+    let mut initial: Option<Vec<i64>> = None;
+    let mut history = Vec::new();
+    let mut last: Option<(u64, Vec<i64>)> = None;
+    let mut journal = None;
+    for record in records {
+        let Record { client, asked, heard, op, ended } = record.clone();
+        match (op, ended) {
+            (Banking::Open(balances), Ended::Ok(_)) => initial = Some(balances),
+            (Banking::Open(_), Ended::Fail | Ended::Unknown) => {}
+            (Banking::Journal, Ended::Ok(Banked::Lines(lines))) => journal = Some(lines),
+            (Banking::Journal, _) => {}
+            (Banking::Op(op), ended) => {
+                let ended = match ended {
+                    Ended::Ok(Banked::Answer(answer)) => {
+                        if let bank::Answer::Balances(balances) = &answer {
+                            initial.get_or_insert_with(|| balances.clone());
+                            if last.as_ref().is_none_or(|(time, _)| *time <= asked) {
+                                last = Some((asked, balances.clone()));
+                            }
+                        }
+                        Ended::Ok(answer)
+                    }
+                    Ended::Ok(Banked::Done | Banked::Lines(_)) | Ended::Fail => Ended::Fail,
+                    Ended::Unknown => Ended::Unknown,
+                };
+                history.push(Record { client, asked, heard, op, ended });
+            }
+        }
+    }
+    let Some(initial) = initial else { return Err("nobody has read the bank's balances".into()) };
+    if let Some(transfer) = history.iter().find_map(|record| match record.op {
+        bank::Op::Move(transfer) => Some(transfer)
+            .filter(|transfer| transfer.from.max(transfer.to) as usize >= initial.len()),
+        bank::Op::Audit => None,
+    }) {
+        return Err(format!("malformed history: {} moves money of no account", transfer.id));
+    }
+    match journal.zip(last) {
+        Some((journal, (_, balances))) => {
+            bank::check(&initial, &history, &bank::Books { balances, journal })
+        }
+        None => bank::check_audits(&initial, &history),
+    }
+}
+
+/// The bank's history for a file, with the books at its end.
+pub(crate) fn show_bank(
+    initial: &[i64],
+    history: &[Record<bank::Op, bank::Answer>],
+    books: &bank::Books,
+) -> Vec<Operation> {
+    let end = end_of(history);
+    let at = |time, op, answer| Record {
+        client: u32::MAX,
+        asked: time,
+        heard: time,
+        op,
+        ended: Ended::Ok(answer),
+    };
+    let mut records = vec![at(0, Banking::Open(initial.to_vec()), Banked::Done)];
+    records.extend(history.iter().map(|record| {
+        let Record { client, asked, heard, op, ended } = record.clone();
+        let ended = match ended {
+            Ended::Ok(answer) => Ended::Ok(Banked::Answer(answer)),
+            Ended::Fail => Ended::Fail,
+            Ended::Unknown => Ended::Unknown,
+        };
+        Record { client, asked, heard, op: Banking::Op(op), ended }
+    }));
+    let answer = bank::Answer::Balances(books.balances.clone());
+    records.push(at(end + 1, Banking::Op(bank::Op::Audit), Banked::Answer(answer)));
+    records.push(at(end + 2, Banking::Journal, Banked::Lines(books.journal.clone())));
+    shown(&records)
+}
+
+fn judge_skew(records: &[Record<Skewing, Skewed>]) -> Result<(), String> {
+    let mut history = Vec::new();
+    let mut last = None;
+    for record in records {
+        let Record { client, asked, heard, op, ended } = record.clone();
+        match (op, ended) {
+            (Skewing::Rows, Ended::Ok(Skewed::Rows(rows))) => last = Some(rows),
+            (Skewing::Rows, _) => {}
+            (Skewing::Insert(op), ended) => {
+                let ended = match ended {
+                    Ended::Ok(Skewed::Inserted(inserted)) => Ended::Ok(inserted),
+                    Ended::Ok(Skewed::Rows(_)) | Ended::Fail => Ended::Fail,
+                    Ended::Unknown => Ended::Unknown,
+                };
+                history.push(Record { client, asked, heard, op, ended });
+            }
+        }
+    }
+    skew::check(&history, last.as_ref())
+}
+
+fn judge_counters(records: &[Record<Counting, BTreeMap<u64, i64>>]) -> Result<(), String> {
+    let mut history = Vec::new();
+    let mut copies: BTreeMap<u32, BTreeMap<u64, i64>> = BTreeMap::new();
+    for record in records {
+        let Record { client, asked, heard, op, ended } = record.clone();
+        match (op, ended) {
+            (Counting::ReadAll, Ended::Ok(copy)) => {
+                copies.insert(client, copy);
+            }
+            (Counting::ReadAll, Ended::Fail | Ended::Unknown) => {}
+            (Counting::Add(op), ended) => {
+                let ended = match ended {
+                    Ended::Ok(_) => Ended::Ok(()),
+                    Ended::Fail => Ended::Fail,
+                    Ended::Unknown => Ended::Unknown,
+                };
+                history.push(Record { client, asked, heard, op, ended });
+            }
+        }
+    }
+    convergence::check_copies(&copies)?;
+    copies.values().next().map_or(Ok(()), |copy| convergence::check_counters(&history, copy))
+}

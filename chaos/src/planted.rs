@@ -1,0 +1,189 @@
+//! Value: every mistake that can be made on purpose, wherever in the code its switch is, under one name.
+//!
+//! Each brings back a known killer. The switches are off, and nothing but chaos and tests turns them on; a harness that does not find them
+//! finds nothing ([`crate::mutants`]).
+
+use std::fmt;
+use std::str::FromStr;
+
+use replication::raft::PlantedBug as RaftBug;
+use replication::store::PlantedBug as StoreBug;
+use txn::server::PlantedBug as ServerBug;
+
+/// A mistake of the world's own drivers, disks and clocks: what `node/` does in production.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WorldBug {
+    /// What must follow the sync of the log leaves before it.
+    AckBeforeSync,
+    /// An error of a sync is ignored, and the next one relied on.
+    SyncErrorIgnored,
+    /// The state engine's flushes are not atomic over its spaces.
+    FlushNotAtomic,
+    /// The store is told of a flush that was not made.
+    MarkWithoutFlush,
+    /// A new range's or a snapshot's state is not flushed before its log begins.
+    BirthsNotFlushed,
+    /// A stalled disk does not cost the node its leases.
+    StallUnnoticed,
+    /// A machine that lost power comes back with the log of its last flush.
+    OlderDisk,
+    /// The clock's upper bound is not kept over restarts.
+    ClockBoundForgotten,
+    /// Clocks however far ahead are absorbed.
+    FarClocksAbsorbed,
+    /// Messages do not carry their sender's clock.
+    ClockNotCarried,
+    /// Readers have no uncertainty interval.
+    NoUncertainty,
+    /// A node whose clock disagrees goes on.
+    FenceIgnored,
+    /// Leases are counted on a clock that is stepped with the wall clock.
+    LeaseOnWallClock,
+    /// A call without an answer counts as never sent.
+    LostReplyCountsAsUnsent,
+    /// A call may arrive twice.
+    CallsDoubled,
+    /// Clients do nothing.
+    IdleClients,
+}
+
+/// Any of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Planted {
+    /// See [`WorldBug`].
+    World(WorldBug),
+    /// See [`RaftBug`].
+    Raft(RaftBug),
+    /// See [`StoreBug`].
+    Store(StoreBug),
+    /// See [`ServerBug`].
+    Server(ServerBug),
+}
+
+/// A planted bug's name, and the killers it brings back.
+#[derive(Clone, Copy, Debug)]
+pub struct Mutant {
+    /// As it is written.
+    pub name: &'static str,
+    /// What is switched on.
+    pub planted: Planted,
+    /// Killers by their number.
+    pub killers: &'static [&'static str],
+}
+
+const fn world(name: &'static str, bug: WorldBug, killers: &'static [&'static str]) -> Mutant {
+    Mutant { name, planted: Planted::World(bug), killers }
+}
+
+const fn raft(name: &'static str, bug: RaftBug, killers: &'static [&'static str]) -> Mutant {
+    Mutant { name, planted: Planted::Raft(bug), killers }
+}
+
+const fn store(name: &'static str, bug: StoreBug, killers: &'static [&'static str]) -> Mutant {
+    Mutant { name, planted: Planted::Store(bug), killers }
+}
+
+const fn server(name: &'static str, bug: ServerBug, killers: &'static [&'static str]) -> Mutant {
+    Mutant { name, planted: Planted::Server(bug), killers }
+}
+
+/// All of them, in the order of killers.
+pub const MUTANTS: &[Mutant] = &[
+    raft("vote-before-sync", RaftBug::VoteBeforeSync, &["R01"]),
+    world("ack-before-sync", WorldBug::AckBeforeSync, &["R02", "R05", "S01"]),
+    raft("append-acked-before-sync", RaftBug::AckBeforeSync, &["R02"]),
+    world("sync-error-ignored", WorldBug::SyncErrorIgnored, &["R03"]),
+    world("flush-not-atomic", WorldBug::FlushNotAtomic, &["R04", "S03"]),
+    raft("own-copy-counted-unsynced", RaftBug::CountOwnUnsynced, &["R05"]),
+    raft("change-before-own-commit", RaftBug::ChangeBeforeOwnCommit, &["R06"]),
+    raft("membership-at-apply", RaftBug::MembershipAtApply, &["R07"]),
+    raft("commit-by-counting", RaftBug::CommitByCounting, &["R09"]),
+    raft("lease-never-expires", RaftBug::LeaseNeverExpires, &["R10"]),
+    store("votes-after-restart", StoreBug::VotesAfterRestart, &["R10"]),
+    raft("read-index-unconfirmed", RaftBug::ReadIndexUnconfirmed, &["R12"]),
+    store("snapshot-overlaps", StoreBug::SnapshotOverlaps, &["R13"]),
+    store("removed-returns", StoreBug::RemovedReturns, &["R15"]),
+    raft("stale-completion", RaftBug::StaleCompletion, &["R16"]),
+    world("calls-doubled", WorldBug::CallsDoubled, &["R18"]),
+    store("apply-depends-on-node", StoreBug::ApplyDependsOnNode, &["R20"]),
+    world("older-disk", WorldBug::OlderDisk, &["R21"]),
+    world("births-not-flushed", WorldBug::BirthsNotFlushed, &["R22"]),
+    world("mark-without-flush", WorldBug::MarkWithoutFlush, &["S03"]),
+    world("stall-unnoticed", WorldBug::StallUnnoticed, &["S05"]),
+    world("clock-bound-forgotten", WorldBug::ClockBoundForgotten, &["H01"]),
+    world("far-clocks-absorbed", WorldBug::FarClocksAbsorbed, &["H02"]),
+    world("clock-not-carried", WorldBug::ClockNotCarried, &["H03"]),
+    world("no-uncertainty", WorldBug::NoUncertainty, &["H05"]),
+    server("uncertain-intent-ignored", ServerBug::UncertainIntentIgnored, &["H05"]),
+    server("resolved-counts-as-new", ServerBug::ResolvedCountsAsNew, &["H07"]),
+    server("floor-forgotten", ServerBug::FloorForgotten, &["H10"]),
+    server("bound-ignored", ServerBug::BoundIgnored, &["H10"]),
+    store("restart-forgets-reads", StoreBug::RestartForgetsReads, &["H10"]),
+    server("split-forgets-reads", ServerBug::SplitForgetsReads, &["H11"]),
+    server("eviction-forgets", ServerBug::EvictionForgets, &["H12"]),
+    world("fence-ignored", WorldBug::FenceIgnored, &["H13"]),
+    world("lease-on-wall-clock", WorldBug::LeaseOnWallClock, &["H14"]),
+    store("promise-from-receipt", StoreBug::PromiseFromReceipt, &["H14"]),
+    world("lost-reply-counts-as-unsent", WorldBug::LostReplyCountsAsUnsent, &["T01", "T04"]),
+    server("abort-not-recorded", ServerBug::AbortNotRecorded, &["T03"]),
+    server("scan-protects-rows-only", ServerBug::ScanProtectsRowsOnly, &["T06"]),
+    server("refresh-forgotten", ServerBug::RefreshForgotten, &["T08"]),
+    server("reads-pass-writes-in-flight", ServerBug::ReadsPassWritesInFlight, &["T10"]),
+    server("push-forgotten", ServerBug::PushForgotten, &["T11"]),
+    server("fast-path-skips-cache", ServerBug::FastPathSkipsCache, &["T13"]),
+    server("late-write-commits", ServerBug::LateWriteCommits, &["T14"]),
+    world("idle-clients", WorldBug::IdleClients, &["C08"]),
+];
+
+impl Planted {
+    /// Its entry among all.
+    pub fn mutant(self) -> &'static Mutant {
+        let found = MUTANTS.iter().find(|mutant| mutant.planted == self);
+        found.expect("every planted bug has a name (tested)")
+    }
+}
+
+impl fmt::Display for Planted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.mutant().name)
+    }
+}
+
+impl FromStr for Planted {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Planted, String> {
+        let found = MUTANTS.iter().find(|mutant| mutant.name == text);
+        let names = || MUTANTS.iter().map(|mutant| mutant.name).collect::<Vec<_>>().join(", ");
+        found
+            .map(|mutant| mutant.planted)
+            .ok_or_else(|| format!("there is no planted bug \"{text}\"; there are {}", names()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::killers::KILLERS;
+
+    #[test]
+    fn every_bug_of_the_range_server_has_a_name_and_names_are_unique() {
+        for bug in ServerBug::ALL {
+            assert_eq!(Planted::Server(bug).mutant().planted, Planted::Server(bug));
+        }
+        for mutant in MUTANTS {
+            assert_eq!(mutant.name.parse(), Ok(mutant.planted));
+            assert_eq!(mutant.planted.to_string(), mutant.name);
+        }
+    }
+
+    #[test]
+    fn every_mutant_brings_back_a_known_killer() {
+        for mutant in MUTANTS {
+            assert!(!mutant.killers.is_empty(), "{}", mutant.name);
+            for killer in mutant.killers {
+                assert!(KILLERS.iter().any(|known| known.id == *killer), "{killer}");
+            }
+        }
+    }
+}

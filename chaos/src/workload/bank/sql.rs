@@ -1,0 +1,90 @@
+//! Driver: the bank's teller in SQL text: transaction blocks, FOR UPDATE, two tables.
+
+use futures::FutureExt;
+
+use super::super::sql_client::{Client, Failed, integer, persevere};
+use super::{ACCOUNTS, INITIAL, Style};
+use crate::check::bank::{Answer, Books, Transfer};
+use crate::world::access::Gateway;
+
+pub(super) async fn open(gateway: &Gateway) -> Result<(), Failed> {
+    let mut client = Client::connect(gateway)?;
+    client
+        .run("CREATE TABLE IF NOT EXISTS accounts (id INT PRIMARY KEY, balance BIGINT NOT NULL)")
+        .await?;
+    let journal = "CREATE TABLE IF NOT EXISTS journal \
+                   (id BIGINT PRIMARY KEY, payer INT NOT NULL, payee INT NOT NULL, amount BIGINT NOT NULL)";
+    client.run(journal).await?;
+    let rows: Vec<String> =
+        (0..ACCOUNTS).map(|account| format!("({account}, {INITIAL})")).collect();
+    client
+        .run(&format!(
+            "INSERT INTO accounts VALUES {} ON CONFLICT (id) DO NOTHING",
+            rows.join(", ")
+        ))
+        .await?;
+    client.close().await;
+    Ok(())
+}
+
+pub(super) async fn run(
+    gateway: &Gateway,
+    transfer: Transfer,
+    style: Style,
+) -> Result<Answer, Failed> {
+    persevere(gateway, |client| transfer_once(client, transfer, style).boxed()).await
+}
+
+async fn transfer_once(
+    client: &mut Client,
+    transfer: Transfer,
+    style: Style,
+) -> Result<Answer, Failed> {
+    let Transfer { id, from, to, amount } = transfer;
+    let lock = match style {
+        Style::Plain => "",
+        Style::Locking => " FOR UPDATE",
+    };
+    client.run("BEGIN").await?;
+    let rows = client.run(&format!("SELECT balance FROM accounts WHERE id = {from}{lock}")).await?;
+    let Some(balance) = rows.first().and_then(|row| row.first()) else {
+        return Err(Failed::Certain("an account is missing".to_string()));
+    };
+    if integer(balance)? < amount {
+        client.run("COMMIT").await?;
+        return Ok(Answer::Poor);
+    }
+    client
+        .run(&format!("UPDATE accounts SET balance = balance - {amount} WHERE id = {from}"))
+        .await?;
+    client
+        .run(&format!("UPDATE accounts SET balance = balance + {amount} WHERE id = {to}"))
+        .await?;
+    client.run(&format!("INSERT INTO journal VALUES ({id}, {from}, {to}, {amount})")).await?;
+    client.run("COMMIT").await?;
+    Ok(Answer::Moved)
+}
+
+pub(super) async fn audit(gateway: &Gateway) -> Result<Vec<i64>, Failed> {
+    let mut client = Client::connect(gateway)?;
+    let rows = client.run("SELECT balance FROM accounts ORDER BY id").await;
+    client.close().await;
+    rows?.iter().map(|row| integer(&row[0])).collect()
+}
+
+pub(super) async fn read_books(gateway: &Gateway) -> Result<Books, Failed> {
+    let balances = audit(gateway).await?;
+    let mut client = Client::connect(gateway)?;
+    let rows = client.run("SELECT id, payer, payee, amount FROM journal ORDER BY id").await;
+    client.close().await;
+    let mut journal = Vec::new();
+    for row in rows? {
+        journal.push(Transfer {
+            id: integer(&row[0])? as u64,
+            from: integer(&row[1])? as u32,
+            to: integer(&row[2])? as u32,
+            amount: integer(&row[3])?,
+        });
+    }
+    Ok(Books { balances, journal })
+}

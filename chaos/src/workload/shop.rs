@@ -1,0 +1,345 @@
+//! Driver: a shop in SQL text: strong tables with indexes, an available table, both in one transaction; INSERT .. ON CONFLICT, UPDATE and
+//! DELETE by key, by index and by range.
+//!
+//! Invariants: *whoever looks, every index says what its table says, and no tag is there twice; in the end the sold count of every
+//! shelf, in every region's copy, is the number of orders from that shelf, and every acknowledged order is there exactly once.*
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use replication::range::NodeId;
+use sql::types::Datum;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::sql_client::{Client, Failed, integer, persevere};
+use super::{Workload, ended, persist, persist_on, rest};
+use crate::check::RealTime;
+use crate::check::convergence::check_copies;
+use crate::check::file::Operation;
+use crate::check::index;
+use crate::history::{Ended, History};
+use crate::world::access::{Gateway, SharedAccess};
+use crate::world::chance::Chance;
+
+const ITEMS: u64 = 12;
+const OWNERS: u64 = 4;
+const SHELVES: u64 = 3;
+
+/// What a client does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Op {
+    /// Inserts or overwrites an item.
+    Put { item: u64, owner: u64, price: u64 },
+    /// Gives all items of one owner to another: through the index.
+    Give { from: u64, to: u64 },
+    /// Raises prices of a range of items: over the key, and into the index over prices.
+    Raise { low: u64, high: u64, by: u64 },
+    /// Removes an item.
+    Remove { item: u64 },
+    /// Removes an owner's cheap items.
+    Clear { owner: u64, below: u64 },
+    /// Sells one from a shelf: a strong row and an available counter, together.
+    Sell { order: u64, shelf: u64 },
+    /// Takes a tag for an item, which nobody else may have.
+    Tag { item: u64, tag: u64 },
+    /// Compares indexes with their tables.
+    Look,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Shop {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    history: History<Op, ()>,
+    /// What an index said that its table did not.
+    broken: Mutex<Option<String>>,
+    last: Mutex<Books>,
+}
+
+/// The shop at the end.
+#[derive(Default)]
+struct Books {
+    /// Orders with their shelf.
+    orders: Vec<(u64, u64)>,
+    /// By node: how often each shelf was sold from.
+    sold: BTreeMap<NodeId, BTreeMap<u64, u64>>,
+}
+
+impl Workload for Shop {
+    fn name(&self) -> &'static str {
+        "shop"
+    }
+
+    fn invariant(&self) -> &'static str {
+        "in SQL: every index says what its table says, and a strong row and an available counter change together"
+    }
+
+    fn prepare(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
+        async move {
+            let open = |gateway| async move { open(&gateway).await }.boxed();
+            persist_on(&access, "the shop cannot be opened", open).await?;
+            let tries = access.clone();
+            // Every gateway knows the tables, and every copy its rows, before anything fails.
+            persist(&access, move |_| {
+                let access = tries.clone();
+                async move {
+                    let sold = read_sold(&access).await?;
+                    let whole = sold.values().all(|shelves| shelves.len() == SHELVES as usize);
+                    if whole { Ok(()) } else { Err(format!("shelves are not whole yet: {sold:?}")) }
+                }
+                .boxed()
+            })
+            .await
+        }
+        .boxed()
+    }
+
+    fn client(
+        &self,
+        client: u32,
+        access: SharedAccess,
+        mut chance: Chance,
+    ) -> BoxFuture<'static, ()> {
+        let shared = self.shared.clone();
+        async move {
+            let mut drawn = 0;
+            while !access.is_stopping() {
+                let node = chance.pick(access.nodes());
+                drawn += 1;
+                let op = draw(u64::from(client + 1) << 20 | drawn, &mut chance);
+                let asked = access.now();
+                let slot = shared.clone();
+                let work =
+                    move |gateway: Gateway| async move { run(&gateway, op, &slot).await }.boxed();
+                let ended = ended(access.on_node(node, work).await);
+                shared.history.push(client, asked, access.now(), op, ended);
+                rest(&access, &mut chance).await;
+            }
+        }
+        .boxed()
+    }
+
+    fn finish(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
+        let shared = self.shared.clone();
+        async move {
+            let slot = shared.clone();
+            let look = move |gateway: Gateway| {
+                let shared = slot.clone();
+                async move { run(&gateway, Op::Look, &shared).await }.boxed()
+            };
+            persist_on(&access, "the tables cannot be read", look).await?;
+            let read = |gateway| async move { read_orders(&gateway).await }.boxed();
+            let orders = persist_on(&access, "the orders cannot be read", read).await?;
+            shared.last.lock().orders = orders;
+            let (tries, slot) = (access.clone(), shared.clone());
+            persist(&access, move |_| {
+                let (access, shared) = (tries.clone(), slot.clone());
+                async move {
+                    let sold = read_sold(&access).await?;
+                    let equal = check_copies(&sold);
+                    shared.last.lock().sold = sold;
+                    equal
+                }
+                .boxed()
+            })
+            .await
+        }
+        .boxed()
+    }
+
+    fn check(&self, _real_time: RealTime) -> Result<(), String> {
+        if let Some(what) = &*self.shared.broken.lock() {
+            return Err(what.clone());
+        }
+        let last = self.shared.last.lock();
+        let orders: BTreeMap<u64, u64> = last.orders.iter().copied().collect();
+        if orders.len() != last.orders.len() {
+            return Err(format!("an order is there twice: {:?}", last.orders));
+        }
+        for record in self.shared.history.records() {
+            let Op::Sell { order, shelf } = record.op else { continue };
+            match (&record.ended, orders.get(&order)) {
+                (Ended::Ok(()), None) => return Err(format!("lost: {record:?}")),
+                (Ended::Fail, Some(_)) => {
+                    return Err(format!("there though it was said to have failed: {record:?}"));
+                }
+                (_, Some(found)) if *found != shelf => {
+                    return Err(format!("there with shelf {found}: {record:?}"));
+                }
+                (Ended::Ok(()) | Ended::Fail | Ended::Unknown, _) => {}
+            }
+        }
+        let mut expected: BTreeMap<u64, u64> = (0..SHELVES).map(|shelf| (shelf, 0)).collect();
+        for shelf in orders.values() {
+            *expected.entry(*shelf).or_default() += 1;
+        }
+        match last.sold.iter().find(|(_, sold)| **sold != expected) {
+            None => Ok(()),
+            Some((node, sold)) => Err(format!(
+                "half of a transaction: {node} counts {sold:?} sold, there are orders {expected:?}"
+            )),
+        }
+    }
+
+    fn operations(&self) -> Vec<Operation> {
+        Vec::new()
+    }
+
+    fn counts(&self) -> (usize, usize, usize) {
+        self.shared.history.counts()
+    }
+}
+
+fn draw(fresh: u64, chance: &mut Chance) -> Op {
+    let (item, owner) = (chance.below(ITEMS), chance.below(OWNERS));
+    match chance.below(20) {
+        0..=4 => Op::Put { item, owner, price: chance.below(50) },
+        5..=6 => Op::Give { from: owner, to: chance.below(OWNERS) },
+        7..=8 => Op::Raise { low: item, high: item + 3, by: chance.between(1, 9) },
+        9 => Op::Remove { item },
+        10 => Op::Clear { owner, below: chance.below(40) },
+        11..=14 => Op::Sell { order: fresh, shelf: chance.below(SHELVES) },
+        15..=16 => Op::Tag { item, tag: chance.below(ITEMS / 2) },
+        _ => Op::Look,
+    }
+}
+
+async fn open(gateway: &Gateway) -> Result<(), Failed> {
+    let mut client = Client::connect(gateway)?;
+    for text in [
+        "CREATE TABLE IF NOT EXISTS items (id INT PRIMARY KEY, owner INT NOT NULL, price INT NOT NULL, tag INT)",
+        "CREATE INDEX IF NOT EXISTS items_by_owner ON items (owner)",
+        "CREATE INDEX IF NOT EXISTS items_by_price ON items (price DESC)",
+        "CREATE UNIQUE INDEX IF NOT EXISTS items_by_tag ON items (tag)",
+        "CREATE TABLE IF NOT EXISTS orders (id BIGINT PRIMARY KEY, shelf INT NOT NULL)",
+        "CREATE TABLE IF NOT EXISTS shelves (id INT PRIMARY KEY, sold COUNTER NOT NULL DEFAULT 0) WITH (consistency = 'available')",
+        "INSERT INTO shelves (id) VALUES (0), (1), (2) ON CONFLICT (id) DO NOTHING",
+    ] {
+        client.run(text).await?;
+    }
+    client.close().await;
+    Ok(())
+}
+
+async fn run(gateway: &Gateway, op: Op, shared: &Arc<Shared>) -> Result<(), Failed> {
+    let result = persevere(gateway, |client| run_once(client, op, shared.clone()).boxed()).await;
+    match (op, result) {
+        // Nobody else may have the tag: an answer like another.
+        (Op::Tag { .. }, Err(Failed::Certain(why))) if why.starts_with("23505") => Ok(()),
+        (_, result) => result,
+    }
+}
+
+async fn run_once(client: &mut Client, op: Op, shared: Arc<Shared>) -> Result<(), Failed> {
+    let text = match op {
+        Op::Put { item, owner, price } => format!(
+            "INSERT INTO items (id, owner, price) VALUES ({item}, {owner}, {price}) \
+             ON CONFLICT (id) DO UPDATE SET owner = excluded.owner, price = items.price + 1"
+        ),
+        Op::Give { from, to } => format!("UPDATE items SET owner = {to} WHERE owner = {from}"),
+        Op::Raise { low, high, by } => {
+            format!("UPDATE items SET price = price + {by} WHERE id >= {low} AND id < {high}")
+        }
+        Op::Remove { item } => format!("DELETE FROM items WHERE id = {item}"),
+        Op::Clear { owner, below } => {
+            format!("DELETE FROM items WHERE owner = {owner} AND price < {below}")
+        }
+        Op::Tag { item, tag } => format!("UPDATE items SET tag = {tag} WHERE id = {item}"),
+        Op::Sell { order, shelf } => {
+            client.run("BEGIN").await?;
+            client.run(&format!("INSERT INTO orders VALUES ({order}, {shelf})")).await?;
+            client.run(&format!("UPDATE shelves SET sold = sold + 1 WHERE id = {shelf}")).await?;
+            "COMMIT".to_string()
+        }
+        Op::Look => return look(client, &shared).await,
+    };
+    client.run(&text).await.map(|_| ())
+}
+
+/// Reads the table and each index in one transaction, and notes any difference: it is judged only once the transaction has ended well.
+async fn look(client: &mut Client, shared: &Arc<Shared>) -> Result<(), Failed> {
+    client.run("BEGIN").await?;
+    let table = client.run("SELECT id, owner, price, tag FROM items ORDER BY id").await?;
+    let column = |place: usize| -> Result<Vec<(i64, i64)>, Failed> {
+        let with = table.iter().filter(|row| row[place] != Datum::Null);
+        with.map(|row| Ok((integer(&row[0])?, integer(&row[place])?))).collect()
+    };
+    let (owners, prices, tags) = (column(1)?, column(2)?, column(3)?);
+    let mut by_owner = Vec::new();
+    for owner in 0..OWNERS {
+        let rows =
+            client.run(&format!("SELECT id, owner FROM items WHERE owner = {owner}")).await?;
+        by_owner.extend(pairs(&rows)?);
+    }
+    let mut by_price = Vec::new();
+    for price in prices.iter().map(|(_, price)| *price).collect::<BTreeSet<i64>>() {
+        let rows =
+            client.run(&format!("SELECT id, price FROM items WHERE price = {price}")).await?;
+        by_price.extend(pairs(&rows)?);
+    }
+    let (mut by_tag, mut twice) = (Vec::new(), None);
+    for tag in 0..ITEMS / 2 {
+        let rows = client.run(&format!("SELECT id, tag FROM items WHERE tag = {tag}")).await?;
+        if rows.len() > 1 {
+            twice = Some(format!("tag {tag} is there {} times", rows.len()));
+        }
+        by_tag.extend(pairs(&rows)?);
+    }
+    client.run("COMMIT").await?;
+    twice.into_iter().for_each(|what| shared.note(what));
+    for (name, table, index) in [
+        ("items_by_owner", owners, by_owner),
+        ("items_by_price", prices, by_price),
+        ("items_by_tag", tags, by_tag),
+    ] {
+        if let Err(what) = index::check(name, &table, &index) {
+            shared.note(what);
+        }
+    }
+    Ok(())
+}
+
+impl Shared {
+    fn note(&self, what: String) {
+        self.broken.lock().get_or_insert(what);
+    }
+}
+
+fn pairs(rows: &[Vec<Datum>]) -> Result<Vec<(i64, i64)>, Failed> {
+    rows.iter().map(|row| Ok((integer(&row[0])?, integer(&row[1])?))).collect()
+}
+
+async fn read_orders(gateway: &Gateway) -> Result<Vec<(u64, u64)>, Failed> {
+    let mut client = Client::connect(gateway)?;
+    let rows = client.run("SELECT id, shelf FROM orders ORDER BY id").await;
+    client.close().await;
+    let orders = pairs(&rows?)?;
+    Ok(orders.into_iter().map(|(id, shelf)| (id as u64, shelf as u64)).collect())
+}
+
+async fn shelves(gateway: &Gateway) -> Result<BTreeMap<u64, u64>, Failed> {
+    let mut client = Client::connect(gateway)?;
+    let rows = client.run("SELECT id, sold FROM shelves ORDER BY id").await;
+    client.close().await;
+    let shelves = pairs(&rows?)?;
+    Ok(shelves.into_iter().map(|(id, sold)| (id as u64, sold as u64)).collect())
+}
+
+/// What each node shows.
+async fn read_sold(access: &SharedAccess) -> Result<BTreeMap<NodeId, BTreeMap<u64, u64>>, String> {
+    let mut copies = BTreeMap::new();
+    for node in access.nodes().to_vec() {
+        let work = |gateway: Gateway| async move { shelves(&gateway).await }.boxed();
+        let copy = access.on_node(node, work).await;
+        let copy = copy
+            .map_err(|lost| format!("{node}: {lost:?}"))?
+            .map_err(|failed| format!("{node}: {failed}"))?;
+        copies.insert(node, copy);
+    }
+    Ok(copies)
+}

@@ -1,0 +1,60 @@
+//! Known-answer histories: `tests/histories/*.edn`, each with its verdict in its first line; and histories of the simulator as files.
+
+use chaos::check::Level;
+use chaos::check::file::{Format, Model, write};
+use chaos::episode::{Options, run_with_history};
+use chaos::workload::Kind;
+use std::path::Path;
+
+#[test]
+fn known_answers_are_given() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/histories");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).expect("there are histories") {
+        let path = entry.expect("reads").path();
+        let text = std::fs::read_to_string(&path).expect("reads");
+        // `; model M, level L: verdict`
+        let head = text.lines().next().and_then(|line| line.strip_prefix("; model "));
+        let (model, rest) = head.and_then(|head| head.split_once(", level ")).expect("a model");
+        let (level, expected) = rest.split_once(": ").expect("a level and a verdict");
+        let level = match level {
+            "serializable" => Level::Serializable,
+            "session" => Level::Session,
+            "key-real-time" => Level::KeyRealTime,
+            "strict" => Level::Strict,
+            other => panic!("{other}"),
+        };
+        let model: Model = model.parse().expect("a known model");
+        let verdict = model.judge(&text, level).to_string();
+        assert!(verdict.starts_with(expected), "{}: {verdict}", path.display());
+        count += 1;
+    }
+    assert!(count >= 30, "only {count} histories");
+}
+
+#[test]
+fn a_seed_s_history_is_judged_the_same_from_its_file() {
+    for workload in Kind::ALL {
+        let Some(model) = workload.model() else { continue };
+        let (report, operations) = run_with_history(Options { seed: 3, workload, planted: None });
+        assert_eq!(report.verdict, Ok(()), "{workload}");
+        for format in [Format::Edn, Format::Json] {
+            let text = write(&operations, format);
+            let verdict = model.judge(&text, Level::KeyRealTime);
+            // A session's client that got another number after an unknown end is another client.
+            assert!(verdict.is_good(), "{workload}: {verdict}");
+            let cut = model.judge(&text[..text.len() / 2], Level::KeyRealTime).to_string();
+            assert!(cut.starts_with("malformed at line"), "{workload}: {cut}");
+        }
+    }
+}
+
+#[test]
+fn a_planted_bug_is_seen_in_the_file_alone() {
+    let planted = Some("fast-path-skips-cache".parse().expect("a known bug"));
+    let broken = (1..40).any(|seed| {
+        let (_, operations) = run_with_history(Options { seed, workload: Kind::Append, planted });
+        !Model::ListAppend.judge(&write(&operations, Format::Edn), Level::KeyRealTime).is_good()
+    });
+    assert!(broken, "no history of forty shows it");
+}
