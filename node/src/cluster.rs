@@ -199,8 +199,7 @@ impl NodeCluster {
         })
     }
 
-    async fn split_at(&self, at: Key) -> Result<(), String> {
-        let id = self.take_range_id().await?;
+    async fn split_at(&self, at: Key, id: RangeId) -> Result<(), String> {
         let now = self.db.runtime().hlc.now().timestamp();
         let batch = Batch {
             range: None,
@@ -224,8 +223,9 @@ impl NodeCluster {
         }
     }
 
-    async fn take_range_id(&self) -> Result<RangeId, String> {
-        let taken = self.db.run(TxnOptions::labelled("range id"), |txn| {
+    /// The first of `count` ids that nobody else will get.
+    async fn take_range_ids(&self, count: u64) -> Result<RangeId, String> {
+        let taken = self.db.run(TxnOptions::labelled("range ids"), |txn| {
             Box::pin(async move {
                 let key = counter_key("range");
                 let found = txn.get(&key, Some(txn::api::Lock::Exclusive)).await?;
@@ -234,7 +234,7 @@ impl NodeCluster {
                 let id = id.ok_or_else(|| {
                     txn::client::TxnError::Invalid("the range id counter is gone".to_string())
                 })?;
-                txn.put(key, text(id + 1))?;
+                txn.put(key, text(id + count))?;
                 Ok(RangeId(id))
             })
         });
@@ -372,8 +372,9 @@ impl Cluster for NodeCluster {
 
     fn split(&self, at: Vec<Key>) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
-            for key in at {
-                self.split_at(key).await?;
+            let first = self.take_range_ids(at.len() as u64).await?;
+            for (id, key) in (first.0..).zip(at) {
+                self.split_at(key, RangeId(id)).await?;
             }
             Ok(())
         })
