@@ -7,22 +7,18 @@
 use clap::Args;
 use node::faults::Latencies;
 use std::fs;
-use std::io::{IsTerminal, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::io::IsTerminal;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Time between two looks at a node.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+use crate::processes::{LOOK_INTERVAL, Member, Nodes, is_ready, pause};
+
 /// A crashed node stays down for this long.
 const RESTART_PAUSE: Duration = Duration::from_secs(3);
-/// A cluster that is not ready by then will not be.
-const READY_LOOKS_MAX: u32 = 1200;
-/// Nodes are killed if they have not stopped by then.
-const STOP_LOOKS_MAX: u32 = 100;
 
 /// Several regions on this machine.
 #[derive(Args)]
@@ -45,31 +41,6 @@ pub(crate) struct DemoArguments {
     /// SQL port of the first node; node i listens on this plus i, for RPC 2000 and for HTTP 3000 higher.
     #[arg(long, default_value_t = 15432)]
     sql_port: u16,
-}
-
-/// One node of the demo.
-#[derive(Clone)]
-struct Member {
-    number: u16,
-    region: String,
-    zone: String,
-    sql: SocketAddr,
-    rpc: SocketAddr,
-    http: SocketAddr,
-    data: PathBuf,
-}
-
-impl Member {
-    /// The node id that its data directory was given by the cluster; none yet for a new one.
-    fn node_id(&self) -> Option<u32> {
-        let identity = fs::read_to_string(self.data.join("MERIDIAN")).ok()?;
-        identity.lines().find_map(|line| line.strip_prefix("node "))?.parse().ok()
-    }
-
-    /// As the cluster calls it.
-    fn name(&self) -> String {
-        self.node_id().map_or_else(|| "?".to_string(), |id| format!("n{id}"))
-    }
 }
 
 /// Runs the demo to its end.
@@ -167,138 +138,6 @@ fn latencies(arguments: &DemoArguments) -> Result<Latencies, String> {
     }
 }
 
-/// The processes.
-struct Nodes {
-    members: Vec<Member>,
-    latency_file: PathBuf,
-    children: Mutex<Vec<Child>>,
-}
-
-impl Nodes {
-    fn new(members: &[Member], latency_file: &Path) -> Nodes {
-        Nodes {
-            members: members.to_vec(),
-            latency_file: latency_file.to_path_buf(),
-            children: Mutex::default(),
-        }
-    }
-
-    /// Starts all of them. Node ids are given in the order of admission: of a new cluster, the first node is started alone and founds
-    /// it, each other one when the one before was admitted. Nodes that belong to a cluster already need each other, and start at once.
-    fn start(&self, stop: &AtomicBool) -> Result<(), String> {
-        let is_new = self.members.iter().all(|member| member.node_id().is_none());
-        let everybody: Vec<SocketAddr> = self.members.iter().map(|member| member.rpc).collect();
-        for (place, member) in self.members.iter().enumerate() {
-            // Alone only if nobody belongs to a cluster: a wiped first node must not found a second one beside the living.
-            let join = if is_new && place == 0 { &everybody[..1] } else { &everybody[..] };
-            let child = self.start_one(member, join)?;
-            self.children().push(child);
-            if is_new {
-                self.wait_until("its admission", stop, || member.node_id().is_some())?;
-            }
-        }
-        Ok(())
-    }
-
-    fn wait_until(
-        &self,
-        what: &str,
-        stop: &AtomicBool,
-        reached: impl Fn() -> bool,
-    ) -> Result<(), String> {
-        for _ in 0..READY_LOOKS_MAX {
-            if reached() {
-                return Ok(());
-            }
-            if stop.load(Ordering::SeqCst) {
-                return Err("stopped before the cluster was ready".to_string());
-            }
-            if let Some((place, last_words)) = self.ended() {
-                return Err(format!("node n{} ended: {last_words}", place + 1));
-            }
-            pause(LOOK_INTERVAL);
-        }
-        Err(format!("a node waits for {what}; see the logs in the data directory"))
-    }
-
-    fn children(&self) -> std::sync::MutexGuard<'_, Vec<Child>> {
-        self.children.lock().expect("nobody panics while holding the list")
-    }
-
-    fn start_one(&self, member: &Member, join: &[SocketAddr]) -> Result<Child, String> {
-        let log = self.log_file(member);
-        fs::create_dir_all(log.parent().expect("a log file has a directory"))
-            .map_err(|error| error.to_string())?;
-        let output = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .map_err(|error| format!("{}: {error}", log.display()))?;
-        let join: Vec<String> = join.iter().map(SocketAddr::to_string).collect();
-        let program = std::env::current_exe().map_err(|error| error.to_string())?;
-        Command::new(program)
-            .arg("start")
-            .arg("--data")
-            .arg(&member.data)
-            .args(["--locality", &format!("region={},zone={}", member.region, member.zone)])
-            .args(["--sql-addr", &member.sql.to_string(), "--rpc-addr", &member.rpc.to_string()])
-            .args(["--http-addr", &member.http.to_string(), "--join", &join.join(",")])
-            .args(["--allow-chaos", "--stop-with-stdin", "--latency-file"])
-            .arg(&self.latency_file)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(output)
-            .spawn()
-            .map_err(|error| format!("node {} cannot be started: {error}", member.number + 1))
-    }
-
-    fn log_file(&self, member: &Member) -> PathBuf {
-        let directory =
-            self.latency_file.parent().expect("the latency file is in the data directory");
-        directory.join("logs").join(format!("n{}.log", member.number + 1))
-    }
-
-    /// A node that has ended, with what its log says last.
-    fn ended(&self) -> Option<(usize, String)> {
-        let mut children = self.children();
-        let place =
-            children.iter_mut().position(|child| matches!(child.try_wait(), Ok(Some(_))))?;
-        let log = fs::read_to_string(self.log_file(&self.members[place])).unwrap_or_default();
-        Some((place, log.lines().last().unwrap_or("it left no word").to_string()))
-    }
-
-    fn restart(&self, place: usize) {
-        let everybody: Vec<SocketAddr> = self.members.iter().map(|member| member.rpc).collect();
-        match self.start_one(&self.members[place], &everybody) {
-            Ok(child) => self.children()[place] = child,
-            Err(why) => eprintln!("{why}"),
-        }
-    }
-
-    /// Closes the pipes, waits, and kills who does not listen.
-    fn stop(&self) {
-        let mut children = self.children();
-        for child in children.iter_mut() {
-            drop(child.stdin.take());
-        }
-        for _ in 0..STOP_LOOKS_MAX {
-            if children.iter_mut().all(|child| matches!(child.try_wait(), Ok(Some(_)))) {
-                return;
-            }
-            pause(LOOK_INTERVAL);
-        }
-        for child in children.iter_mut() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-#[allow(clippy::disallowed_methods)] // A supervisor of processes lives in real time.
-fn pause(duration: Duration) {
-    std::thread::sleep(duration);
-}
-
 #[allow(clippy::disallowed_methods)]
 fn supervise(nodes: Arc<Nodes>, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
@@ -364,19 +203,6 @@ fn wait_for_stop(stop: &AtomicBool) {
     while !stop.load(Ordering::SeqCst) {
         pause(LOOK_INTERVAL);
     }
-}
-
-/// Whether `/ready` answers 200.
-fn is_ready(http: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect_timeout(&http, Duration::from_secs(1))?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        stream.write_all(b"GET /ready HTTP/1.0\r\n\r\n")?;
-        let mut answer = [0_u8; 15];
-        stream.read_exact(&mut answer)?;
-        Ok(answer.ends_with(b" 200 OK"))
-    };
-    ask().unwrap_or(false)
 }
 
 fn introduce(members: &[Member], latencies: &Latencies) {

@@ -6,6 +6,7 @@
 mod backend;
 mod chaos;
 mod demo;
+mod processes;
 mod shell;
 mod sim;
 mod start;

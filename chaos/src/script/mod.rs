@@ -46,5 +46,7 @@
 mod parse;
 mod run;
 
+pub use replication::range::NodeId;
+
 pub use parse::{Action, Assertion, Planned, Script, ScriptError, parse};
 pub use run::{Outcome, ScriptReport, run_in_sim};

@@ -1,0 +1,228 @@
+//! `meridian chaos run FILE`: a fault script. `meridian chaos check FILE`: a history before its judge.
+
+mod live;
+
+use ::chaos::check::Level;
+use ::chaos::check::file::Model;
+use ::chaos::script::{NodeId, Script, parse, run_in_sim};
+use clap::{Args, Subcommand, ValueEnum};
+use node::faults::Latencies;
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::backend::Backend;
+use crate::processes::{Member, Nodes};
+use crate::url::Url;
+use live::Live;
+
+/// Fault scripts.
+#[derive(Args)]
+pub(crate) struct ChaosArguments {
+    #[command(subcommand)]
+    command: ChaosCommand,
+}
+
+#[derive(Subcommand)]
+enum ChaosCommand {
+    /// Runs a fault script; its assertions decide.
+    Run {
+        /// The script.
+        file: PathBuf,
+        /// `sim`: the simulated world. `processes`: real nodes, started for it. A URL: a running cluster that allows chaos
+        /// (postgresql://root@host:port/meridian).
+        #[arg(long, default_value = "sim")]
+        world: WorldKind,
+        /// Where `--world processes` keeps the nodes' data and logs; a new directory, removed if all held, if not given.
+        #[arg(long)]
+        data: Option<PathBuf>,
+    },
+    /// Judges a history written as EDN or JSON, by us or by Jepsen.
+    Check {
+        /// The history.
+        file: PathBuf,
+        /// What clients did: list-append, rw-register, register, bank, long-fork, write-skew, session, monotonic or counter.
+        #[arg(long)]
+        model: Model,
+        /// Which order beyond that of the data counts.
+        #[arg(long, default_value = "key-real-time")]
+        level: LevelKind,
+    },
+}
+
+/// Which order counts.
+#[derive(Clone, Copy, ValueEnum)]
+enum LevelKind {
+    /// None.
+    Serializable,
+    /// That in which each client asked.
+    Session,
+    /// Real time, per key: what SERIALIZABLE promises.
+    KeyRealTime,
+    /// Real time over everything, and sessions.
+    Strict,
+}
+
+/// Where a script runs.
+#[derive(Clone)]
+enum WorldKind {
+    /// The simulated world.
+    Sim,
+    /// Processes of our own.
+    Processes,
+    /// A running cluster.
+    Cluster(Url),
+}
+
+impl FromStr for WorldKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<WorldKind, String> {
+        match text {
+            "sim" => Ok(WorldKind::Sim),
+            "processes" => Ok(WorldKind::Processes),
+            url => Url::parse(url)
+                .map(WorldKind::Cluster)
+                .map_err(|why| format!("expected sim, processes or a URL; {why}")),
+        }
+    }
+}
+
+/// Runs it; a script that cannot be read is refused before anything starts.
+pub(crate) fn run(arguments: &ChaosArguments) -> Result<(), String> {
+    let read = |file: &PathBuf| {
+        std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))
+    };
+    match &arguments.command {
+        ChaosCommand::Run { file, world, data } => {
+            let script =
+                parse(&read(file)?).map_err(|error| format!("{}: {error}", file.display()))?;
+            let named = |why: String| format!("{}: {why}", file.display());
+            match world {
+                WorldKind::Sim => {
+                    let report = run_in_sim(&script);
+                    println!("{report}");
+                    if report.is_good() {
+                        Ok(())
+                    } else {
+                        Err("the script's assertions do not hold".to_string())
+                    }
+                }
+                WorldKind::Processes => {
+                    live::refuse(&script, true).map_err(named)?;
+                    run_on_processes(&script, data.as_deref())
+                }
+                WorldKind::Cluster(url) => {
+                    live::refuse(&script, false).map_err(named)?;
+                    run_on_cluster(&script, url)
+                }
+            }
+        }
+        ChaosCommand::Check { file, model, level } => {
+            let level = match level {
+                LevelKind::Serializable => Level::Serializable,
+                LevelKind::Session => Level::Session,
+                LevelKind::KeyRealTime => Level::KeyRealTime,
+                LevelKind::Strict => Level::Strict,
+            };
+            let verdict = model.judge(&read(file)?, level);
+            println!("{verdict}");
+            if verdict.is_good() { Ok(()) } else { Err("the history is not good".to_string()) }
+        }
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(1).enable_all().build().map_err(|error| error.to_string())
+}
+
+fn run_on_processes(script: &Script, data: Option<&Path>) -> Result<(), String> {
+    let own = std::env::temp_dir().join(format!("meridian-chaos-{}", std::process::id()));
+    let dir = data.unwrap_or(&own);
+    std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let latency_file = dir.join("latency.txt");
+    std::fs::write(&latency_file, latencies(script).to_text())
+        .map_err(|error| format!("{}: {error}", latency_file.display()))?;
+    let nodes = Nodes::new(&members(script, dir)?, &latency_file);
+    let nodes = live::start_processes(script, nodes)?;
+    let addresses = nodes.members.iter().zip(1..);
+    let addresses = addresses.map(|(member, id)| (NodeId(id), member.sql.to_string())).collect();
+    let rpc: Vec<String> = nodes.members.iter().map(|member| member.rpc.to_string()).collect();
+    let url = format!("meridian://root@{}/meridian", rpc.join(","));
+    let live = Live { nodes: addresses, url, processes: Some(nodes) };
+    let done = runtime()?.block_on(live.play(script));
+    if let Some(nodes) = &live.processes {
+        nodes.stop();
+    }
+    match (&done, data) {
+        (Ok(()), None) => drop(std::fs::remove_dir_all(&own)),
+        (Ok(()), Some(_)) => {}
+        (Err(_), _) => eprintln!("Data and logs are in {}.", dir.display()),
+    }
+    done
+}
+
+fn latencies(script: &Script) -> Latencies {
+    let mut latencies = Latencies::default();
+    for ((a, b), round_trip) in &script.round_trips {
+        latencies.set(&script.regions[*a], &script.regions[*b], *round_trip);
+    }
+    latencies
+}
+
+/// Nodes of the script's regions in turn, on ports that are free now.
+fn members(script: &Script, dir: &Path) -> Result<Vec<Member>, String> {
+    let mut held = Vec::new();
+    let mut free = || -> Result<SocketAddr, String> {
+        let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
+        let address = listener.local_addr().map_err(|error| error.to_string())?;
+        held.push(listener);
+        Ok(address)
+    };
+    let count = u16::try_from(script.nodes).map_err(|_| "too many nodes".to_string())?;
+    (0..count)
+        .map(|number| {
+            Ok(Member {
+                number,
+                region: script.regions[usize::from(number) % script.regions.len()].clone(),
+                zone: "a".to_string(),
+                sql: free()?,
+                rpc: free()?,
+                http: free()?,
+                data: dir.join(format!("n{}", number + 1)),
+            })
+        })
+        .collect()
+}
+
+fn run_on_cluster(script: &Script, url: &Url) -> Result<(), String> {
+    runtime()?.block_on(async {
+        let connected = Backend::connect(url, "meridian chaos").await;
+        let mut backend = connected.map_err(|error| error.to_string())?;
+        let answers = backend.query("SHOW NODES").await.map_err(|error| error.to_string())?;
+        let mut nodes = BTreeMap::new();
+        let mut regions = Vec::new();
+        let mut rpc = Vec::new();
+        for row in answers.iter().flat_map(|answer| &answer.rows) {
+            let text = |place: usize| row.get(place).cloned().flatten().unwrap_or_default();
+            let number = text(0).strip_prefix('n').and_then(|digits| digits.parse().ok());
+            nodes.insert(NodeId(number.ok_or("SHOW NODES names a node strangely")?), text(3));
+            regions.push(text(1));
+            rpc.push(text(4));
+        }
+        let expected: Vec<String> = (0..script.nodes as usize)
+            .map(|node| script.regions[node % script.regions.len()].clone())
+            .collect();
+        if regions != expected {
+            return Err(format!(
+                "the script wants nodes in {}, the cluster has them in {}",
+                expected.join(", "),
+                regions.join(", ")
+            ));
+        }
+        let url = format!("meridian://root@{}/meridian", rpc.join(","));
+        Live { nodes, url, processes: None }.play(script).await
+    })
+}
