@@ -63,7 +63,8 @@ pub(crate) fn run(arguments: &ChaosArguments) -> Result<(), String> {
     };
     match &arguments.command {
         ChaosCommand::Run { file, world: WorldKind::Sim } => {
-            let script = parse(&read(file)?).map_err(|error| format!("{}: {error}", file.display()))?;
+            let script =
+                parse(&read(file)?).map_err(|error| format!("{}: {error}", file.display()))?;
             let report = run_in_sim(&script);
             println!("{report}");
             if report.is_good() {
