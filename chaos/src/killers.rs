@@ -161,7 +161,7 @@ pub const KILLERS: &[Killer] = &[
         "R23",
         "RAFT",
         "log compaction beyond a follower in need + lost snapshot message => follower stuck for ever (liveness)",
-        "snapshots after truncation happen in every run (coverage point); no planted bug",
+        "small logs and small snapshot chunks are drawn per seed; no planted bug",
     ),
     killer(
         "S01",
@@ -197,7 +197,7 @@ pub const KILLERS: &[Killer] = &[
         "S06",
         "STORAGE / RocksDB",
         "bit rot / misdirected read: corrupt bytes served or replicated; checksum error handled as 'key absent'",
-        "bit rot of synced frames is a fault of seeds of its own; no planted bug",
+        "the simulator does not rot bits yet; no planted bug",
     ),
     killer(
         "S07",
@@ -339,7 +339,7 @@ pub const KILLERS: &[Killer] = &[
         "T07",
         "TRANSACTIONS",
         "SELECT FOR UPDATE does not lock absent keys / lost on lease move (unreplicated locks)",
-        "locks of absent keys are used by the workloads; no planted bug",
+        "tested by txn/tests/server_scripts; no planted bug",
     ),
     killer(
         "T08",

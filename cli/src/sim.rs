@@ -7,7 +7,7 @@ use ::chaos::planted::Planted;
 use ::chaos::sim::{SimOptions, run_with};
 use ::chaos::workload::Kind;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Seeds of which each is told of as it ends.
 const TOLD_SEEDS_MAX: u64 = 20;
@@ -32,7 +32,7 @@ pub(crate) struct SimArguments {
     #[arg(long)]
     mutants: bool,
     /// Hunts per known killer, with `--mutants`.
-    #[arg(long, default_value_t = 3, requires = "mutants", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     hunts: u64,
     /// How many at once.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
@@ -98,7 +98,7 @@ fn run_mutants(arguments: &SimArguments) -> Result<(), String> {
     Ok(())
 }
 
-fn write_history(one: Options, path: &PathBuf) -> Result<(), String> {
+fn write_history(one: Options, path: &Path) -> Result<(), String> {
     let format = match path.extension().and_then(|extension| extension.to_str()) {
         Some("edn") => Format::Edn,
         Some("json") => Format::Json,

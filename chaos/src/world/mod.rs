@@ -63,6 +63,10 @@ const CLUSTER: u128 = 0x5eed;
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Between two rounds of asking peers for the time.
 const GOSSIP_INTERVAL: Duration = Duration::from_secs(1);
+/// Of 1000 messages so many are very late while the network disorders them.
+const VERY_LATE_PERMILLE: u32 = 5;
+/// That is, up to this: longer than a restart takes.
+const VERY_LATE_MAX: Duration = Duration::from_secs(12);
 /// How soon a caller learns that nobody listens.
 const REFUSAL: Duration = Duration::from_millis(2);
 /// How soon a caller learns of a cut that it is lucky to learn of.
@@ -447,8 +451,18 @@ impl World {
             let refused = Event::Refused { node: from, incarnation: call.incarnation, id: call.id };
             self.push_after(CUT_NOTICE, refused);
         }
+        // A call is as young as its stream; what stores send may be so late that the receiver is another incarnation.
+        let may_be_very_late =
+            self.network.is_disordered() && !matches!(packet, Packet::Request(_));
         for at in arrivals {
-            self.push(at, Event::Arrive { from, to, packet: packet.clone() });
+            let very_late = may_be_very_late && self.chances.network.permille(VERY_LATE_PERMILLE);
+            let more = if very_late {
+                self.tally.count("messages very late");
+                self.chances.network.between(0, nanos(VERY_LATE_MAX))
+            } else {
+                0
+            };
+            self.push(at + more, Event::Arrive { from, to, packet: packet.clone() });
         }
     }
 

@@ -98,6 +98,11 @@ impl Network {
         self.cuts.contains_key(&(from, to))
     }
 
+    /// Whether messages are overtaken by others now.
+    pub fn is_disordered(&self) -> bool {
+        self.weather.reorder_permille > 0
+    }
+
     /// Where a node is.
     pub fn region(&self, node: NodeId) -> RegionId {
         self.regions[&node]

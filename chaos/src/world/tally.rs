@@ -28,6 +28,7 @@ pub const SOMETIMES: &[&str] = &[
     "messages of a dead incarnation",
     "messages refused by clock",
     "messages reordered",
+    "messages very late",
     "nodes fenced",
     "nodes returned from the fence",
     "nodes stopped by their disk",

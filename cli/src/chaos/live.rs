@@ -197,7 +197,7 @@ impl Live {
                     self.anywhere(&statement).await?;
                 }
                 Fault::Crash(node, _) => match &self.processes {
-                    None => self.anywhere(&format!("CHAOS CRASH '{node}'")).await?,
+                    None => drop(self.anywhere(&format!("CHAOS CRASH '{node}'")).await?),
                     Some(_) => {
                         self.each(&[*node], Nodes::kill)?;
                         self.each(&[*node], Nodes::revive)?;
