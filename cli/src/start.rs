@@ -59,6 +59,8 @@ pub(crate) fn run(arguments: StartArguments) -> Result<(), String> {
     let config = config(arguments)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        // Plans are walked by recursion, up to the depths that sql allows; only what is touched takes memory.
+        .thread_stack_size(32 << 20)
         .enable_all()
         .build()
         .map_err(|error| format!("no threads: {error}"))?;

@@ -1,6 +1,8 @@
 //! A region cut off, processes killed, a clock that goes wrong: what each kind of table promises, on real processes.
 
-use crate::harness::{Cluster, REALISTIC, REGIONS, alone, load_seconds, now, pause, wait_until};
+use crate::harness::{
+    Cluster, REALISTIC, REGIONS, alone, load_seconds, meridian_within, now, pause, wait_until,
+};
 use std::time::Duration;
 
 #[test]
@@ -111,4 +113,42 @@ fn a_clock_300_ms_off_fences_its_node_under_load_and_returns() {
         println!("{name}:\n{report}");
     }
     assert_eq!(cluster.sql(2, "SELECT sum(balance) FROM bank_accounts").unwrap(), "100000");
+}
+
+#[test]
+fn a_fault_script_runs_on_real_processes_and_what_they_cannot_do_is_refused_with_its_line() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let script = "# Two faults, one after the other.\n\
+         nodes 3\n\
+         latency us-east eu-west 10ms\n\
+         latency us-east ap-south 10ms\n\
+         latency eu-west ap-south 10ms\n\
+         workload bank\n\
+         at 1s kill n2\n\
+         at 2s available n1 within 8s\n\
+         at 4s start n2\n\
+         at 6s available n2 within 10s\n\
+         at 7s cut eu-west from us-east, ap-south\n\
+         at 8s unavailable eu-west within 5s\n\
+         at 13s heal\n\
+         at 13s converged within 10s\n\
+         end 14s\n";
+    std::fs::write(dir.path().join("two.chaos"), script).unwrap();
+    let run = |file: &str| {
+        meridian_within(
+            Duration::from_secs(90),
+            &["chaos", "run", file, "--world", "processes"],
+            dir.path(),
+        )
+    };
+    let (code, said) = run("two.chaos");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("all held") && said.contains("invariant holds"), "{said}");
+    println!("{said}");
+    let disks = script.replace("kill n2", "fill n2");
+    std::fs::write(dir.path().join("disks.chaos"), disks).unwrap();
+    let (code, said) = run("disks.chaos");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("line 7: `fill n2`: only the simulated world can do that"), "{said}");
 }

@@ -111,29 +111,65 @@ impl Cluster {
     /// Starts a node that does not run.
     pub(crate) fn start_node(&mut self, place: usize) {
         assert!(self.children[place].is_none(), "it runs");
-        let join: Vec<String> =
-            self.ports.iter().map(|ports| format!("127.0.0.1:{}", ports.rpc)).collect();
-        // The first node of a new cluster founds it alone.
-        let is_new = !self.data(0).join("MERIDIAN").exists();
-        let join = if is_new { join[0].clone() } else { join.join(",") };
-        let Ports { sql, rpc, http } = self.ports[place];
         let log = File::options().create(true).append(true).open(self.log_path(place)).unwrap();
         let child = Command::new(MERIDIAN)
-            .arg("start")
-            .arg("--data")
-            .arg(self.data(place))
-            .args(["--locality", &format!("region={}", REGIONS[place])])
-            .args(["--sql-addr", &format!("127.0.0.1:{sql}")])
-            .args(["--rpc-addr", &format!("127.0.0.1:{rpc}")])
-            .args(["--http-addr", &format!("127.0.0.1:{http}")])
-            .args(["--join", &join, "--allow-chaos", "--latency-file"])
-            .arg(self.dir.path().join("latency.txt"))
+            .args(self.start_arguments(place, &self.data(place), self.ports[place]))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .unwrap();
         self.children[place] = Some(child);
+    }
+
+    /// `start ..` as a node of this cluster, in a place's region.
+    pub(crate) fn start_arguments(&self, place: usize, data: &Path, ports: Ports) -> Vec<String> {
+        let join: Vec<String> =
+            self.ports.iter().map(|ports| format!("127.0.0.1:{}", ports.rpc)).collect();
+        // The first node of a new cluster founds it alone.
+        let is_new = !self.data(0).join("MERIDIAN").exists();
+        let join = if is_new { join[0].clone() } else { join.join(",") };
+        let address = |port: u16| format!("127.0.0.1:{port}");
+        let options = [
+            ("--data", data.display().to_string()),
+            ("--locality", format!("region={}", REGIONS[place])),
+            ("--sql-addr", address(ports.sql)),
+            ("--rpc-addr", address(ports.rpc)),
+            ("--http-addr", address(ports.http)),
+            ("--join", join),
+            ("--latency-file", self.dir.path().join("latency.txt").display().to_string()),
+        ];
+        let mut arguments = vec!["start".to_string(), "--allow-chaos".to_string()];
+        for (option, value) in options {
+            arguments.extend([option.to_string(), value]);
+        }
+        arguments
+    }
+
+    /// Sends a signal to a node.
+    pub(crate) fn signal(&self, place: usize, signal: &str) {
+        send_signal(self.children[place].as_ref().expect("it runs"), signal);
+    }
+
+    /// Waits for a node to end by itself.
+    pub(crate) fn wait_end(
+        &mut self,
+        place: usize,
+        within: Duration,
+    ) -> Option<std::process::ExitStatus> {
+        let status = wait_for_exit(self.children[place].as_mut().expect("it runs"), within);
+        if status.is_some() {
+            self.children[place] = None;
+        }
+        status
+    }
+
+    /// A node's memory in use.
+    pub(crate) fn memory_mib(&self, place: usize) -> u64 {
+        let id = self.children[place].as_ref().expect("it runs").id();
+        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
 
     /// Waits until every running node answers `/ready` with 200.
@@ -303,6 +339,15 @@ pub(crate) fn wait_for_exit(
 
 /// `meridian ARGUMENTS`, to its end; exit code and everything it said.
 pub(crate) fn meridian(arguments: &[&str], dir: &Path) -> (Option<i32>, String) {
+    meridian_within(STOP_WITHIN, arguments, dir)
+}
+
+/// The same, with as much time as is given.
+pub(crate) fn meridian_within(
+    within: Duration,
+    arguments: &[&str],
+    dir: &Path,
+) -> (Option<i32>, String) {
     let mut child = Command::new(MERIDIAN)
         .args(arguments)
         .current_dir(dir)
@@ -311,7 +356,7 @@ pub(crate) fn meridian(arguments: &[&str], dir: &Path) -> (Option<i32>, String) 
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let status = wait_for_exit(&mut child, STOP_WITHIN);
+    let status = wait_for_exit(&mut child, within);
     if status.is_none() {
         let _ = child.kill();
     }

@@ -9,3 +9,4 @@ mod faults;
 mod harness;
 mod pgbench;
 mod restart;
+mod wire;

@@ -10,12 +10,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use txn::runtime::HlcSource;
 
 use crate::faults::{FAULT_DURATION_MAX, Fault, FaultKind};
 use crate::shard::{Input, ShardHandle};
 use crate::shared::{Chaos, Shared};
+use crate::twin;
 
 /// What a peer said of itself last.
 #[derive(Clone, Debug)]
@@ -39,17 +40,20 @@ pub struct Control {
     heard: Mutex<BTreeMap<NodeId, Heard>>,
     catalog_version: AtomicU64,
     refresh: Mutex<Option<Arc<CatalogRefresh>>>,
-    crash: Box<dyn Fn() + Send + Sync>,
+    ends: Ends,
+}
+
+/// Ways for a node to end itself.
+pub struct Ends {
+    /// Ends the process without any farewell.
+    pub crash: Box<dyn Fn() + Send + Sync>,
+    /// Stops the node in order, with a reason for people.
+    pub fail: Box<dyn Fn(String) + Send + Sync>,
 }
 
 impl Control {
-    /// `own` is our directory entry; `crash` ends the process without any farewell.
-    pub fn new(
-        shared: Arc<Shared>,
-        shard: ShardHandle,
-        own: NodeEntry,
-        crash: Box<dyn Fn() + Send + Sync>,
-    ) -> Control {
+    /// `own` is our directory entry.
+    pub fn new(shared: Arc<Shared>, shard: ShardHandle, own: NodeEntry, ends: Ends) -> Control {
         Control {
             shared,
             shard,
@@ -57,7 +61,7 @@ impl Control {
             heard: Mutex::default(),
             catalog_version: AtomicU64::new(0),
             refresh: Mutex::new(None),
-            crash,
+            ends,
         }
     }
 
@@ -80,6 +84,15 @@ impl Control {
             nodes: self.shared.directory.read().entries().cloned().collect(),
             catalog_version: self.catalog_version.load(Ordering::Relaxed),
         }
+    }
+
+    /// Takes what a peer knows of the nodes. If it knows of another process with our id, this one stops.
+    pub fn learn(&self, nodes: Vec<NodeEntry>) {
+        if let Some(why) = nodes.iter().find_map(|entry| twin::is_another(&self.own, entry)) {
+            error!(why, "stopping: this node's id is somebody else's");
+            (self.ends.fail)(why);
+        }
+        self.shared.directory.write().merge(nodes);
     }
 
     /// A peer's gossip has arrived.
@@ -135,7 +148,7 @@ impl Control {
     fn crash_if_meant(&self, node: NodeId) -> Result<(), String> {
         if node == self.shared.node {
             warn!("crashing, as ordered");
-            (self.crash)();
+            (self.ends.crash)();
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 
 use prost::Message;
 use proto::internal::{GossipMessage, NodeEntry};
+use replication::raft::Incarnation;
 use replication::range::{NodeId, RegionId};
 use std::collections::BTreeMap;
 use storage::{Engine, Space, StorageError, WriteBatch};
@@ -14,6 +15,16 @@ use crate::faults::Place;
 /// A version from a start and a counter of changes within it.
 pub fn entry_version(incarnation: u64, change: u32) -> u64 {
     (incarnation << 32) | u64::from(change)
+}
+
+/// The start that an entry tells of.
+pub fn incarnation_of(entry: &NodeEntry) -> Incarnation {
+    Incarnation(entry.version >> 32)
+}
+
+/// The newest entry of a node among what several have told.
+pub fn newest(told: &[NodeEntry], node: NodeId) -> Option<&NodeEntry> {
+    told.iter().filter(|entry| entry.node == node.0).max_by_key(|entry| entry.version)
 }
 
 /// Where the entries are kept on disk, in [`Space::Local`].

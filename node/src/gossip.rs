@@ -42,7 +42,7 @@ pub struct Gossip {
 impl Gossip {
     /// Runs until `stop`.
     pub async fn run(self: Arc<Gossip>, stop: CancellationToken) {
-        let mut known = Vec::new();
+        let (mut known, mut kept) = (Vec::new(), Vec::new());
         while !stop.is_cancelled() {
             let peers: Vec<NodeId> = {
                 let directory = self.shared.directory.read();
@@ -55,11 +55,17 @@ impl Gossip {
             self.shared.clocks.set_peers(peers.iter().copied());
             join_all(peers.iter().map(|peer| self.exchange(*peer))).await;
             let nodes = self.node_infos();
-            if nodes != known {
-                known = nodes.clone();
-                if let Err(error) = directory::save(&*self.engine, &self.shared.directory.read()) {
+            let directory = self.shared.directory.read().clone();
+            let versions: Vec<u64> = directory.entries().map(|entry| entry.version).collect();
+            // Also when only an address has changed: the next start asks there.
+            if versions != kept {
+                kept = versions;
+                if let Err(error) = directory::save(&*self.engine, &directory) {
                     warn!(%error, "the directory of nodes could not be kept");
                 }
+            }
+            if nodes != known {
+                known = nodes.clone();
                 self.shard.send(Input::Event(Event::Nodes(nodes)));
             }
             self.pause(ROUND_INTERVAL).await;
@@ -106,7 +112,7 @@ impl Gossip {
         };
         self.shared.clocks.measured(peer, trip);
         self.control.heard(peer, &message);
-        self.shared.directory.write().merge(message.nodes);
+        self.control.learn(message.nodes);
     }
 
     async fn delay(&self, delay: Duration) {

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Small files are replaced atomically: written beside, synced, renamed, and the directory synced (killer S07).
-//! INVARIANT: the incarnation is raised durably before anything else happens at a start.
+//! INVARIANT: the incarnation is raised durably before the node does anything in its own name. It is not raised by a start that is refused.
 
 use clock::Timestamp;
 use replication::raft::Incarnation;
@@ -34,7 +34,7 @@ pub enum IdentityError {
         source: std::io::Error,
     },
     /// Another process uses it.
-    #[error("{0} is in use by another process")]
+    #[error("{0} is in use by another process: stop that one, or use another directory")]
     InUse(PathBuf),
     /// Written by another version.
     #[error(
@@ -104,20 +104,32 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Opens (or makes) the directory, takes its lock, and raises the incarnation.
+    /// Opens (or makes) the directory and takes its lock. The identity has the incarnation of this start, which counts once it is
+    /// stored.
     pub fn open(path: &Path, fresh_instance: u128) -> Result<(DataDir, Identity), IdentityError> {
+        if path.exists() && !path.is_dir() {
+            return Err(malformed(path, "it is not a directory"));
+        }
         fs::create_dir_all(path).map_err(|source| io_error(path, source))?;
+        if !path.join("MERIDIAN").exists() {
+            refuse_strangers(path)?;
+        }
         let lock = take_lock(path)?;
         let dir = DataDir { path: path.to_path_buf(), _lock: lock };
         let mut identity = match read_if_there(&dir.path.join("MERIDIAN"))? {
             Some(text) => parse_identity(&dir.path, &text)?,
             None => {
-                refuse_strangers(&dir.path)?;
                 Identity { instance: fresh_instance, incarnation: Incarnation(0), membership: None }
             }
         };
+        // Nothing is stored before we belong to a cluster: the membership was there once.
+        if identity.membership.is_none()
+            && let Some(data) = [dir.log(), dir.state()].iter().find(|data| data.exists())
+        {
+            let why = format!("it names no cluster, but {} is there", data.display());
+            return Err(malformed(&dir.path.join("MERIDIAN"), why));
+        }
         identity.incarnation = Incarnation(identity.incarnation.0 + 1);
-        dir.store(&identity)?;
         Ok((dir, identity))
     }
 
@@ -238,6 +250,9 @@ fn parse_identity(dir: &Path, text: &str) -> Result<Identity, IdentityError> {
     if format != FORMAT.to_string() {
         return Err(IdentityError::Version { path: dir.to_path_buf(), found: format.to_string() });
     }
+    if !text.ends_with('\n') {
+        return Err(malformed(&path, "its last line is cut off"));
+    }
     let hex = |text: &str| u128::from_str_radix(text, 16).map_err(|error| malformed(&path, error));
     let membership = match field("cluster") {
         None => None,
@@ -267,6 +282,7 @@ mod tests {
         {
             let (data, mut identity) = DataDir::open(dir.path(), 42).unwrap();
             assert_eq!((identity.instance, identity.incarnation), (42, Incarnation(1)));
+            data.store(&identity).unwrap();
             identity.membership = Some(membership);
             data.store(&identity).unwrap();
             let bounds = ClockBounds {
@@ -296,6 +312,41 @@ mod tests {
         let other = tempfile::tempdir().unwrap();
         fs::write(other.path().join("thesis.tex"), "mine").unwrap();
         assert!(matches!(DataDir::open(other.path(), 1), Err(IdentityError::Malformed { .. })));
-        assert!(!other.path().join("MERIDIAN").exists());
+        assert_eq!(fs::read_dir(other.path()).unwrap().count(), 1, "nothing was written");
+    }
+
+    #[test]
+    fn a_damaged_identity_is_refused_wherever_it_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let membership = Membership { cluster: 7, node: NodeId(13), region: RegionId(21) };
+        let (data, mut identity) = DataDir::open(dir.path(), 42).unwrap();
+        identity.membership = Some(membership);
+        identity.incarnation = Incarnation(33);
+        data.store(&identity).unwrap();
+        fs::create_dir(data.state()).unwrap();
+        drop(data);
+        let file = dir.path().join("MERIDIAN");
+        let whole = fs::read(&file).unwrap();
+        for length in 0..whole.len() {
+            fs::write(&file, &whole[..length]).unwrap();
+            let opened = DataDir::open(dir.path(), 1).map(|(_, identity)| identity);
+            assert!(
+                matches!(
+                    opened,
+                    Err(IdentityError::Malformed { .. } | IdentityError::Version { .. })
+                ),
+                "cut to {length}: {opened:?}"
+            );
+            assert_eq!(fs::read(&file).unwrap(), whole[..length], "untouched");
+        }
+    }
+
+    #[test]
+    fn a_start_that_is_refused_does_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            let (_, identity) = DataDir::open(dir.path(), 42).unwrap();
+            assert_eq!(identity.incarnation, Incarnation(1));
+        }
     }
 }

@@ -37,6 +37,23 @@ pub enum Verdict {
     Found,
 }
 
+/// Whether addresses to join can be ones. The error is for people.
+pub fn check_addresses(join: &[String]) -> Result<(), String> {
+    let is_address = |address: &str| {
+        let Some((host, port)) = address.rsplit_once(':') else { return false };
+        let is_host = !host.is_empty()
+            && (host.starts_with('[') == host.ends_with(']'))
+            && !host.contains(|c: char| c.is_whitespace() || "/@?#".contains(c));
+        is_host && port.parse::<u16>().is_ok_and(|port| port > 0)
+    };
+    match join.iter().find(|address| !is_address(address)) {
+        None => Ok(()),
+        Some(wrong) => Err(format!(
+            "--join: `{wrong}` is not an address: expected HOST:PORT,HOST:PORT (RPC addresses of nodes)"
+        )),
+    }
+}
+
 /// Asks until there is a verdict. `own` is our advertised RPC address.
 pub async fn ask(request: JoinRequest, join: &[String], time: &dyn TimeSource) -> Verdict {
     let own = request.rpc_addr.clone();

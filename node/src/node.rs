@@ -7,6 +7,7 @@
 
 use bytes::Bytes;
 use clock::TimeSource;
+use futures::future::Either;
 use proto::internal::internal_server::InternalServer;
 use proto::internal::{JoinRequest, NodeEntry};
 use proto::sql::sql_server::SqlServer;
@@ -21,19 +22,19 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{info, warn};
 use txn::client::{Db, Router, RouterSettings, Settings};
 use txn::runtime::{HlcSource, Random, Runtime};
 use txn::server::{Event, ServerConfig, Shard};
 
 use crate::cluster::NodeCluster;
 use crate::config::Config;
-use crate::control::Control;
+use crate::control::{Control, Ends};
 use crate::directory::{Directory, entry_version};
 use crate::faults::Faults;
 use crate::gossip::{self, Gossip};
 use crate::http::{self, HttpState};
-use crate::identity::{DataDir, FORMAT, Identity, Membership};
+use crate::identity::{DataDir, FORMAT, Identity, IdentityError, Membership};
 use crate::join::{Admission, Verdict};
 use crate::metrics::Metrics;
 use crate::pg::listener::PgServer;
@@ -44,11 +45,15 @@ use crate::transport::connections::{Connections, FRAME_BYTES_MAX};
 use crate::transport::inbound::{Front, Services};
 use crate::transport::outbound::Outbound;
 use crate::transport::peers::NodePeers;
+use crate::twin::Candidate;
 use crate::world::{OsRandom, OsTime, TokioSpawn};
 use crate::{addressing, clock_service, flush, founding, join, streams};
 
 /// Size of a segment of the Raft log.
 const LOG_SEGMENT_BYTES: u64 = 16 << 20;
+
+/// Pause between two tries of reading the catalog.
+const CATALOG_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// How a node's life ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -82,13 +87,17 @@ struct Ports {
 async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, String> {
     TcpListener::bind(address)
         .await
-        .map_err(|error| format!("{what} address {address} cannot be used: {error}"))
+        .map_err(|error| {
+            let option = what.to_lowercase();
+            format!("{what} address {address} cannot be used: {error} (choose another one with --{option}-addr)")
+        })
 }
 
 impl Node {
     /// Starts a node; returns when it serves SQL. The error is for people.
     pub async fn start(config: Config) -> Result<Node, String> {
         let say = |error: &dyn std::fmt::Display| error.to_string();
+        join::check_addresses(&config.join)?;
         let ports = Ports {
             sql: bind("SQL", config.sql_addr).await?,
             rpc: bind("RPC", config.rpc_addr).await?,
@@ -107,13 +116,12 @@ impl Node {
         let sql_front = crate::sql_service::SqlFront::default();
         serve_rpc(ports.rpc, front.clone(), sql_front.clone(), stop.clone(), &tasks);
 
-        let (identity, membership, known) = belong(&config, &dir, identity, &*time).await?;
+        let (identity, membership, opened, known) = belong(&config, &dir, identity, &*time).await?;
         let restart_floor = dir.clock_bounds().map_err(|error| say(&error))?.recorded;
         // Not before: nobody extends the clock's bound while we wait to be admitted.
         let clocks = clock_service::ClockService::start(time.clone(), &dir)
             .await
             .map_err(|error| say(&error))?;
-        let opened = open_disk(&config, &dir, membership)?;
         if membership == founding::membership(membership.cluster) && !opened.has_ranges() {
             let at = clocks.now();
             founding::found(&*opened.engine, &*opened.log, &config.region, identity.instance, at)
@@ -123,7 +131,6 @@ impl Node {
 
         let own = own_entry(&config, &identity, membership);
         let mut directory = Directory::default();
-        directory.merge(crate::directory::load(&*opened.engine));
         directory.merge(known);
         directory.merge([own.clone()]);
         let shared = Arc::new(Shared {
@@ -146,7 +153,7 @@ impl Node {
             spawn: Arc::new(TokioSpawn(handle.clone())),
             random: Arc::new(OsRandom),
         };
-        let (fatal, failed) = tokio::sync::mpsc::unbounded_channel();
+        let (fatal, mut failed) = tokio::sync::mpsc::unbounded_channel();
         let store_identity = StoreIdentity {
             cluster: membership.cluster,
             node: membership.node,
@@ -177,7 +184,10 @@ impl Node {
         });
         shard.send(Input::Event(Event::ClockBound(clocks.persisted_bound())));
 
-        let control = Arc::new(Control::new(shared.clone(), shard.clone(), own, Box::new(crash)));
+        let twin_fatal = fatal.clone();
+        let ends =
+            Ends { crash: Box::new(crash), fail: Box::new(move |why| drop(twin_fatal.send(why))) };
+        let control = Arc::new(Control::new(shared.clone(), shard.clone(), own, ends));
         let peers = Arc::new(NodePeers::new(shared.clone(), connections.clone(), shard.clone()));
         let router = Arc::new(Router::new(runtime.clone(), peers, RouterSettings::default()));
         let db = Db::new(runtime.clone(), router, Settings::default());
@@ -233,10 +243,13 @@ impl Node {
                 tracing::error!(%error, "the HTTP pages ended");
             }
         });
-        engine
-            .bootstrap()
-            .await
-            .map_err(|error| format!("the catalog cannot be read: {}", error.message))?;
+        let bootstrap = Box::pin(read_catalog(&engine, &*time));
+        match futures::future::select(bootstrap, Box::pin(failed.recv())).await {
+            Either::Left((read, _)) => {
+                read.map_err(|error| format!("the catalog cannot be read: {}", error.message))?;
+            }
+            Either::Right((why, _)) => return Err(why.unwrap_or_default()),
+        }
         let refreshed = engine.clone();
         control.on_catalog_change(Box::new(move || {
             let engine = refreshed.clone();
@@ -263,8 +276,8 @@ impl Node {
     pub async fn run_until(mut self, asked: impl Future<Output = ()>) -> Stopped {
         let failed = Box::pin(self.failed.recv());
         let ended = match futures::future::select(Box::pin(asked), failed).await {
-            futures::future::Either::Left(_) => Stopped::AsAsked,
-            futures::future::Either::Right((why, _)) => Stopped::Failed(why.unwrap_or_default()),
+            Either::Left(_) => Stopped::AsAsked,
+            Either::Right((why, _)) => Stopped::Failed(why.unwrap_or_default()),
         };
         info!("stopping");
         self.stop.cancel();
@@ -284,6 +297,22 @@ impl Node {
         }
         info!("stopped");
         ended
+    }
+}
+
+/// Reads the catalog, or makes the first one. Waits for as long as it takes until a majority answers: others may be starting, too.
+async fn read_catalog(engine: &sql::Engine, time: &dyn TimeSource) -> Result<(), sql::SqlError> {
+    loop {
+        match engine.bootstrap().await {
+            // No quorum; a conflict; or unknown what became of it: doing it again does no harm.
+            Err(error)
+                if ["58000", "40001", "40003"].contains(&error.code.to_string().as_str()) =>
+            {
+                warn!(why = error.message, "waiting for a majority to read the catalog from");
+                time.sleep_until(time.monotonic().plus(CATALOG_PAUSE)).await;
+            }
+            done => return done,
+        }
     }
 }
 
@@ -325,14 +354,15 @@ fn serve_rpc(
         .initial_connection_window_size(32 << 20)
         .http2_keepalive_interval(Some(std::time::Duration::from_secs(5)))
         .add_service(internal)
-        .add_service(SqlServer::new(sql_front));
+        // Statements as long as over PostgreSQL's protocol.
+        .add_service(SqlServer::new(sql_front).max_decoding_message_size(FRAME_BYTES_MAX));
     tasks.spawn(async move {
         // Without it small answers wait 40 ms for an acknowledgement; the builder's own setting does not reach streams given to it.
         let incoming = TcpListenerStream::new(listener)
             .map(|accepted| accepted.and_then(|socket| socket.set_nodelay(true).map(|()| socket)));
         // Streams of other nodes never end by themselves: do not wait for them.
         let serve = Box::pin(server.serve_with_incoming(incoming));
-        if let futures::future::Either::Left((Err(error), _)) =
+        if let Either::Left((Err(error), _)) =
             futures::future::select(serve, Box::pin(stop.cancelled())).await
         {
             tracing::error!(%error, "the RPC server ended");
@@ -340,16 +370,32 @@ fn serve_rpc(
     });
 }
 
-/// Finds out which cluster we belong to, and remembers it.
+/// Finds out which cluster we belong to, and remembers it; the disk, and the nodes that are known of.
 async fn belong(
     config: &Config,
     dir: &DataDir,
     mut identity: Identity,
     time: &dyn TimeSource,
-) -> Result<(Identity, Membership, Vec<NodeEntry>), String> {
+) -> Result<(Identity, Membership, Disk, Vec<NodeEntry>), String> {
+    let say = |error: IdentityError| error.to_string();
     if let Some(membership) = identity.membership {
-        return Ok((identity, membership, Vec::new()));
+        let disk = open_disk(config, dir, membership)?;
+        let known = crate::directory::load(&*disk.engine);
+        same_region(config, dir, membership, &known).map_err(say)?;
+        let candidate = Candidate {
+            membership,
+            incarnation: identity.incarnation,
+            address: &advertised(config),
+            data: dir.path().to_path_buf(),
+            join: &config.join,
+            known: &known,
+        };
+        candidate.ask(time).await.map_err(|error| error.to_string())?;
+        dir.store(&identity).map_err(say)?;
+        return Ok((identity, membership, disk, known));
     }
+    // Before we ask: asking again after a crash must be asking as the same one.
+    dir.store(&identity).map_err(say)?;
     let request = JoinRequest {
         rpc_addr: advertised(config),
         sql_addr: config.sql_addr.to_string(),
@@ -368,8 +414,27 @@ async fn belong(
         }
     };
     identity.membership = Some(membership);
-    dir.store(&identity).map_err(|error| error.to_string())?;
-    Ok((identity, membership, known))
+    dir.store(&identity).map_err(say)?;
+    let disk = open_disk(config, dir, membership)?;
+    Ok((identity, membership, disk, known))
+}
+
+/// A node never moves: its region's id stands in what it has written.
+fn same_region(
+    config: &Config,
+    dir: &DataDir,
+    membership: Membership,
+    known: &[NodeEntry],
+) -> Result<(), IdentityError> {
+    let node = membership.node;
+    match crate::directory::newest(known, node) {
+        Some(own) if own.region != config.region => Err(IdentityError::Foreign {
+            path: dir.path().to_path_buf(),
+            found: format!("{node} in region {}", own.region),
+            wanted: format!("region {}: start it with its own --locality", config.region),
+        }),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// The disk, opened.

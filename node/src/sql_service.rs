@@ -126,7 +126,19 @@ impl Serving {
                 Err(error) => return self.send(Reply::Error(wire_error(&error))).await,
             };
         self.send(Reply::Opened(Opened { node: self.node, region: self.region.clone() })).await?;
-        while let Ok(Some(request)) = asked.message().await {
+        loop {
+            let request = match asked.message().await {
+                Ok(Some(request)) => request,
+                // Nothing more can be read from this stream; but the statement has not run, and its sender must know that.
+                Err(status) if status.code() == tonic::Code::OutOfRange => {
+                    let why = format!("the statement is too long: {}", status.message());
+                    let error = SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, why);
+                    let _ = self.send(Reply::Error(wire_error(&error))).await;
+                    let _ = self.ready(&mut session).await;
+                    break;
+                }
+                Ok(None) | Err(_) => break,
+            };
             let Some(Ask::Query(query)) = request.request else { break };
             if let Err(Gone) = self.query(&mut session, query).await {
                 break;
@@ -145,6 +157,10 @@ impl Serving {
         if let Err(error) = done {
             self.send(Reply::Error(wire_error(&error))).await?;
         }
+        self.ready(session).await
+    }
+
+    async fn ready(&self, session: &mut Session) -> Result<(), Gone> {
         let notices =
             session.notices().into_iter().map(|notice| notice.message.to_string()).collect();
         let status = match session.status() {

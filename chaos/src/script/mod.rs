@@ -21,6 +21,9 @@
 //! stands for its nodes. Durations have a unit: `us`, `ms`, `s`, `m`. When the script ends everything is healed, the workload's data is read
 //! and judged, whatever the script has asserted.
 //!
+//! The same file runs on real processes and on a running cluster (`meridian chaos run --world`), if it asks for nothing that only a
+//! simulated machine can do.
+//!
 //! | statement | meaning |
 //! |---|---|
 //! | `regions A, B, C` · `nodes N` | the topology; nodes stand in the regions in turn |

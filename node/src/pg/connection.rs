@@ -3,9 +3,11 @@
 //! Replies gather in one buffer that is flushed when the client must see it: at Sync, Flush, the end of a simple query, before waiting for
 //! COPY data, and when the buffer is full. While a statement runs, the socket is watched: a client that goes away cancels it.
 //!
+//! A frame is checked ([`super::frame`]) before it is decoded: the codec panics on contents that do not fit.
+//!
 //! INVARIANT: after an error in the extended protocol everything up to the next Sync is read and ignored.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures::future::{Either, select};
 use pgwire::error::PgWireError;
 use pgwire::messages::extendedquery::{Bind, Close, Describe, Execute, Parse};
@@ -16,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::FRAME_BYTES_MAX;
+use super::frame::{self, Front};
 use super::reply::Replies;
 
 /// Replies are flushed beyond this.
@@ -38,6 +40,9 @@ pub enum ConnectionError {
     /// Not the protocol. The client was told.
     #[error("protocol violation: {0}")]
     Protocol(String),
+    /// A message of this type that cannot be taken; the next one can.
+    #[error("refused: {}", .1.message)]
+    Refused(u8, Box<SqlError>),
 }
 
 impl From<PgWireError> for ConnectionError {
@@ -57,24 +62,38 @@ impl Input {
     /// The next whole message.
     async fn next(&mut self) -> Result<PgWireFrontendMessage, ConnectionError> {
         loop {
-            if let Some(length) = self.frame_length()
-                && length > FRAME_BYTES_MAX
-            {
-                return Err(ConnectionError::Protocol(format!(
-                    "a message of {length} bytes is over the limit of {FRAME_BYTES_MAX}"
-                )));
+            match frame::front(&self.buffer) {
+                Front::Frame(whole) if self.buffer.len() >= whole => {
+                    let mut frame = self.buffer.split_to(whole);
+                    frame::check(&frame)
+                        .map_err(|error| ConnectionError::Refused(frame[0], Box::new(error)))?;
+                    return PgWireFrontendMessage::decode(&mut frame, &self.context)?.ok_or_else(
+                        || ConnectionError::Protocol("a message is not whole".to_string()),
+                    );
+                }
+                Front::Incomplete | Front::Frame(_) => self.fill().await?,
+                Front::TooLong(whole) => {
+                    let tag = self.buffer[0];
+                    self.pass_over(whole).await?;
+                    return Err(ConnectionError::Refused(tag, Box::new(frame::too_long(whole))));
+                }
+                Front::Lost(why) => return Err(ConnectionError::Protocol(why)),
             }
-            if let Some(message) = PgWireFrontendMessage::decode(&mut self.buffer, &self.context)? {
-                return Ok(message);
-            }
-            self.fill().await?;
         }
     }
 
-    fn frame_length(&self) -> Option<usize> {
-        let length = self.buffer.get(1..5)?;
-        // A negative length reads as one over every limit.
-        Some(u32::from_be_bytes(length.try_into().expect("four bytes")) as usize)
+    /// Reads so many bytes and forgets them.
+    async fn pass_over(&mut self, bytes: usize) -> Result<(), ConnectionError> {
+        let mut left = bytes;
+        loop {
+            let here = left.min(self.buffer.len());
+            self.buffer.advance(here);
+            left -= here;
+            if left == 0 {
+                return Ok(());
+            }
+            self.fill().await?;
+        }
     }
 
     /// What follows the message just read, as far as it has arrived. Clients send Execute and Sync together.
@@ -166,7 +185,13 @@ impl Connection {
         self.replies.ready(self.session.status());
         self.flush().await?;
         loop {
-            let message = self.input.next().await?;
+            let message = match self.input.next().await {
+                Err(ConnectionError::Refused(tag, error)) => {
+                    self.refuse_message(tag, &error).await?;
+                    continue;
+                }
+                other => other?,
+            };
             if let PgWireFrontendMessage::Terminate(_) = message {
                 return Ok(());
             }
@@ -267,6 +292,29 @@ impl Connection {
         self.session.fail();
         self.replies.error(error);
         self.skipping = true;
+    }
+
+    /// A message that could not be taken: answered as if the statement had failed that it was part of.
+    async fn refuse_message(&mut self, tag: u8, error: &SqlError) -> Result<(), ConnectionError> {
+        match tag {
+            b'Q' | b'F' if !self.skipping => {
+                self.session.fail();
+                self.replies.error(error);
+                self.end_of_cycle().await
+            }
+            b'S' => {
+                self.session.fail();
+                self.replies.error(error);
+                self.sync().await
+            }
+            // Left over from a COPY that has failed already.
+            b'd' | b'c' | b'f' => Ok(()),
+            _ if self.skipping => Ok(()),
+            _ => {
+                self.refuse(error);
+                Ok(())
+            }
+        }
     }
 
     async fn parse(&mut self, parse: Parse) -> Result<(), ConnectionError> {
@@ -403,7 +451,17 @@ impl Connection {
         self.flush().await?;
         let mut failed: Option<SqlError> = None;
         loop {
-            match self.input.next().await? {
+            let message = match self.input.next().await {
+                Err(ConnectionError::Refused(b'd', error)) => {
+                    failed.get_or_insert(*error);
+                    continue;
+                }
+                Err(ConnectionError::Refused(_, error)) => {
+                    return Err(ConnectionError::Protocol(error.message.to_string()));
+                }
+                other => other?,
+            };
+            match message {
                 PgWireFrontendMessage::CopyData(data) if failed.is_none() => {
                     failed = self.copy_piece(data.data).await.err();
                 }

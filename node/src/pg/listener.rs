@@ -81,13 +81,13 @@ impl PgServer {
         stop: CancellationToken,
     ) {
         let count = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        let _counted = Counted(&self.connections);
         let serve = Box::pin(self.clone().serve(socket, count));
         match select(serve, Box::pin(stop.cancelled())).await {
             Either::Left((Err(error), _)) => debug!(%from, %error, "a connection ended"),
             Either::Left((Ok(()), _)) => debug!(%from, "a connection ended"),
             Either::Right(_) => info!(%from, "a connection was closed: the node stops"),
         }
-        self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
     async fn serve(self: Arc<PgServer>, mut socket: TcpStream, count: usize) -> Result<(), String> {
@@ -153,9 +153,27 @@ impl PgServer {
         }
         replies.key_data(process, secret);
         self.cancels.add(process, secret, session.cancel_handle());
+        let _registered = Registered(&self.cancels, process);
         let ended = Connection::new(socket, buffer, session, replies).run().await;
-        self.cancels.remove(process);
         ended.map_err(|error| error.to_string())
+    }
+}
+
+/// A connection that counts, however it ends: also when its task panics, or is dropped because the node stops.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection that can be cancelled.
+struct Registered<'a>(&'a Cancels, i32);
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.0.remove(self.1);
     }
 }
 

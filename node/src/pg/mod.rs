@@ -10,6 +10,7 @@
 
 pub mod cancel;
 pub mod connection;
+pub mod frame;
 pub mod listener;
 pub mod reply;
 pub mod startup;
@@ -20,7 +21,7 @@ use std::time::Duration;
 pub const STARTUP_BYTES_MAX: usize = 10_000;
 /// A client that has not finished its startup by then is disconnected.
 pub const STARTUP_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longest frame afterwards.
+/// Longest frame afterwards; a longer one is refused, and the connection goes on.
 pub const FRAME_BYTES_MAX: usize = 64 << 20;
 /// Connections beyond are refused with 53300.
 pub const CONNECTIONS_MAX: usize = 1000;

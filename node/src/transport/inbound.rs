@@ -187,8 +187,11 @@ impl Services {
         let message = request.into_inner();
         self.same_cluster(&message.cluster)?;
         // No clock is observed here: gossip is how a node whose clock is far off is told so.
-        self.control.heard(NodeId(message.from), &message);
-        self.shared.directory.write().merge(message.nodes);
+        // From nobody: somebody who asks before it starts (crate::twin).
+        if message.from != 0 {
+            self.control.heard(NodeId(message.from), &message);
+            self.control.learn(message.nodes);
+        }
         Ok(Response::new(self.control.gossip()))
     }
 

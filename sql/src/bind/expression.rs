@@ -172,6 +172,15 @@ impl Binder<'_> {
 
     fn literal(&mut self, value: &ast::ValueWithSpan) -> Result<Typed, SqlError> {
         let position = self.position(value.span);
+        if let Value::EscapedStringLiteral(text) | Value::UnicodeStringLiteral(text) = &value.value
+            && text.contains('\0')
+        {
+            return Err(SqlError::new(
+                SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+                "invalid byte sequence for encoding \"UTF8\": 0x00",
+            )
+            .at(position));
+        }
         let unknown =
             |text: &str| Typed::new(Expr::Const(Datum::text(text)), Type::Unknown).at(position);
         Ok(match &value.value {

@@ -3,7 +3,7 @@
 //! Tables are joined left to right, as written. What may refer to its left neighbours (LATERAL, functions) is bound with their
 //! scope as outer row number 1, and run for each of their rows.
 
-use super::{Binder, OutputColumn, Scope, ScopeColumn, scope::Visibility};
+use super::{Binder, FROM_ITEMS_MAX, OutputColumn, Scope, ScopeColumn, scope::Visibility};
 use crate::catalog::{Relation, TableDescriptor};
 use crate::error::{SqlError, codes};
 use crate::plan::{
@@ -174,6 +174,13 @@ impl Binder<'_> {
     }
 
     fn factor(&mut self, factor: &TableFactor) -> Result<(Plan, Scope), SqlError> {
+        self.from_items += 1;
+        if self.from_items > FROM_ITEMS_MAX {
+            return Err(SqlError::new(
+                SqlState::STATEMENT_TOO_COMPLEX,
+                format!("a statement may name up to {FROM_ITEMS_MAX} tables, its views' included"),
+            ));
+        }
         match factor {
             TableFactor::Table { name, alias, args: None, .. } => self.named(name, alias.as_ref()),
             TableFactor::Table { name, alias, args: Some(args), with_ordinality, .. } => {

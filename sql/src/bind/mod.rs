@@ -40,6 +40,8 @@ use std::sync::Arc;
 
 /// Levels of expressions within each other.
 const DEPTH_MAX: usize = 250;
+/// Things that the FROM clauses of a statement name, its views' included. Each is a level of the plan, which is walked by recursion.
+const FROM_ITEMS_MAX: usize = 250;
 /// Columns of a result, as in PostgreSQL.
 const TARGETS_MAX: usize = 1664;
 /// Highest `$n`.
@@ -129,6 +131,7 @@ pub(crate) struct Binder<'a> {
     next_deferred: usize,
     next_common: usize,
     depth: usize,
+    from_items: usize,
     /// Stored expressions (defaults, checks) are bound in the middle of statements: their positions mean nothing.
     foreign: bool,
 }
@@ -146,6 +149,7 @@ impl<'a> Binder<'a> {
             next_deferred: 0,
             next_common: 0,
             depth: 0,
+            from_items: 0,
             foreign: false,
         }
     }

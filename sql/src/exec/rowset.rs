@@ -8,7 +8,7 @@ use crate::types::{Datum, RecordValue, SqlState, Type};
 use std::sync::Arc;
 
 /// Values of one `generate_series`.
-const SERIES_MAX: usize = 50_000_000;
+const SERIES_MAX: usize = 5_000_000;
 
 impl Exec<'_> {
     /// A function in FROM.

@@ -225,6 +225,9 @@ fn tokenizer_error(
     let lower = error.message.to_lowercase();
     let message = if lower.contains("unterminated string") || lower.contains("single quote") {
         "unterminated quoted string".to_string()
+    } else if lower.contains("encoded string") {
+        "unterminated quoted string, or an escape in it that is no character (such as \\000)"
+            .to_string()
     } else if lower.contains("comment") {
         "unterminated /* comment".to_string()
     } else if lower.contains("delimiter") || lower.contains("double quote") {

@@ -28,6 +28,16 @@ impl Session {
             if !nodes.is_empty() {
                 error.detail = Some(format!("Not heard of: {}.", self.named_nodes(&nodes)));
             }
+            // The reason may be ourselves: what a node says whose clock is off is not heard.
+            let (cluster, clocks) = (&self.engine.cluster, self.engine.cluster.clocks());
+            let own = clocks.iter().find(|clock| clock.node == cluster.node());
+            if let Some(fenced) = own.and_then(|own| own.state.strip_prefix("fenced")) {
+                error.detail = Some(format!("This node has fenced itself{fenced}."));
+                error.hint = Some(
+                    "Nothing was committed. Use another node, or try again when this node's clock agrees with the others'."
+                        .to_string(),
+                );
+            }
         }
         error
     }

@@ -326,17 +326,22 @@ impl Session {
         }
     }
 
+    /// Refuses what operators may do only.
+    pub(super) fn superusers_only(&self, what: &str) -> Result<(), SqlError> {
+        if self.catalog().role(&self.user).is_some_and(|role| role.superuser) {
+            return Ok(());
+        }
+        Err(SqlError::new(
+            codes::INSUFFICIENT_PRIVILEGE,
+            format!("permission denied: {what} is for superusers"),
+        ))
+    }
+
     async fn run_extension(&mut self, extension: &Extension) -> Result<Outcome, SqlError> {
         let complete = |tag: &str| Ok(Outcome::Complete { tag: tag.to_string() });
         match extension {
             Extension::Chaos(command) => {
-                let role = self.catalog().role(&self.user).cloned();
-                if role.is_none_or(|role| !role.superuser) {
-                    return Err(SqlError::new(
-                        codes::INSUFFICIENT_PRIVILEGE,
-                        "permission denied: CHAOS is for superusers",
-                    ));
-                }
+                self.superusers_only("CHAOS")?;
                 let done = self.engine.cluster.chaos(command.clone()).await;
                 let done = done.map_err(|why| SqlError::new(codes::OBJECT_NOT_IN_STATE, why))?;
                 if !done.is_empty() {

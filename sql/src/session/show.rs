@@ -72,6 +72,20 @@ fn int8(value: Option<impl TryInto<i64>>) -> Datum {
 impl Session {
     /// SHOW.
     pub(super) async fn run_show(&mut self, show: &Show) -> Result<Outcome, SqlError> {
+        match show {
+            // Addresses, keys, faults: the operators' affair.
+            Show::Nodes => self.superusers_only("SHOW NODES")?,
+            Show::Ranges(_) => self.superusers_only("SHOW RANGES")?,
+            Show::Clocks => self.superusers_only("SHOW CLOCKS")?,
+            Show::Chaos => self.superusers_only("SHOW CHAOS")?,
+            Show::Setting(_)
+            | Show::All
+            | Show::Regions
+            | Show::Staleness
+            | Show::Conflicts(_)
+            | Show::Tables
+            | Show::Databases => {}
+        }
         let rows = self.show_rows(show).await?;
         Ok(rows_outcome(&columns_of(show), rows, "SHOW"))
     }

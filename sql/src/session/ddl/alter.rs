@@ -341,8 +341,19 @@ async fn apply(
         Op::DropConstraint { if_exists, name, .. } => {
             drop_constraint(draft, table, &crate::parse::name(name), *if_exists)
         }
-        other => Err(SqlError::unsupported(format!("ALTER TABLE {other} is not supported"))),
+        other => Err(unsupported(other)),
     }
+}
+
+fn unsupported(operation: &Op) -> SqlError {
+    let text = operation.to_string();
+    let error = SqlError::unsupported(format!("ALTER TABLE {text} is not supported"));
+    if !text.contains("consistency") {
+        return error;
+    }
+    error
+        .with_detail("A table keeps the consistency that it was created with: what has been promised for its rows cannot be changed under them.")
+        .with_hint("Create another table and copy the rows: INSERT INTO .. SELECT.")
 }
 
 async fn add_column(
