@@ -24,6 +24,18 @@ fn a_region_cut_off_refuses_strong_writes_in_seconds_and_keeps_taking_available_
         assert!(wait_until(Duration::from_secs(5), || arrived(place)).is_some(), "{place}");
         sql(place, "SELECT count(*) FROM accounts").unwrap();
     }
+    // Each copy is in its region, and nowhere else.
+    let homes = || {
+        let ranges = sql(0, "SHOW RANGES").unwrap_or_default();
+        let copies = ranges.lines().filter(|line| line.contains("|carts|"));
+        let mut homes: Vec<String> =
+            copies.filter_map(|line| line.rsplit('|').next().map(str::to_string)).collect();
+        homes.sort();
+        homes
+    };
+    let settled = wait_until(Duration::from_secs(30), || homes() == ["n1", "n2", "n3"]);
+    assert!(settled.is_some(), "the copies are at {:?}", homes());
+    println!("the copies were in their regions after another {:?}", settled.unwrap());
 
     sql(0, "CHAOS PARTITION 'eu-west' FROM 'us-east', 'ap-south' FOR '60s'").unwrap();
     let start = now();

@@ -11,6 +11,7 @@ use clock::Monotonic;
 use parking_lot::RwLock;
 use replication::range::NodeId;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// No fault lasts longer.
@@ -150,22 +151,34 @@ impl Latencies {
 pub struct Faults {
     latencies: RwLock<Latencies>,
     active: RwLock<BTreeMap<u64, Fault>>,
+    changes: AtomicU64,
 }
 
 impl Faults {
     /// With these latencies and nothing else wrong.
     pub fn new(latencies: Latencies) -> Faults {
-        Faults { latencies: RwLock::new(latencies), active: RwLock::default() }
+        Faults {
+            latencies: RwLock::new(latencies),
+            active: RwLock::default(),
+            changes: AtomicU64::new(0),
+        }
     }
 
     /// Adds (or replaces) the fault with this id.
     pub fn add(&self, id: u64, fault: Fault) {
         self.active.write().insert(id, fault);
+        self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Removes all faults; latencies stay.
     pub fn heal(&self) {
         self.active.write().clear();
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often faults were added or healed: whoever gave up on a link may try again when it has changed.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     /// What is in force at `now`, by id.

@@ -6,9 +6,10 @@
 //! ordinary transactions.
 
 use clock::TimeSource;
-use futures::future::join_all;
+use futures::future::{join_all, select};
 use replication::range::{NodeId, RegionId};
 use sql::{Engine, TableMode};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,9 @@ const FAILURE_PAUSE: Duration = Duration::from_millis(500);
 /// A node of our region that was not heard of for this long no longer pulls: the next one does.
 const TAKE_OVER_AFTER: Duration = Duration::from_secs(3);
 
+/// How soon a stream notices that somebody is back.
+const NEWS_INTERVAL: Duration = Duration::from_millis(50);
+
 /// Runs until `stop`.
 pub async fn run(
     shared: Arc<Shared>,
@@ -33,13 +37,35 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     while !stop.is_cancelled() {
-        let pause = if is_puller(&shared, &control) {
-            pull_all(&shared, &engine).await
-        } else {
-            FAILURE_PAUSE
-        };
-        let pause = shared.time.sleep_until(shared.time.monotonic().plus(pause));
-        futures::future::select(pause, Box::pin(stop.cancelled())).await;
+        let round = Box::pin(async {
+            let pause = if is_puller(&shared, &control) {
+                pull_all(&shared, &engine).await
+            } else {
+                FAILURE_PAUSE
+            };
+            sleep(&shared, pause).await;
+        });
+        // A pull that waits for somebody who is back by now is given up, and begun again at once.
+        let round = select(round, Box::pin(somebody_is_back(&shared, &control)));
+        select(round, Box::pin(stop.cancelled())).await;
+    }
+}
+
+async fn sleep(shared: &Shared, duration: Duration) {
+    shared.time.sleep_until(shared.time.monotonic().plus(duration)).await;
+}
+
+/// Ready when a node is heard that was silent, or when injected faults have changed.
+async fn somebody_is_back(shared: &Shared, control: &Control) {
+    let heard_within = |limit: Duration| -> BTreeSet<NodeId> {
+        let now = shared.time.monotonic();
+        let heard = control.heard_of();
+        let lately = heard.iter().filter(|(_, heard)| now.since(heard.at) < limit);
+        lately.map(|(node, _)| *node).collect()
+    };
+    let (known, changes) = (heard_within(TAKE_OVER_AFTER), shared.faults.changes());
+    while shared.faults.changes() == changes && heard_within(TAKE_OVER_AFTER).is_subset(&known) {
+        sleep(shared, NEWS_INTERVAL).await;
     }
 }
 

@@ -51,6 +51,11 @@ impl Store {
     }
 
     fn check_health(&self, now: Now, replica: &mut Replica) {
+        // After a restart nobody can be elected with our help yet: that is no sign that others are missing.
+        if now.monotonic < self.promises.no_vote_before() {
+            replica.unhealthy_since = None;
+            return;
+        }
         replica.unhealthy_since =
             self.ailing(now, replica).map(|since| replica.unhealthy_since.unwrap_or(since));
     }

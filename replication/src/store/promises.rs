@@ -172,6 +172,11 @@ impl Promises {
         self.peers.get(&node).map_or(self.started, |peer| peer.heard)
     }
 
+    /// Until then this store helps nobody to be elected: it may have promised not to in its former life.
+    pub(super) fn no_vote_before(&self) -> Monotonic {
+        self.no_vote_before
+    }
+
     /// Whether `node` was heard of at all by this incarnation of ours, and not longer than `age_max` ago.
     pub(super) fn is_live(&self, now: Now, node: NodeId, age_max: Duration) -> bool {
         node == self.identity.node
