@@ -249,7 +249,7 @@ fn shell(member: &Member, stop: &AtomicBool) -> Result<(), String> {
         eprintln!("Standard input is not a terminal: reading statements from it.");
     }
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let url = format!("postgresql://root@{}/meridian", member.sql);
+    let url = format!("meridian://root@{}/meridian", member.rpc);
     let mut shell =
         Command::new(program).args(["sql", &url]).spawn().map_err(|error| error.to_string())?;
     loop {
