@@ -64,7 +64,8 @@ pub struct RequestId(pub u64);
 pub struct ServerConfig {
     /// Who we are.
     pub node: NodeId,
-    /// A transaction without a sign of life for so long may be aborted by anybody. Default 5 s.
+    /// A transaction without a sign of life for so long may be aborted by anybody. Default 4 s, four of its beats: who waits for a dead
+    /// gateway's locks goes on within 5.
     pub txn_expiry: Duration,
     /// A command that is not decided by then is answered as ambiguous; who waits for one is told.
     /// Default 4 s: clients are answered within 5.
@@ -94,7 +95,7 @@ impl ServerConfig {
     pub fn new(node: NodeId) -> ServerConfig {
         ServerConfig {
             node,
-            txn_expiry: Duration::from_secs(5),
+            txn_expiry: Duration::from_secs(4),
             unavailable_after: Duration::from_secs(4),
             latch_wait_max: Duration::from_secs(60),
             leaderless_max: Duration::from_secs(1),
