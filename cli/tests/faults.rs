@@ -9,7 +9,6 @@ use std::time::Duration;
 fn a_region_cut_off_refuses_strong_writes_in_seconds_and_keeps_taking_available_ones() {
     let _alone = alone();
     let cluster = Cluster::start(REALISTIC);
-    assert!(cluster.is_wide_area());
     let sql = |place, statement: &str| cluster.sql(place, statement);
     sql(0, "CREATE TABLE accounts (id int PRIMARY KEY, balance int)").unwrap();
     sql(

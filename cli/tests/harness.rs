@@ -76,7 +76,6 @@ pub(crate) struct Ports {
 pub(crate) struct Cluster {
     pub(crate) dir: TempDir,
     pub(crate) ports: Vec<Ports>,
-    latencies: &'static str,
     children: Vec<Option<Child>>,
 }
 
@@ -91,7 +90,7 @@ impl Cluster {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("latency.txt"), latencies).unwrap();
         let children = REGIONS.iter().map(|_| None).collect();
-        let mut cluster = Cluster { dir, ports, latencies, children };
+        let mut cluster = Cluster { dir, ports, children };
         // One after the other, so that node ids follow the places.
         for place in 0..REGIONS.len() {
             cluster.start_node(place);
@@ -244,11 +243,6 @@ impl Cluster {
         let text = fs::read_to_string(self.log_path(place)).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(8)..].join("\n")
-    }
-
-    /// Whether latencies are injected.
-    pub(crate) fn is_wide_area(&self) -> bool {
-        !self.latencies.is_empty()
     }
 }
 
