@@ -256,7 +256,7 @@ impl Live {
         match assertion {
             Assertion::Available(nodes, within) => {
                 for node in nodes {
-                    self.until(*node, *within, |answer| answer.is_ok()).await?;
+                    self.until_it_writes(*node, *within).await?;
                 }
                 Ok(())
             }
@@ -274,7 +274,7 @@ impl Live {
                 let begun = Instant::now();
                 for node in self.nodes.keys() {
                     let left = within.saturating_sub(begun.elapsed());
-                    self.until(*node, left, |answer| answer.is_ok()).await?;
+                    self.until_it_writes(*node, left).await?;
                 }
                 self.all_led(within.saturating_sub(begun.elapsed())).await
             }
@@ -303,23 +303,16 @@ impl Live {
         }
     }
 
-    async fn until(
-        &self,
-        node: NodeId,
-        within: Duration,
-        good: impl Fn(&Result<(), String>) -> bool,
-    ) -> Result<(), String> {
+    async fn until_it_writes(&self, node: NodeId, within: Duration) -> Result<(), String> {
         let begun = Instant::now();
         loop {
             let left = within.saturating_sub(begun.elapsed()).max(TRY_PAUSE);
             let answer = tokio::time::timeout(left, self.probe(node))
                 .await
                 .unwrap_or_else(|_| Err("no answer".to_string()));
-            if good(&answer) {
-                return Ok(());
-            }
+            let Err(why) = answer else { return Ok(()) };
             if begun.elapsed() >= within {
-                return Err(format!("{node}: {}", answer.err().unwrap_or_default()));
+                return Err(format!("{node}: {why}"));
             }
             #[allow(clippy::disallowed_methods)]
             tokio::time::sleep(TRY_PAUSE).await;
