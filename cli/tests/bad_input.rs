@@ -11,11 +11,6 @@ use std::process::Command;
 use std::time::Duration;
 
 /// Ports of nobody.
-fn other_ports() -> Ports {
-    let free = free_ports(3);
-    Ports { sql: free[0], rpc: free[1], http: free[2] }
-}
-
 fn run(arguments: &[String], dir: &Path) -> (Option<i32>, String) {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     meridian(&arguments, dir)
@@ -279,7 +274,7 @@ fn a_data_directory_that_is_not_this_nodes_is_refused() {
     let refused = |cluster: &Cluster, place: usize, data: &Path, says: &[&str]| {
         let before = fs::read(data.join("MERIDIAN")).ok();
         let start = now();
-        let (code, said) = run(&cluster.start_arguments(place, data, other_ports()), &at);
+        let (code, said) = run(&cluster.start_arguments(place, data, Ports::free()), &at);
         assert_eq!(code, Some(1), "{said}");
         for part in says {
             assert!(said.contains(part), "does not say `{part}`: {said}");
@@ -329,7 +324,7 @@ fn a_data_directory_that_is_not_this_nodes_is_refused() {
 
     // Another cluster's directory, started with ours to join.
     let founder = at.join("founder");
-    let mut arguments = cluster.start_arguments(1, &founder, other_ports());
+    let mut arguments = cluster.start_arguments(1, &founder, Ports::free());
     let join = arguments.iter().position(|argument| argument == "--join").unwrap();
     arguments.drain(join..join + 2);
     let mut other = Command::new(crate::harness::MERIDIAN)
@@ -352,10 +347,10 @@ fn a_data_directory_that_is_not_this_nodes_is_refused() {
     cluster.start_node(1);
     cluster.wait_ready();
     copy_now(&cluster);
-    let ports = other_ports();
+    let ports = Ports::free();
     let mut twin = Command::new(crate::harness::MERIDIAN)
         .args(cluster.start_arguments(1, &copy, ports))
-        .stderr(std::process::Stdio::null())
+        .stderr(fs::File::create(at.join("copy.log")).unwrap())
         .spawn()
         .unwrap();
     let serves = wait_until(Duration::from_secs(30), || is_ready(ports.http)).is_some();
@@ -364,7 +359,7 @@ fn a_data_directory_that_is_not_this_nodes_is_refused() {
     let said = cluster.log(1);
     twin.kill().unwrap();
     twin.wait().unwrap();
-    assert!(serves);
+    assert!(serves, "{}", fs::read_to_string(at.join("copy.log")).unwrap());
     assert_eq!(ended.and_then(|status| status.code()), Some(1), "{said}");
     assert!(said.contains("another process carries our node id: n2 was started at"), "{said}");
 }

@@ -72,6 +72,14 @@ pub(crate) struct Ports {
     pub(crate) http: u16,
 }
 
+impl Ports {
+    /// For a process that is started now.
+    pub(crate) fn free() -> Ports {
+        let free = free_ports(3);
+        Ports { sql: free[0], rpc: free[1], http: free[2] }
+    }
+}
+
 /// Three nodes, one per region. Killed when dropped.
 pub(crate) struct Cluster {
     pub(crate) dir: TempDir,

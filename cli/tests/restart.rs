@@ -1,6 +1,8 @@
 //! Stopping and starting: what was written is there again, and nothing is left running.
 
-use crate::harness::{Cluster, alone};
+use std::time::Duration;
+
+use crate::harness::{Cluster, Ports, alone, wait_until};
 
 #[test]
 fn a_cluster_stopped_by_signals_or_killed_as_a_whole_comes_back_with_everything() {
@@ -37,5 +39,28 @@ fn a_cluster_stopped_by_signals_or_killed_as_a_whole_comes_back_with_everything(
         assert_eq!(cluster.sql(2, "SELECT n FROM loose").unwrap(), "7");
         cluster.sql(0, &format!("INSERT INTO kept VALUES ({}, 'x')", 2000 + round)).unwrap();
         cluster.sql(0, &format!("DELETE FROM kept WHERE id = {}", 2000 + round)).unwrap();
+    }
+}
+
+#[test]
+fn killed_nodes_find_each_other_at_new_addresses() {
+    let _alone = alone();
+    let mut cluster = Cluster::start("");
+    cluster.sql(0, "CREATE TABLE kept (id int PRIMARY KEY)").unwrap();
+    cluster.sql(1, "INSERT INTO kept VALUES (1)").unwrap();
+    // One alone is told by the others; of all at once nobody is where the others remember them.
+    for moved in [vec![1], vec![0, 1, 2]] {
+        moved.iter().for_each(|place| cluster.kill(*place));
+        moved.iter().for_each(|place| cluster.ports[*place] = Ports::free());
+        moved.iter().for_each(|place| cluster.start_node(*place));
+        cluster.wait_ready();
+        for place in 0..3 {
+            assert_eq!(cluster.sql(place, "SELECT count(*) FROM kept").unwrap(), "1");
+        }
+        let knows_all = || {
+            let nodes = cluster.sql(0, "SHOW NODES").unwrap_or_default();
+            nodes.lines().filter(|line| line.ends_with("|live")).count() == 3
+        };
+        assert!(wait_until(Duration::from_secs(5), knows_all).is_some());
     }
 }

@@ -38,7 +38,7 @@ pub fn load(engine: &dyn Engine) -> Vec<NodeEntry> {
     }
 }
 
-/// Keeps the entries on disk. Losing this write loses nothing but time.
+/// Keeps the entries; durable with the engine's next flush.
 pub fn save(engine: &dyn Engine, directory: &Directory) -> Result<(), StorageError> {
     let kept =
         GossipMessage { nodes: directory.entries().cloned().collect(), ..GossipMessage::default() };

@@ -1,7 +1,10 @@
 //! Driver: once a second, with every known node: who is there, and what time it is.
+//!
+//! Whoever is not heard may be at another address by now, and so may we be, after a restart in which nobody could be asked: then the
+//! addresses that we were told to join are asked as well, until everybody is heard.
 
 use clock::{Change, RoundTrip, TimeSource, WallTime};
-use futures::future::join_all;
+use futures::future::{Either, join_all, select};
 use replication::range::NodeId;
 use replication::store::{Fencing, NodeInfo};
 use std::sync::Arc;
@@ -13,12 +16,12 @@ use txn::server::Event;
 
 use crate::clock_service::LOOK_INTERVAL;
 use crate::control::Control;
-use crate::directory;
+use crate::directory::{self, Directory};
 use crate::faults::Link;
 use crate::identity::DataDir;
 use crate::shard::{Input, ShardHandle};
 use crate::shared::Shared;
-use crate::transport::connections::{Class, Connections};
+use crate::transport::connections::{Class, Connections, client_for_address};
 
 /// Time between two rounds.
 const ROUND_INTERVAL: Duration = Duration::from_secs(1);
@@ -37,6 +40,8 @@ pub struct Gossip {
     pub shard: ShardHandle,
     /// Where the directory is kept for the next start.
     pub engine: Arc<dyn Engine>,
+    /// RPC addresses that we were told to join.
+    pub join: Vec<String>,
 }
 
 impl Gossip {
@@ -53,14 +58,17 @@ impl Gossip {
                     .collect()
             };
             self.shared.clocks.set_peers(peers.iter().copied());
-            join_all(peers.iter().map(|peer| self.exchange(*peer))).await;
+            let heard = join_all(peers.iter().map(|peer| self.exchange(*peer))).await;
+            if heard.is_empty() || heard.contains(&None) {
+                self.ask_join_addresses().await;
+            }
             let nodes = self.node_infos();
             let directory = self.shared.directory.read().clone();
             let versions: Vec<u64> = directory.entries().map(|entry| entry.version).collect();
             // Also when only an address has changed: the next start asks there.
             if versions != kept {
                 kept = versions;
-                if let Err(error) = directory::save(&*self.engine, &directory) {
+                if let Err(error) = self.keep(directory).await {
                     warn!(%error, "the directory of nodes could not be kept");
                 }
             }
@@ -88,20 +96,50 @@ impl Gossip {
             .collect()
     }
 
+    /// Keeps the directory on disk, through crashes too: a region that restarts while it is cut off has nobody to ask.
+    async fn keep(&self, directory: Directory) -> Result<(), String> {
+        let engine = self.engine.clone();
+        let kept = tokio::task::spawn_blocking(move || {
+            directory::save(&*engine, &directory).and_then(|()| engine.flush())
+        });
+        kept.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+
+    /// Asks the join addresses that are not a known node's; a cut holds for whoever answers there as well.
+    async fn ask_join_addresses(&self) {
+        let unknown: Vec<&String> = {
+            let directory = self.shared.directory.read();
+            let is_known =
+                |address: &String| directory.entries().any(|entry| entry.rpc_addr == *address);
+            self.join.iter().filter(|address| !is_known(address)).collect()
+        };
+        let asked = unknown.into_iter().filter_map(|address| client_for_address(address));
+        join_all(asked.map(async |mut client| {
+            let limit = self.shared.time.monotonic().plus(ANSWER_TIMEOUT);
+            let limit = self.shared.time.sleep_until(limit);
+            let call = Box::pin(client.gossip(self.control.gossip()));
+            let Either::Left((Ok(reply), _)) = select(call, limit).await else { return };
+            let message = reply.into_inner();
+            let (us, them) = (self.shared.node, NodeId(message.from));
+            let is_cut = |from, to| matches!(self.shared.link(from, to), Link::Cut);
+            if !is_cut(us, them) && !is_cut(them, us) {
+                self.control.learn(message.nodes);
+            }
+        }))
+        .await;
+    }
+
     /// One round trip: their news, and a measurement of their clock. Injected latency counts as it would on a real link.
-    async fn exchange(&self, peer: NodeId) {
-        let Link::Delay(there) = self.shared.link(self.shared.node, peer) else { return };
-        let Some(mut client) = self.connections.client(peer, Class::Control) else { return };
+    /// `None` if there was no answer.
+    async fn exchange(&self, peer: NodeId) -> Option<()> {
+        let Link::Delay(there) = self.shared.link(self.shared.node, peer) else { return None };
+        let mut client = self.connections.client(peer, Class::Control)?;
         let sent = self.shared.time.monotonic();
         self.delay(there).await;
         let limit = self.shared.time.sleep_until(sent.plus(ANSWER_TIMEOUT));
         let call = Box::pin(client.gossip(self.control.gossip()));
-        let futures::future::Either::Left((Ok(reply), _)) =
-            futures::future::select(call, limit).await
-        else {
-            return;
-        };
-        let Link::Delay(back) = self.shared.link(peer, self.shared.node) else { return };
+        let Either::Left((Ok(reply), _)) = select(call, limit).await else { return None };
+        let Link::Delay(back) = self.shared.link(peer, self.shared.node) else { return None };
         self.delay(back).await;
         let message = reply.into_inner();
         let trip = RoundTrip {
@@ -113,6 +151,7 @@ impl Gossip {
         self.shared.clocks.measured(peer, trip);
         self.control.heard(peer, &message);
         self.control.learn(message.nodes);
+        Some(())
     }
 
     async fn delay(&self, delay: Duration) {

@@ -205,6 +205,7 @@ impl Node {
             control: control.clone(),
             shard: shard.clone(),
             engine: opened.engine.clone(),
+            join: config.join.clone(),
         };
         tasks.spawn(Arc::new(gossip).run(stop.clone()));
         let watch = gossip::watch_clock(shared.clone(), dir.clone(), shard.clone(), stop.clone());
