@@ -1,7 +1,7 @@
 //! What a user can do wrong: each gets a clear error, and nothing is lost.
 
 use crate::harness::{
-    Cluster, Ports, REGIONS, alone, free_ports, is_ready, meridian, now, pause, psql, wait_until,
+    Cluster, Ports, REGIONS, alone, free_ports, is_ready, meridian, now, psql, wait_until,
 };
 use crate::wire::{Answer, Wire, frame, startup};
 use std::fs;
@@ -324,23 +324,26 @@ fn a_data_directory_that_is_not_this_nodes_is_refused() {
 
     // Another cluster's directory, started with ours to join.
     let founder = at.join("founder");
-    let mut arguments = cluster.start_arguments(1, &founder, Ports::free());
+    let ports = Ports::free();
+    let mut arguments = cluster.start_arguments(1, &founder, ports);
     let join = arguments.iter().position(|argument| argument == "--join").unwrap();
     arguments.drain(join..join + 2);
+    arguments.retain(|argument| argument != "--allow-chaos");
     let mut other = Command::new(crate::harness::MERIDIAN)
         .args(&arguments)
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let founded = || {
-        let text = fs::read_to_string(founder.join("MERIDIAN")).unwrap_or_default();
-        text.contains("\nnode ") && founder.join("state").exists()
-    };
-    let is_founded = wait_until(Duration::from_secs(10), founded).is_some();
-    pause(Duration::from_secs(1));
+    let is_founded = wait_until(Duration::from_secs(20), || is_ready(ports.http)).is_some();
+    let faults =
+        ["CHAOS CRASH 'n1'", "CHAOS PARTITION 'eu-west' FROM 'eu-west' FOR '1s'", "CHAOS HEAL"];
+    let answers = faults.map(|statement| psql(ports.sql, statement));
     other.kill().unwrap();
     other.wait().unwrap();
     assert!(is_founded);
+    for answer in answers {
+        assert!(answer.unwrap_err().contains("was not started with chaos allowed (--allow-chaos)"));
+    }
     refused(&cluster, 1, &founder, &["(--join) belongs to another cluster"]);
 
     // A node that stood still finds its id taken when it wakes.
