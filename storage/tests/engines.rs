@@ -64,18 +64,47 @@ impl Host for RocksHost {
     }
 }
 
+/// The directory as one moment left it, while RocksDB works in it: a version is an edit of the manifest, and only files that no version
+/// names any more go away. A copy during which the manifest has not changed is of one version.
 #[cfg(feature = "rocksdb")]
 fn copy(from: &std::path::Path, to: &std::path::Path) {
+    loop {
+        let version = manifests(from);
+        let _ = std::fs::remove_dir_all(to);
+        copy_now(from, to);
+        if manifests(from) == version {
+            return;
+        }
+    }
+}
+
+#[cfg(feature = "rocksdb")]
+fn copy_now(from: &std::path::Path, to: &std::path::Path) {
     std::fs::create_dir_all(to).expect("makes");
     for entry in std::fs::read_dir(from).expect("lists") {
         let entry = entry.expect("listed");
         let target = to.join(entry.file_name());
         if entry.file_type().expect("a type").is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).expect("copies");
+            copy_now(&entry.path(), &target);
+            continue;
+        }
+        match std::fs::copy(entry.path(), target) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => panic!("{}: {error}", entry.path().display()),
         }
     }
+}
+
+/// The manifests and how long they are.
+#[cfg(feature = "rocksdb")]
+fn manifests(dir: &std::path::Path) -> std::collections::BTreeMap<std::ffi::OsString, u64> {
+    let entries = std::fs::read_dir(dir.join("db")).expect("lists");
+    let entries = entries.map(|entry| entry.expect("listed"));
+    entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("MANIFEST"))
+        .filter_map(|entry| Some((entry.file_name(), entry.metadata().ok()?.len())))
+        .collect()
 }
 
 #[derive(Clone, Debug)]
