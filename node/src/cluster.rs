@@ -29,6 +29,9 @@ const SUSPECT_AFTER: Duration = Duration::from_secs(5);
 const DEAD_AFTER: Duration = Duration::from_secs(50);
 /// Orders to other nodes are not waited for longer.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(3);
+/// A new table's copies may take so long until they are in their regions before its statement goes on without them.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+const SETTLE_PAUSE: Duration = Duration::from_millis(100);
 
 /// The cluster as one node sees it.
 pub struct NodeCluster {
@@ -377,6 +380,35 @@ impl Cluster for NodeCluster {
                 self.split_at(key, RangeId(id)).await?;
             }
             Ok(())
+        })
+    }
+
+    fn settle(&self, copies: Vec<(RegionId, Key)>) -> BoxFuture<'_, Vec<(RegionId, Key)>> {
+        Box::pin(async move {
+            let time = &self.db.runtime().time;
+            let give_up = time.monotonic().plus(SETTLE_TIMEOUT);
+            loop {
+                let ranges = self.ranges().await;
+                let away: Vec<(RegionId, Key)> = {
+                    let directory = self.shared.directory.read();
+                    let is_home = |region: RegionId, start: &Key| {
+                        let range = ranges.iter().find(|range| range.span.start == *start);
+                        range.is_some_and(|range| {
+                            let mut replicas = range.replicas.iter();
+                            replicas.all(|node| directory.region(*node) == Some(region))
+                        })
+                    };
+                    copies
+                        .iter()
+                        .filter(|(region, start)| !is_home(*region, start))
+                        .cloned()
+                        .collect()
+                };
+                if away.is_empty() || time.monotonic() >= give_up {
+                    return away;
+                }
+                time.sleep_until(time.monotonic().plus(SETTLE_PAUSE)).await;
+            }
         })
     }
 }

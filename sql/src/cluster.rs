@@ -118,4 +118,7 @@ pub trait Cluster: Send + Sync + 'static {
     fn broadcast_catalog(&self, version: u64) -> BoxFuture<'_, ()>;
     /// Makes each key the start of a range. Done already: no error.
     fn split(&self, at: Vec<Key>) -> BoxFuture<'_, Result<(), String>>;
+    /// Waits until each range is in its region and nowhere else, but not for ever: the ones that are not yet there come back. Ranges
+    /// are named by a region and their first key.
+    fn settle(&self, copies: Vec<(RegionId, Key)>) -> BoxFuture<'_, Vec<(RegionId, Key)>>;
 }

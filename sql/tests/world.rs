@@ -53,6 +53,9 @@ impl Cluster for Node {
         at.into_iter().for_each(|key| self.kv.split_at(key));
         Box::pin(async { Ok(()) })
     }
+    fn settle(&self, _: Vec<(RegionId, Key)>) -> BoxFuture<'_, Vec<(RegionId, Key)>> {
+        Box::pin(async { Vec::new() })
+    }
 }
 
 /// Engines of both regions over one keyspace.

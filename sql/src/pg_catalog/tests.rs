@@ -50,6 +50,9 @@ impl Cluster for Alone {
     fn split(&self, _: Vec<Key>) -> BoxFuture<'_, Result<(), String>> {
         async { Ok(()) }.boxed()
     }
+    fn settle(&self, _: Vec<(RegionId, Key)>) -> BoxFuture<'_, Vec<(RegionId, Key)>> {
+        async { Vec::new() }.boxed()
+    }
 }
 
 fn facts() -> Facts {

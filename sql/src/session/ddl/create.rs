@@ -13,6 +13,7 @@ use crate::outcome::Notice;
 use crate::parse::Positions;
 use crate::rows::can_be_key;
 use crate::types::{SqlState, Type};
+use replication::range::RegionId;
 use sqlparser::ast::{self, ColumnOption, TableConstraint};
 use storage::Key;
 
@@ -70,7 +71,7 @@ impl Session {
         builder.build(create)?;
         let table = builder.table;
         check_expressions(&facts, &table)?;
-        let splits = self.range_starts(&table);
+        let (splits, copies) = (self.range_starts(&table), self.copies(&table));
         draft.put(Entry::Table(table));
         self.write_draft(draft)?;
         self.engine.cluster.split(splits).await.map_err(|why| {
@@ -79,20 +80,43 @@ impl Session {
                 format!("the new table could not be given its ranges: {why}"),
             )
         })?;
+        self.copies_arrive(copies).await;
         Ok("CREATE TABLE")
+    }
+
+    /// A table that answers in local time does so once its copies are where they live. A region that cannot be reached now gets its
+    /// copy later: that is no reason to have no table.
+    async fn copies_arrive(&mut self, copies: Vec<(RegionId, Key)>) {
+        if copies.is_empty() {
+            return;
+        }
+        let cluster = self.engine.cluster.clone();
+        for (region, _) in cluster.settle(copies).await {
+            let name = cluster.region_name(region).unwrap_or_default();
+            self.notice(Notice {
+                hint: Some("SHOW RANGES tells when it is there.".to_string()),
+                ..Notice::note(format!("the copy of region {name} is not there yet; until then it cannot be used when {name} is cut off"))
+            });
+        }
+    }
+
+    /// The regions' copies of an available table, by first key.
+    fn copies(&self, table: &TableDescriptor) -> Vec<(RegionId, Key)> {
+        let regions = match table.mode {
+            TableMode::Strong => Vec::new(),
+            TableMode::Available => self.engine.cluster.regions(),
+        };
+        let copy = |(region, _): &(RegionId, String)| (*region, Key::copy(region.0, table.id));
+        regions.iter().map(copy).collect()
     }
 
     /// Where the table's ranges begin, and where the next table's does.
     fn range_starts(&self, table: &TableDescriptor) -> Vec<Key> {
         let prefixes = match table.mode {
             TableMode::Strong => vec![Key::table(table.id)],
-            TableMode::Available => self
-                .engine
-                .cluster
-                .regions()
-                .iter()
-                .map(|(region, _)| Key::copy(region.0, table.id))
-                .collect(),
+            TableMode::Available => {
+                self.copies(table).into_iter().map(|(_, prefix)| prefix).collect()
+            }
         };
         prefixes.into_iter().flat_map(|prefix| [prefix.clone(), prefix.prefix_end()]).collect()
     }
