@@ -65,6 +65,12 @@ prove-skew: setup-tests ## a clock 300 ms off, under load
 sim: setup ## 200 seeds of the simulated world
 	cargo run --locked --release -p cli -- sim --seeds 200
 
+MINUTES ?= 60
+SOAK_STATE ?= $(CARGO_TARGET_DIR)/soak.txt
+.PHONY: soak
+soak: build ## fresh seeds for MINUTES=60, going on where the last soak stopped (SOAK_STATE)
+	$(MERIDIAN) sim --minutes $(MINUTES) --state $(SOAK_STATE)
+
 .PHONY: bench
 bench: setup-tests build ## pgbench against Meridian and PostgreSQL with synchronous replicas, side by side
 	scripts/bench.sh $(MERIDIAN)

@@ -30,7 +30,10 @@ fn main() {
         let (seed, planted) = (options.first_seed, options.planted);
         println!(
             "{}",
-            chaos::episode::explain(chaos::episode::Options { seed, workload, planted })
+            chaos::episode::explain(
+                chaos::episode::Options { seed, workload, planted },
+                &Default::default()
+            )
         );
     }
     let verbose = options.seeds <= 50;

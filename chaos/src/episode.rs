@@ -24,6 +24,7 @@ use txn::server::ServerConfig;
 use crate::check::RealTime;
 use crate::check::file::Operation;
 use crate::planted::{Planted, WorldBug};
+use crate::shrink::Cut;
 use crate::workload::{Kind, Workload, item_key};
 use crate::world::access::SharedAccess;
 use crate::world::chance::{Chance, Purpose};
@@ -41,7 +42,7 @@ const LIVENESS: Duration = Duration::from_secs(90);
 /// A new cluster must have spread by then.
 const BOOT: Duration = Duration::from_secs(60);
 /// Clients per world.
-const CLIENTS: u32 = 5;
+pub const CLIENTS: u32 = 5;
 /// A run with fewer operations that ended well proves nothing.
 const OPERATIONS_MIN: usize = 20;
 /// Wall clocks stay this near to true time while they are within their bound, microseconds.
@@ -100,17 +101,16 @@ impl fmt::Display for Report {
 
 /// Runs one seed to its verdict.
 pub fn run(options: Options) -> Report {
-    run_with_history(options).0
+    run_cut(options, &Cut::default()).0
 }
 
-/// The same, with the history of its clients as a file tells it.
-pub fn run_with_history(options: Options) -> (Report, Vec<Operation>) {
-    let mut knobs = Chance::new(options.seed, Purpose::Knobs);
-    let layout = draw_layout(options, &mut knobs);
+/// The same without what is cut, and with the history of its clients as a file tells it.
+pub fn run_cut(options: Options, cut: &Cut) -> (Report, Vec<Operation>) {
+    let mut layout = layout_of(options);
+    layout.nodes = layout.nodes.min(cut.nodes.unwrap_or(layout.nodes));
     let mut world = World::new(layout);
     let workload = options.workload.make();
-    let real_time = real_time_of(options.seed);
-    let verdict = play(&mut world, &workload, options.seed, real_time);
+    let verdict = play(&mut world, &workload, options, cut);
     world.count_nodes();
     let report = Report {
         seed: options.seed,
@@ -125,15 +125,41 @@ pub fn run_with_history(options: Options) -> (Report, Vec<Operation>) {
     (report, workload.operations())
 }
 
-/// What a seed will be, for people: its cluster and its faults in order of time.
-pub fn explain(options: Options) -> String {
-    let layout = draw_layout(options, &mut Chance::new(options.seed, Purpose::Knobs));
-    let nodes: Vec<NodeId> = (1..=layout.nodes).map(NodeId).collect();
-    let mut plan = draw_plan(options.seed, &nodes, real_time_of(options.seed));
-    plan.sort_by_key(|(after, _)| *after);
-    let mut text = format!("{layout:?}\n");
-    for (after, fault) in plan {
-        text.push_str(&format!("{:>9.3} s after the preparation: {fault}\n", after.as_secs_f64()));
+fn layout_of(options: Options) -> Layout {
+    draw_layout(options, &mut Chance::new(options.seed, Purpose::Knobs))
+}
+
+/// How many nodes a seed has.
+pub fn nodes_of(options: Options) -> u32 {
+    layout_of(options).nodes
+}
+
+/// A seed's faults, each with its time after the preparation; a [`Cut`] names them by their places here.
+pub fn plan_of(options: Options) -> Vec<(Duration, Fault)> {
+    let nodes: Vec<NodeId> = (1..=nodes_of(options)).map(NodeId).collect();
+    draw_plan(options.seed, &nodes, real_time_of(options.seed))
+}
+
+fn plan_within(options: Options, cut: &Cut) -> Vec<(usize, Duration, Fault)> {
+    let (nodes, safety) = (cut.nodes.unwrap_or(u32::MAX), cut.safety.unwrap_or(SAFETY));
+    let plan = plan_of(options).into_iter().enumerate();
+    plan.map(|(place, (after, fault))| (place, after, fault))
+        .filter(|(place, after, fault)| {
+            cut.keeps(*place) && *after <= safety && fault.is_within(nodes)
+        })
+        .collect()
+}
+
+/// What a seed will be, for people: its cluster and its faults in order of time, each with its place in the plan.
+pub fn explain(options: Options, cut: &Cut) -> String {
+    let mut plan = plan_within(options, cut);
+    plan.sort_by_key(|(_, after, _)| *after);
+    let mut text = format!("{:?}\n", layout_of(options));
+    for (place, after, fault) in plan {
+        let seconds = after.as_secs_f64();
+        text.push_str(&format!(
+            "{seconds:>9.3} s after the preparation: {fault} (fault {place})\n"
+        ));
     }
     text
 }
@@ -146,9 +172,10 @@ pub fn real_time_of(seed: u64) -> RealTime {
 fn play(
     world: &mut World,
     workload: &Arc<dyn Workload>,
-    seed: u64,
-    real_time: RealTime,
+    options: Options,
+    cut: &Cut,
 ) -> Result<(), String> {
+    let real_time = real_time_of(options.seed);
     let nodes = world.access().nodes().to_vec();
     let voters = if nodes.len() >= 3 { 3 } else { 1 };
     if !world.run_until(BOOT, |world| world.voters_of(RangeId(1)) == voters) {
@@ -172,12 +199,12 @@ fn play(
     let left = if world.layout().planted == Some(Planted::World(WorldBug::IdleClients)) {
         Arc::default()
     } else {
-        start_clients(workload, &access, seed)
+        start_clients(workload, &access, options.seed, cut.clients.unwrap_or(CLIENTS))
     };
-    for (after, fault) in draw_plan(seed, &nodes, real_time) {
+    for (_, after, fault) in plan_within(options, cut) {
         world.plan(after, fault);
     }
-    world.run(SAFETY);
+    world.run(cut.safety.unwrap_or(SAFETY));
     first(world.violations())?;
 
     world.apply(Fault::Heal);
@@ -218,10 +245,15 @@ fn first(violations: &[Violation]) -> Result<(), String> {
     violations.first().map_or(Ok(()), |violation| Err(violation.to_string()))
 }
 
-fn start_clients(workload: &Arc<dyn Workload>, access: &SharedAccess, seed: u64) -> Arc<AtomicU32> {
+fn start_clients(
+    workload: &Arc<dyn Workload>,
+    access: &SharedAccess,
+    seed: u64,
+    count: u32,
+) -> Arc<AtomicU32> {
     let mut chance = Chance::new(seed, Purpose::Workload);
-    let left = Arc::new(AtomicU32::new(CLIENTS));
-    for client in 0..CLIENTS {
+    let left = Arc::new(AtomicU32::new(count));
+    for client in 0..count {
         let work = workload.client(client, access.clone(), chance.split());
         let left = left.clone();
         access.spawn(Box::pin(async move {

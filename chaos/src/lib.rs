@@ -16,6 +16,7 @@
 //! | [`script::parse`], [`script::run_in_sim`]: fault scripts | `script` |
 //! | [`check`]: judges of histories | `check` |
 //! | [`mutants::hunt`]: known killers brought back, one by one | `mutants`, `planted`, `killers` |
+//! | [`shrink::shrink`]: a failing seed made small | `shrink` |
 //! | [`world::World`]: the simulated cluster | `world` |
 //!
 //! # Invariants
@@ -33,6 +34,7 @@ pub mod killers;
 pub mod mutants;
 pub mod planted;
 pub mod script;
+pub mod shrink;
 pub mod sim;
 pub mod workload;
 pub mod world;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::check::RealTime;
 use crate::episode::{self, Options, Report};
+use crate::shrink::Cut;
 use crate::workload::Kind;
 use crate::world::tally::Tally;
 
@@ -184,8 +185,13 @@ thread_local! {
 }
 static HOOK: Once = Once::new();
 
-/// Runs a seed; an assertion that fails in any of the machines is a verdict like another.
+/// Runs a whole seed.
 pub(crate) fn run_caught(options: Options) -> Report {
+    run_one(options, &Cut::default())
+}
+
+/// Runs a seed without what is cut; an assertion that fails in any of the machines is a verdict like another.
+pub fn run_one(options: Options, cut: &Cut) -> Report {
     HOOK.call_once(|| {
         let former = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
@@ -197,7 +203,7 @@ pub(crate) fn run_caught(options: Options) -> Report {
         }));
     });
     RUNNING.set(true);
-    let result = catch_unwind(AssertUnwindSafe(|| episode::run(options)));
+    let result = catch_unwind(AssertUnwindSafe(|| episode::run_cut(options, cut).0));
     RUNNING.set(false);
     result.unwrap_or_else(|_| Report {
         seed: options.seed,

@@ -9,6 +9,7 @@ mod demo;
 mod processes;
 mod shell;
 mod sim;
+mod soak;
 mod start;
 mod url;
 mod workload;

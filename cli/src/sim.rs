@@ -4,10 +4,14 @@ use ::chaos::check::file::Format;
 use ::chaos::episode::{self, Options};
 use ::chaos::mutants::{HuntOptions, hunt};
 use ::chaos::planted::Planted;
-use ::chaos::sim::{SimOptions, run_with};
+use ::chaos::shrink::{Cut, shrink};
+use ::chaos::sim::{SimOptions, run_one, run_with};
 use ::chaos::workload::Kind;
 use clap::Args;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::soak;
 
 /// Seeds of which each is told of as it ends.
 const TOLD_SEEDS_MAX: u64 = 20;
@@ -40,9 +44,33 @@ pub(crate) struct SimArguments {
     /// Print what the seed will do; only with one seed.
     #[arg(long)]
     trace: bool,
+    /// Leave out what this names, as a shrunk seed's replay line does; only with one seed.
+    #[arg(long)]
+    cut: Option<Cut>,
+    /// Runs that may be spent on making the first failing seed small.
+    #[arg(long, default_value_t = 200)]
+    shrink: u32,
+    /// Run fresh seeds for so many minutes, instead of `--seeds`; with `--state` from where it stopped.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    minutes: Option<u64>,
+    /// Where `--minutes` keeps what it has done; failing seeds are listed there.
+    #[arg(long, requires = "minutes")]
+    state: Option<PathBuf>,
     /// Write the history of the one seed to this file (.edn or .json), for `meridian chaos check` and other judges.
     #[arg(long)]
     history: Option<PathBuf>,
+}
+
+impl SimArguments {
+    fn options(&self) -> SimOptions {
+        SimOptions {
+            seeds: self.seeds,
+            first_seed: self.first_seed,
+            workload: self.workload,
+            planted: self.planted,
+            threads: usize::from(self.threads),
+        }
+    }
 }
 
 /// Runs the seeds; the error names how many failed.
@@ -51,24 +79,32 @@ pub(crate) fn run(arguments: &SimArguments) -> Result<(), String> {
     if arguments.mutants {
         return run_mutants(arguments);
     }
-    if (arguments.trace || arguments.history.is_some()) && arguments.seeds != 1 {
-        return Err("--trace and --history need --seeds 1".to_string());
+    if let Some(minutes) = arguments.minutes {
+        return soak::run(
+            Duration::from_secs(minutes * 60),
+            arguments.state.as_deref(),
+            &arguments.options(),
+        );
+    }
+    let cut = arguments.cut.clone().unwrap_or_default();
+    let is_of_one = arguments.trace || arguments.history.is_some() || arguments.cut.is_some();
+    if is_of_one && arguments.seeds != 1 {
+        return Err("--trace, --history and --cut need --seeds 1".to_string());
     }
     let workload = arguments.workload.unwrap_or(Kind::in_turn(arguments.first_seed));
     let one = Options { seed: arguments.first_seed, workload, planted };
     if arguments.trace {
-        println!("{}", episode::explain(one));
+        println!("{}", episode::explain(one, &cut));
     }
     if let Some(path) = &arguments.history {
-        return write_history(one, path);
+        return write_history(one, &cut, path);
     }
-    let options = SimOptions {
-        seeds: arguments.seeds,
-        first_seed: arguments.first_seed,
-        workload: arguments.workload,
-        planted,
-        threads: usize::from(arguments.threads),
-    };
+    if arguments.cut.is_some() {
+        let report = run_one(one, &cut);
+        println!("{report}");
+        return report.verdict;
+    }
+    let options = arguments.options();
     let told = arguments.seeds <= TOLD_SEEDS_MAX;
     let report = run_with(options, &|seed| {
         if told {
@@ -76,6 +112,12 @@ pub(crate) fn run(arguments: &SimArguments) -> Result<(), String> {
         }
     });
     println!("{report}");
+    if let Some(failure) = report.failures.first() {
+        let one = Options { seed: failure.seed, workload: failure.workload, planted };
+        if let Some(small) = shrink(one, arguments.shrink) {
+            println!("\nseed {}: {small}", failure.seed);
+        }
+    }
     if report.is_good() {
         Ok(())
     } else {
@@ -98,13 +140,13 @@ fn run_mutants(arguments: &SimArguments) -> Result<(), String> {
     Ok(())
 }
 
-fn write_history(one: Options, path: &Path) -> Result<(), String> {
+fn write_history(one: Options, cut: &Cut, path: &Path) -> Result<(), String> {
     let format = match path.extension().and_then(|extension| extension.to_str()) {
         Some("edn") => Format::Edn,
         Some("json") => Format::Json,
         _ => return Err(format!("{}: a history is written as .edn or .json", path.display())),
     };
-    let (report, operations) = episode::run_with_history(one);
+    let (report, operations) = episode::run_cut(one, cut);
     println!("{report}");
     match one.workload.model() {
         Some(model) => println!("the history is for --model {model}"),

@@ -65,6 +65,35 @@ pub enum Fault {
     Heal,
 }
 
+impl Fault {
+    /// Whether a world of so many nodes has the one that it strikes. Cuts between sets of nodes are within any world.
+    pub fn is_within(&self, nodes: u32) -> bool {
+        match self {
+            Fault::Clog(from, to) | Fault::Unclog(from, to) => from.0.max(to.0) <= nodes,
+            Fault::Crash(node, _)
+            | Fault::Fuse(node, _)
+            | Fault::Start(node)
+            | Fault::Pause(node)
+            | Fault::Resume(node)
+            | Fault::Stall(node, _)
+            | Fault::SyncError(node)
+            | Fault::WriteError(node)
+            | Fault::Full(node)
+            | Fault::Roomy(node)
+            | Fault::Step(node, _)
+            | Fault::Drift(node, _, _)
+            | Fault::Flush(node)
+            | Fault::HandOver(_, node) => node.0 <= nodes,
+            Fault::Cut(..)
+            | Fault::Join(..)
+            | Fault::Weather(_)
+            | Fault::Blackout
+            | Fault::Split(_)
+            | Fault::Heal => true,
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names =

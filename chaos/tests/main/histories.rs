@@ -2,7 +2,8 @@
 
 use chaos::check::Level;
 use chaos::check::file::{Format, Model, write};
-use chaos::episode::{Options, run_with_history};
+use chaos::episode::{Options, run_cut};
+use chaos::shrink::Cut;
 use chaos::workload::Kind;
 use std::path::Path;
 
@@ -36,7 +37,8 @@ fn known_answers_are_given() {
 fn a_seed_s_history_is_judged_the_same_from_its_file() {
     for workload in Kind::ALL {
         let Some(model) = workload.model() else { continue };
-        let (report, operations) = run_with_history(Options { seed: 3, workload, planted: None });
+        let (report, operations) =
+            run_cut(Options { seed: 3, workload, planted: None }, &Cut::default());
         assert_eq!(report.verdict, Ok(()), "{workload}");
         for format in [Format::Edn, Format::Json] {
             let text = write(&operations, format);
@@ -53,7 +55,8 @@ fn a_seed_s_history_is_judged_the_same_from_its_file() {
 fn a_planted_bug_is_seen_in_the_file_alone() {
     let planted = Some("fast-path-skips-cache".parse().expect("a known bug"));
     let broken = (1..40).any(|seed| {
-        let (_, operations) = run_with_history(Options { seed, workload: Kind::Append, planted });
+        let (_, operations) =
+            run_cut(Options { seed, workload: Kind::Append, planted }, &Cut::default());
         !Model::ListAppend.judge(&write(&operations, Format::Edn), Level::KeyRealTime).is_good()
     });
     assert!(broken, "no history of forty shows it");

@@ -1,9 +1,10 @@
 //! Seeds: a fixed corpus, the same seed twice, and a mistake made on purpose.
 
-use chaos::episode::{Options, run};
+use chaos::episode::{Options, plan_of, run};
 use chaos::mutants::{HuntOptions, hunt};
 use chaos::planted::{Planted, WorldBug};
-use chaos::sim::SimOptions;
+use chaos::shrink::shrink;
+use chaos::sim::{SimOptions, run_one};
 use chaos::workload::Kind;
 
 fn options(first_seed: u64, seeds: u64, workload: Option<Kind>) -> SimOptions {
@@ -55,6 +56,22 @@ fn acknowledging_before_the_sync_is_found() {
     assert!(!report.is_good(), "the planted mistake was not noticed: {report}");
     let replay = &report.failures[0].replay;
     assert!(replay.contains("--planted ack-before-sync"), "{replay}");
+}
+
+#[test]
+fn a_failing_seed_is_made_small_and_still_fails() {
+    let planted = Some(Planted::World(WorldBug::AckBeforeSync));
+    let report = chaos::sim::run(SimOptions { planted, ..options(1, 6, None) });
+    let failure = &report.failures[0];
+    let whole = Options { seed: failure.seed, workload: failure.workload, planted };
+    let small = shrink(whole, 60).expect("it fails");
+    let kept = small.cut.faults.as_ref().expect("some fault was superfluous").len();
+    assert!(kept < plan_of(whole).len() / 2, "{small}");
+    assert!(run_one(whole, &small.cut).verdict.is_err(), "{small}");
+    assert!(
+        shrink(Options { planted: None, ..whole }, 60).is_none(),
+        "a good seed has nothing to shrink"
+    );
 }
 
 /// Testing the tester, as far as a test has time for it: those that break something soon. `meridian sim --mutants` hunts all.
