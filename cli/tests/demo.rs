@@ -3,7 +3,7 @@
 use crate::harness::{
     MERIDIAN, alone, free_ports, psql, send_signal, text_of, wait_for_exit, wait_until,
 };
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -44,6 +44,25 @@ fn introduction(child: &mut Child) -> String {
     panic!("the demo ended: {said}");
 }
 
+/// The row that the shell prints while its input, a pipe, stays open.
+fn answered_before_the_end_of_input(url: &str, statement: &str) -> String {
+    let mut shell = Command::new(MERIDIAN)
+        .args(["sql", url])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = shell.stdin.take().unwrap();
+    writeln!(input, "{statement};").unwrap();
+    let mut lines = BufReader::new(shell.stdout.take().unwrap()).lines();
+    let row = lines.nth(2).expect("a row below its heading").unwrap();
+    drop(input);
+    assert!(
+        wait_for_exit(&mut shell, Duration::from_secs(5)).is_some_and(|status| status.success())
+    );
+    row.trim().to_string()
+}
+
 #[test]
 fn the_demo_tells_its_ports_serves_on_them_and_opens_its_data_again() {
     let _alone = alone();
@@ -76,6 +95,7 @@ fn the_demo_tells_its_ports_serves_on_them_and_opens_its_data_again() {
             .output()
             .unwrap();
         assert!(text_of(shell).unwrap().contains("42"));
+        assert_eq!(answered_before_the_end_of_input(&url, "SELECT 'now'"), "now");
         send_signal(&child, if round == 0 { "TERM" } else { "INT" });
         let status = wait_for_exit(&mut child, Duration::from_secs(20));
         assert!(status.is_some_and(|status| status.success()), "round {round}: {status:?}");

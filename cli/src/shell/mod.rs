@@ -6,7 +6,8 @@ mod split;
 
 use clap::Args;
 use rustyline::error::ReadlineError;
-use std::io::{IsTerminal, Read};
+use std::fs::File;
+use std::io::{BufRead, BufReader, IsTerminal};
 use std::process::ExitCode;
 use tokio::time::Instant;
 
@@ -43,13 +44,10 @@ pub(crate) fn run(arguments: &SqlArguments) -> Result<ExitCode, String> {
     let mut shell =
         Shell { runtime, backend, layout: Layout::Aligned, timing: false, failed: false };
     match &arguments.command {
-        Some(text) => shell.run_script(text),
+        Some(text) => shell.run_script(&mut text.as_bytes())?,
         None if std::io::stdin().is_terminal() => shell.converse()?,
-        None => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).map_err(|error| error.to_string())?;
-            shell.run_script(&text);
-        }
+        // Line by line: whoever writes into the pipe may wait for the answers.
+        None => shell.run_script(&mut std::io::stdin().lock())?,
     }
     Ok(if shell.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -125,22 +123,24 @@ impl Shell {
         if split::is_blank(rest) { String::new() } else { rest.trim_start().to_string() }
     }
 
-    fn run_script(&mut self, text: &str) {
+    fn run_script(&mut self, script: &mut dyn BufRead) -> Result<(), String> {
         let mut pending = String::new();
-        for line in text.lines() {
+        for line in script.lines() {
+            let line = line.map_err(|error| error.to_string())?;
             if pending.is_empty() && line.trim_start().starts_with('\\') {
-                if self.meta(line) == Next::Leave {
-                    return;
+                if self.meta(&line) == Next::Leave {
+                    return Ok(());
                 }
                 continue;
             }
-            pending += line;
+            pending += &line;
             pending.push('\n');
             pending = self.run_complete(&pending);
         }
         if !split::is_blank(&pending) {
             self.run_statement(&pending);
         }
+        Ok(())
     }
 
     fn run_statement(&mut self, statement: &str) {
@@ -175,10 +175,13 @@ impl Shell {
                 self.layout = if expanded { Layout::Aligned } else { Layout::Expanded };
                 println!("Expanded display is {}.", if expanded { "off" } else { "on" });
             }
-            Meta::Include(file) => match std::fs::read_to_string(&file) {
-                Ok(text) => self.run_script(&text),
-                Err(error) => eprintln!("{file}: {error}"),
-            },
+            Meta::Include(file) => {
+                let script = File::open(&file).map_err(|error| error.to_string());
+                if let Err(why) = script.and_then(|file| self.run_script(&mut BufReader::new(file)))
+                {
+                    eprintln!("{file}: {why}");
+                }
+            }
             Meta::Connection => println!("Connected to {}.", self.backend.place()),
             Meta::Query(sql) => self.run_statement(&sql),
             Meta::Unknown(command) => eprintln!("{command} is not a command here; \\? lists them"),
