@@ -358,8 +358,7 @@ fn draw_layout(options: Options, knobs: &mut Chance) -> Layout {
 /// Limits that are reached only when they are small.
 fn draw_server(knobs: &mut Chance) -> ServerConfig {
     ServerConfig {
-        // Not below what one transaction of ours reads in a range: it would push itself for ever (docs/limits.md).
-        tscache_cells_max: knobs.pick(&[32, 128, 32_768]),
+        tscache_cells_max: knobs.pick(&[4, 128, 32_768]),
         place_kept: Duration::from_millis(knobs.pick(&[50, 1000])),
         lock_sweep_interval: Duration::from_secs(knobs.pick(&[2, 60])),
         ..ServerConfig::new(NodeId(0))
