@@ -1,3 +1,4 @@
 //! Tests of the node as a whole. One binary: each links RocksDB.
 
 mod architecture;
+mod clients;

@@ -40,6 +40,7 @@ mod pg_catalog;
 mod plan;
 mod rows;
 mod session;
+pub mod testing;
 pub mod types;
 
 pub use catalog::{Catalog, ColumnDescriptor, IndexDescriptor, TableDescriptor, TableMode};

@@ -14,9 +14,7 @@ use pgwire::messages::extendedquery::{Bind, Close, Describe, Execute, Parse};
 use pgwire::messages::{DecodeContext, PgWireFrontendMessage, ProtocolVersion};
 use sql::{CancelHandle, Next, Outcome, Session, SqlError, SqlState};
 use std::pin::pin;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::frame::{self, Front};
 use super::reply::Replies;
@@ -52,13 +50,13 @@ impl From<PgWireError> for ConnectionError {
 }
 
 /// The socket's reading side, with what has arrived.
-struct Input {
-    socket: OwnedReadHalf,
+struct Input<R> {
+    socket: R,
     buffer: BytesMut,
     context: DecodeContext,
 }
 
-impl Input {
+impl<R: AsyncRead + Unpin> Input<R> {
     /// The next whole message.
     async fn next(&mut self) -> Result<PgWireFrontendMessage, ConnectionError> {
         loop {
@@ -127,7 +125,11 @@ impl Input {
 
 /// Runs a statement while watching for a client that goes away: then it is cancelled, and still awaited, so that the session
 /// is left in order.
-async fn watched<T>(input: &mut Input, cancel: &CancelHandle, work: impl Future<Output = T>) -> T {
+async fn watched<T>(
+    input: &mut Input<impl AsyncRead + Unpin>,
+    cancel: &CancelHandle,
+    work: impl Future<Output = T>,
+) -> T {
     let work = pin!(work);
     let watch = pin!(input.watch());
     match select(work, watch).await {
@@ -139,10 +141,10 @@ async fn watched<T>(input: &mut Input, cancel: &CancelHandle, work: impl Future<
     }
 }
 
-/// A connection with its session.
-pub struct Connection {
-    input: Input,
-    output: OwnedWriteHalf,
+/// A connection with its session, over the two halves of a socket.
+pub struct Connection<R, W> {
+    input: Input<R>,
+    output: W,
     replies: Replies,
     session: Session,
     cancel: CancelHandle,
@@ -150,20 +152,19 @@ pub struct Connection {
     skipping: bool,
 }
 
-impl Connection {
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     /// `replies` holds what the startup has to say and is flushed first; `buffer` what the client has sent already.
     pub fn new(
-        socket: TcpStream,
+        (socket, output): (R, W),
         buffer: BytesMut,
         session: Session,
         replies: Replies,
-    ) -> Connection {
-        let (reader, output) = socket.into_split();
+    ) -> Connection<R, W> {
         let mut context = DecodeContext::new(ProtocolVersion::PROTOCOL3_0);
         context.awaiting_frontend_ssl = false;
         context.awaiting_frontend_startup = false;
         let cancel = session.cancel_handle();
-        let input = Input { socket: reader, buffer, context };
+        let input = Input { socket, buffer, context };
         Connection { input, output, replies, session, cancel, skipping: false }
     }
 

@@ -5,8 +5,7 @@ use pgwire::messages::cancel::CancelRequest;
 use pgwire::messages::startup::{SecretKey, Startup};
 use pgwire::messages::{DecodeContext, Message, ProtocolVersion};
 use std::collections::BTreeMap;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::STARTUP_BYTES_MAX;
 
@@ -49,16 +48,17 @@ pub enum StartupError {
 
 /// Reads the opening messages. Encryption is refused with `N`, then the client goes on in the clear or leaves.
 pub async fn read_opening(
-    socket: &mut TcpStream,
+    input: &mut (impl AsyncRead + Unpin),
+    output: &mut (impl AsyncWrite + Unpin),
     buffer: &mut BytesMut,
 ) -> Result<Opening, StartupError> {
     loop {
-        let frame = read_frame(socket, buffer).await?;
+        let frame = read_frame(input, buffer).await?;
         let code = i32::from_be_bytes(
             frame[4..8].try_into().expect("a startup frame has at least 8 bytes"),
         );
         match code {
-            SSL_REQUEST | GSS_REQUEST => socket.write_all(b"N").await?,
+            SSL_REQUEST | GSS_REQUEST => output.write_all(b"N").await?,
             CANCEL_REQUEST => return read_cancel(frame),
             _ if code >> 16 == PROTOCOL_3 >> 16 => return read_session(frame),
             _ => return Err(StartupError::Version((code >> 16) as u16, (code & 0xffff) as u16)),
@@ -68,7 +68,7 @@ pub async fn read_opening(
 
 /// One untyped frame, length first. Nothing is allocated for a length that is over the limit.
 async fn read_frame(
-    socket: &mut TcpStream,
+    input: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,
 ) -> Result<BytesMut, StartupError> {
     loop {
@@ -84,7 +84,7 @@ async fn read_frame(
                 return Ok(buffer.split_to(length));
             }
         }
-        if socket.read_buf(buffer).await? == 0 {
+        if input.read_buf(buffer).await? == 0 {
             return Err(StartupError::Socket(std::io::ErrorKind::UnexpectedEof.into()));
         }
     }
