@@ -107,17 +107,21 @@ pub fn run(options: Options) -> Report {
 pub fn run_with_history(options: Options) -> (Report, Vec<Operation>) {
     let mut knobs = Chance::new(options.seed, Purpose::Knobs);
     let layout = draw_layout(options, &mut knobs);
+    // What a world before this one has left on the thread is not this one's.
+    coverage::take();
     let mut world = World::new(layout);
     let workload = options.workload.make();
     let real_time = real_time_of(options.seed);
     let verdict = play(&mut world, &workload, options.seed, real_time);
     world.count_nodes();
+    let mut tally = world.tally().clone();
+    tally.take_marks();
     let report = Report {
         seed: options.seed,
         workload: options.workload,
         verdict,
         trace: world.trace(),
-        tally: world.tally().clone(),
+        tally,
         virtual_time: Duration::from_nanos(world.now()),
         events: world.event_count(),
         operations: workload.counts(),
