@@ -1,4 +1,5 @@
-//! Runs seeds: `sim [SEEDS] [FIRST] [WORKLOAD] [PLANTED]`, or hunts: `sim mutants [SEEDS] [HUNTS] [NAME]`.
+//! Runs seeds: `sim [SEEDS] [FIRST] [WORKLOAD] [PLANTED]`, tells how many of them came to each coverage mark: `sim marks [SEEDS] [FIRST]`,
+//! or hunts: `sim mutants [SEEDS] [HUNTS] [NAME]`.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use chaos::mutants::{HuntOptions, hunt};
@@ -15,6 +16,22 @@ fn main() {
         let report = hunt(&options, &|quarry| {
             eprintln!("{:<30} {:?} {}", quarry.mutant.name, quarry.found, quarry.how);
         });
+        println!("{report}");
+        return;
+    }
+    if args.first().is_some_and(|word| word == "marks") {
+        let (seeds, first_seed) = (number(1, 200), number(2, 1));
+        let report = run_with(SimOptions { seeds, first_seed, ..SimOptions::default() }, &|_| {});
+        for mark in coverage::Mark::ALL {
+            let reached = report.tally.reached(*mark);
+            println!(
+                "{:>6} seeds {:>10} times  {:<12} {mark:?}: {}",
+                reached.worlds,
+                reached.times,
+                mark.area(),
+                mark.text()
+            );
+        }
         println!("{report}");
         return;
     }

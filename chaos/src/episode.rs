@@ -108,16 +108,20 @@ pub fn run(options: Options) -> Report {
 pub fn run_cut(options: Options, cut: &Cut) -> (Report, Vec<Operation>) {
     let mut layout = layout_of(options);
     layout.nodes = layout.nodes.min(cut.nodes.unwrap_or(layout.nodes));
+    // What a world before this one has left on the thread is not this one's.
+    coverage::take();
     let mut world = World::new(layout);
     let workload = options.workload.make();
     let verdict = play(&mut world, &workload, options, cut);
     world.count_nodes();
+    let mut tally = world.tally().clone();
+    tally.take_marks();
     let report = Report {
         seed: options.seed,
         workload: options.workload,
         verdict,
         trace: world.trace(),
-        tally: world.tally().clone(),
+        tally,
         virtual_time: Duration::from_nanos(world.now()),
         events: world.event_count(),
         operations: workload.counts(),

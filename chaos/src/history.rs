@@ -13,6 +13,17 @@ pub enum Ended<R> {
     Unknown,
 }
 
+impl<A, B> Ended<(A, B)> {
+    /// Two answers, each with the same end.
+    pub fn apart(self) -> (Ended<A>, Ended<B>) {
+        match self {
+            Ended::Ok((a, b)) => (Ended::Ok(a), Ended::Ok(b)),
+            Ended::Fail => (Ended::Fail, Ended::Fail),
+            Ended::Unknown => (Ended::Unknown, Ended::Unknown),
+        }
+    }
+}
+
 /// One operation of one client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record<O, R> {

@@ -2,6 +2,7 @@
 //!
 //! Every [`TWICE_EVERY`]th seed runs twice and must leave the same trace. A failure prints the one line that replays it.
 
+use coverage::{Frequency, Mark};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,6 +25,8 @@ pub const TWICE_EVERY: u64 = 20;
 const FAILURES_TOLD: usize = 5;
 /// A run stops after this many failures: more would tell nothing new.
 const FAILURES_MAX: usize = 20;
+/// Of so many seeds or more the report names the marks that none has come to; fewer cannot be asked to come everywhere.
+const SEEDS_TO_NAME_MARKS: u64 = 20;
 
 /// What to simulate.
 #[derive(Clone, Debug)]
@@ -88,6 +91,20 @@ impl SimReport {
     /// Whether every seed passed.
     pub fn is_good(&self) -> bool {
         self.failures.is_empty()
+    }
+
+    /// Which of the product's branches were taken.
+    fn tell_of_marks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unreached, all) = (self.tally.unreached(), Mark::ALL.len());
+        writeln!(f, "coverage marks reached: {} of {all}", all - unreached.len())?;
+        for mark in unreached.iter().filter(|_| self.seeds >= SEEDS_TO_NAME_MARKS) {
+            let rare = match mark.frequency() {
+                Frequency::Often => "",
+                Frequency::Rare => " (rare)",
+            };
+            writeln!(f, "  never reached{rare}: {mark:?} in {}: {}", mark.area(), mark.text())?;
+        }
+        Ok(())
     }
 
     fn take(&mut self, report: Report, planted: Option<Planted>) {
@@ -248,6 +265,7 @@ impl fmt::Display for SimReport {
         if !missed.is_empty() {
             writeln!(f, "never happened: {}", missed.join(", "))?;
         }
+        self.tell_of_marks(f)?;
         for failure in self.failures.iter().take(FAILURES_TOLD) {
             writeln!(f, "FAILED seed {} ({}): {}", failure.seed, failure.workload, failure.why)?;
             writeln!(f, "  replay: {}", failure.replay)?;

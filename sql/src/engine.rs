@@ -5,6 +5,7 @@ use crate::cluster::Cluster;
 use crate::error::{Recovery, SqlError, codes};
 use crate::exec::Sequences;
 use crate::session::{Session, SessionParams};
+use coverage::Mark;
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use std::marker::PhantomData;
@@ -91,6 +92,7 @@ impl Engine {
     pub(crate) fn publish(&self, fresh: Arc<Catalog>) {
         let mut current = self.catalog.write();
         if fresh.version() > current.version() {
+            coverage::reached(Mark::CatalogRefreshed);
             *current = fresh;
         }
     }
@@ -133,6 +135,7 @@ impl Engine {
             };
             match result {
                 Err(error) if error.recovery == Recovery::Restart && txn.can_restart() => {
+                    coverage::reached(Mark::SystemWorkRunAgain);
                     self.pause(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                     txn.restart();

@@ -10,6 +10,7 @@
 //! | [`skew`] | of two transactions that each forbid the other's insert, at most one |
 //! | [`session`] | read your writes, monotonic reads and writes, writes follow reads |
 //! | [`monotonic`] | counters that nobody sees go back |
+//! | [`mvcc`] | transactions whose reads and writes all fit their commit timestamps |
 //! | [`convergence`] | copies that end equal, with everything that was acknowledged |
 //! | [`index`] | indexes that say what their table says |
 //!
@@ -23,6 +24,7 @@ pub mod graph;
 pub mod index;
 pub mod long_fork;
 pub mod monotonic;
+pub mod mvcc;
 pub mod register;
 pub mod session;
 pub mod skew;

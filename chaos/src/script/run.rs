@@ -88,15 +88,19 @@ impl fmt::Display for ScriptReport {
 
 /// Runs a script in the simulated world.
 pub fn run_in_sim(script: &Script) -> ScriptReport {
+    // What a world before this one has left on the thread is not this one's.
+    coverage::take();
     let mut world = World::new(layout(script));
     let workload = script.workload.map(|kind| kind.make());
     let mut outcomes = Vec::new();
     let verdict = play(script, &mut world, workload.as_ref(), &mut outcomes);
+    let mut tally = world.tally().clone();
+    tally.take_marks();
     ScriptReport {
         outcomes,
         verdict,
         operations: workload.map_or((0, 0, 0), |workload| workload.counts()),
-        tally: world.tally().clone(),
+        tally,
         trace: world.trace(),
     }
 }

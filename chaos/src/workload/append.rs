@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use storage::Key;
 use txn::api::Lock;
@@ -16,6 +16,7 @@ use super::{Workload, ended, item_key, persist_on, read_number, rest, scan_all};
 use crate::check::RealTime;
 use crate::check::append::{Reads, Step, Txn, check};
 use crate::check::file::{Operation, shown};
+use crate::check::mvcc::{self, Seen};
 use crate::history::{Ended, History};
 use crate::world::access::{Gateway, SharedAccess};
 use crate::world::chance::Chance;
@@ -32,7 +33,21 @@ pub struct Lists {
 #[derive(Default)]
 struct Shared {
     history: History<Txn, Reads>,
+    /// The same, by the timestamps of commits: of a list its last number is looked at.
+    instants: History<mvcc::Writes, mvcc::Seen>,
     last: Mutex<BTreeMap<u32, Vec<u64>>>,
+}
+
+impl Shared {
+    fn push(&self, client: u32, asked: u64, heard: u64, op: Txn, ended: Ended<(Reads, Seen)>) {
+        let writes = op.iter().filter_map(|step| match step {
+            Step::Append { list, number } => Some((u64::from(*list), *number)),
+            Step::Read { .. } => None,
+        });
+        let (reads, seen) = ended.apart();
+        self.instants.push(client, asked, heard, writes.collect(), seen);
+        self.history.push(client, asked, heard, op, reads);
+    }
 }
 
 impl Workload for Lists {
@@ -72,7 +87,7 @@ impl Workload for Lists {
                     async move { run(&gateway.db, steps, lock).await }.boxed()
                 };
                 let ended = ended(access.on_node(node, work).await);
-                shared.history.push(client, asked, access.now(), op, ended);
+                shared.push(client, asked, access.now(), op, ended);
                 rest(&access, &mut chance).await;
             }
         }
@@ -84,10 +99,10 @@ impl Workload for Lists {
         async move {
             let read = |gateway: Gateway| async move { read_all(&gateway.db).await }.boxed();
             let asked = access.now();
-            let last = persist_on(&access, "the lists cannot be read", read).await?;
+            let (last, seen) = persist_on(&access, "the lists cannot be read", read).await?;
             let op = last.keys().map(|list| Step::Read { list: *list }).collect();
-            let answer = Ended::Ok(last.values().cloned().collect());
-            shared.history.push(u32::MAX, asked, access.now(), op, answer);
+            let answer = Ended::Ok((last.values().cloned().collect(), seen));
+            shared.push(u32::MAX, asked, access.now(), op, answer);
             *shared.last.lock() = last;
             Ok(())
         }
@@ -95,6 +110,7 @@ impl Workload for Lists {
     }
 
     fn check(&self, real_time: RealTime) -> Result<(), String> {
+        mvcc::check(&self.shared.instants.records())?;
         check(&self.shared.history.records(), Some(&self.shared.last.lock()), real_time.into())
     }
 
@@ -122,35 +138,44 @@ fn draw(client: u32, appended: &mut u64, chance: &mut Chance) -> Txn {
         .collect()
 }
 
-async fn run(db: &Db, steps: Txn, lock: Option<Lock>) -> Result<Reads, TxnError> {
-    db.run(TxnOptions::labelled("append"), move |txn| {
+async fn run(db: &Db, steps: Txn, lock: Option<Lock>) -> Result<(Reads, Seen), TxnError> {
+    let work = db.run_to_commit(TxnOptions::labelled("append"), move |txn| {
         let steps = steps.clone();
         async move {
-            let mut reads = Reads::new();
+            let (mut reads, mut found) = (Reads::new(), Vec::new());
+            let mut written = BTreeSet::new();
             for step in steps {
                 match step {
                     Step::Read { list } => {
                         let value = txn.get(&item_key(TABLE, u64::from(list)), None).await?;
-                        reads.push(numbers(value.as_deref().unwrap_or_default()));
+                        let read = numbers(value.as_deref().unwrap_or_default());
+                        if !written.contains(&list) {
+                            found.push((u64::from(list), read.last().copied()));
+                        }
+                        reads.push(read);
                     }
                     Step::Append { list, number } => {
                         let key = item_key(TABLE, u64::from(list));
                         let value = txn.get(&key, lock).await?;
                         let mut bytes = value.map(|value| value.to_vec()).unwrap_or_default();
+                        if written.insert(list) {
+                            found.push((u64::from(list), numbers(&bytes).last().copied()));
+                        }
                         bytes.extend_from_slice(&number.to_be_bytes());
                         txn.put(key, Bytes::from(bytes))?;
                     }
                 }
             }
-            Ok(reads)
+            Ok((reads, found))
         }
         .boxed()
-    })
-    .await
+    });
+    let ((reads, found), commit) = work.await?;
+    Ok((reads, Seen { at: commit.ts, reads: found }))
 }
 
-async fn read_all(db: &Db) -> Result<BTreeMap<u32, Vec<u64>>, TxnError> {
-    db.run(TxnOptions::read_only("append: all"), |txn| {
+async fn read_all(db: &Db) -> Result<(BTreeMap<u32, Vec<u64>>, Seen), TxnError> {
+    let work = db.run_to_commit(TxnOptions::read_only("append: all"), |txn| {
         async move {
             let at = Key::table(TABLE).as_bytes().len();
             let rows = scan_all(txn, Key::table(TABLE)).await?;
@@ -160,8 +185,11 @@ async fn read_all(db: &Db) -> Result<BTreeMap<u32, Vec<u64>>, TxnError> {
                 .collect())
         }
         .boxed()
-    })
-    .await
+    });
+    let (lists, commit): (BTreeMap<u32, Vec<u64>>, _) = work.await?;
+    let all = (0..LISTS as u32).map(|list| lists.get(&list).and_then(|list| list.last().copied()));
+    let reads = (0..).zip(all).collect();
+    Ok((lists, Seen { at: commit.ts, reads }))
 }
 
 fn numbers(bytes: &[u8]) -> Vec<u64> {

@@ -10,6 +10,7 @@ use txn::client::{Db, TxnError, TxnOptions};
 use super::{Workload, ended, item_key, number, persist_on, read_number, rest};
 use crate::check::RealTime;
 use crate::check::file::{Operation, shown};
+use crate::check::mvcc::{self, Seen};
 use crate::check::register::{Answer, Op, check_all};
 use crate::history::{Ended, History};
 use crate::world::access::{Gateway, SharedAccess};
@@ -21,7 +22,33 @@ const REGISTERS: u64 = 6;
 /// See the module.
 #[derive(Default)]
 pub struct Registers {
-    history: Arc<History<(u64, Op), Answer>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    history: History<(u64, Op), Answer>,
+    /// The same, by the timestamps of commits.
+    instants: History<mvcc::Writes, mvcc::Seen>,
+}
+
+impl Shared {
+    fn push(
+        &self,
+        client: u32,
+        asked: u64,
+        heard: u64,
+        op: (u64, Op),
+        ended: Ended<(Answer, Seen)>,
+    ) {
+        let (answer, seen) = ended.apart();
+        let writes = match (op.1, &answer) {
+            (Op::Read, _) | (Op::Swap(..), Ended::Ok(Answer::Swapped(false))) => Vec::new(),
+            (Op::Write(value) | Op::Swap(_, value), _) => vec![(op.0, value)],
+        };
+        self.instants.push(client, asked, heard, writes, seen);
+        self.history.push(client, asked, heard, op, answer);
+    }
 }
 
 impl Workload for Registers {
@@ -47,7 +74,7 @@ impl Workload for Registers {
         access: SharedAccess,
         mut chance: Chance,
     ) -> BoxFuture<'static, ()> {
-        let history = self.history.clone();
+        let shared = self.shared.clone();
         async move {
             let mut written = 0;
             while !access.is_stopping() {
@@ -58,14 +85,14 @@ impl Workload for Registers {
                 let op = match chance.below(10) {
                     0..=4 => Op::Read,
                     5..=7 => Op::Write(fresh),
-                    _ => Op::Swap(recent(&history, register), fresh),
+                    _ => Op::Swap(recent(&shared.history, register), fresh),
                 };
                 let asked = access.now();
                 let work = move |gateway: Gateway| {
                     async move { run(&gateway.db, register, op).await }.boxed()
                 };
                 let ended = ended(access.on_node(node, work).await);
-                history.push(client, asked, access.now(), (register, op), ended);
+                shared.push(client, asked, access.now(), (register, op), ended);
                 rest(&access, &mut chance).await;
             }
         }
@@ -73,7 +100,7 @@ impl Workload for Registers {
     }
 
     fn finish(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
-        let history = self.history.clone();
+        let shared = self.shared.clone();
         async move {
             for register in 0..REGISTERS {
                 let asked = access.now();
@@ -82,7 +109,7 @@ impl Workload for Registers {
                 };
                 let answer = persist_on(&access, "a register cannot be read", read).await?;
                 let op = (register, Op::Read);
-                history.push(u32::MAX, asked, access.now(), op, Ended::Ok(answer));
+                shared.push(u32::MAX, asked, access.now(), op, Ended::Ok(answer));
             }
             Ok(())
         }
@@ -90,19 +117,20 @@ impl Workload for Registers {
     }
 
     fn check(&self, real_time: RealTime) -> Result<(), String> {
+        mvcc::check(&self.shared.instants.records())?;
         if real_time == RealTime::Waived {
-            // All that is promised of a single register is its order in real time.
+            // All else that is promised of a single register is its order in real time.
             return Ok(());
         }
-        check_all(&self.history.records())
+        check_all(&self.shared.history.records())
     }
 
     fn operations(&self) -> Vec<Operation> {
-        shown(&self.history.records())
+        shown(&self.shared.history.records())
     }
 
     fn counts(&self) -> (usize, usize, usize) {
-        self.history.counts()
+        self.shared.history.counts()
     }
 }
 
@@ -125,29 +153,29 @@ fn recent(history: &History<(u64, Op), Answer>, register: u64) -> u64 {
     seen.unwrap_or(0)
 }
 
-async fn run(db: &Db, register: u64, op: Op) -> Result<Answer, TxnError> {
-    db.run(TxnOptions::labelled("register"), move |txn| {
+async fn run(db: &Db, register: u64, op: Op) -> Result<(Answer, Seen), TxnError> {
+    let work = db.run_to_commit(TxnOptions::labelled("register"), move |txn| {
         async move {
             let key = item_key(TABLE, register);
-            match op {
-                Op::Read => {
-                    let value = txn.get(&key, None).await?;
-                    Ok(Answer::Value(value.map_or(0, |bytes| read_number(&bytes))))
-                }
-                Op::Write(value) => {
-                    txn.put(key, number(value))?;
-                    Ok(Answer::Done)
-                }
+            if let Op::Write(value) = op {
+                txn.put(key, number(value))?;
+                return Ok((Answer::Done, Vec::new()));
+            }
+            let found = txn.get(&key, None).await?.map(|bytes| read_number(&bytes));
+            let value = found.unwrap_or(0);
+            let answer = match op {
+                Op::Read | Op::Write(_) => Answer::Value(value),
                 Op::Swap(old, new) => {
-                    let value = txn.get(&key, None).await?.map_or(0, |bytes| read_number(&bytes));
                     if value == old {
                         txn.put(key, number(new))?;
                     }
-                    Ok(Answer::Swapped(value == old))
+                    Answer::Swapped(value == old)
                 }
-            }
+            };
+            Ok((answer, vec![(register, found)]))
         }
         .boxed()
-    })
-    .await
+    });
+    let ((answer, reads), commit) = work.await?;
+    Ok((answer, Seen { at: commit.ts, reads }))
 }

@@ -13,6 +13,7 @@ use txn::client::{Db, TxnError, TxnOptions};
 use super::{Workload, ended, item_key, number, persist_on, read_number, rest};
 use crate::check::RealTime;
 use crate::check::file::{Operation, shown};
+use crate::check::mvcc::{self, Seen};
 use crate::check::txn_register::{Reads, Step, Txn, check};
 use crate::history::{Ended, History};
 use crate::world::access::{Gateway, SharedAccess};
@@ -24,7 +25,26 @@ const REGISTERS: u64 = 6;
 /// See the module.
 #[derive(Default)]
 pub struct Txns {
-    history: Arc<History<Txn, Reads>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    history: History<Txn, Reads>,
+    /// The same, by the timestamps of commits.
+    instants: History<mvcc::Writes, mvcc::Seen>,
+}
+
+impl Shared {
+    fn push(&self, client: u32, asked: u64, heard: u64, op: Txn, ended: Ended<(Reads, Seen)>) {
+        let writes = op.iter().filter_map(|step| match step {
+            Step::Write { key, value } => Some((*key, *value)),
+            Step::Read { .. } => None,
+        });
+        let (reads, seen) = ended.apart();
+        self.instants.push(client, asked, heard, writes.collect(), seen);
+        self.history.push(client, asked, heard, op, reads);
+    }
 }
 
 impl Workload for Txns {
@@ -50,7 +70,7 @@ impl Workload for Txns {
         access: SharedAccess,
         mut chance: Chance,
     ) -> BoxFuture<'static, ()> {
-        let history = self.history.clone();
+        let shared = self.shared.clone();
         async move {
             let mut written = 0;
             while !access.is_stopping() {
@@ -63,7 +83,7 @@ impl Workload for Txns {
                     async move { run(&gateway.db, steps, lock).await }.boxed()
                 };
                 let ended = ended(access.on_node(node, work).await);
-                history.push(client, asked, access.now(), op, ended);
+                shared.push(client, asked, access.now(), op, ended);
                 rest(&access, &mut chance).await;
             }
         }
@@ -71,7 +91,7 @@ impl Workload for Txns {
     }
 
     fn finish(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
-        let history = self.history.clone();
+        let shared = self.shared.clone();
         async move {
             let op: Txn = (0..REGISTERS).map(|key| Step::Read { key }).collect();
             let steps = op.clone();
@@ -81,22 +101,23 @@ impl Workload for Txns {
             };
             let asked = access.now();
             let reads = persist_on(&access, "the registers cannot be read", read).await?;
-            history.push(u32::MAX, asked, access.now(), op, Ended::Ok(reads));
+            shared.push(u32::MAX, asked, access.now(), op, Ended::Ok(reads));
             Ok(())
         }
         .boxed()
     }
 
     fn check(&self, real_time: RealTime) -> Result<(), String> {
-        check(&self.history.records(), real_time.into())
+        mvcc::check(&self.shared.instants.records())?;
+        check(&self.shared.history.records(), real_time.into())
     }
 
     fn operations(&self) -> Vec<Operation> {
-        shown(&self.history.records())
+        shown(&self.shared.history.records())
     }
 
     fn counts(&self) -> (usize, usize, usize) {
-        self.history.counts()
+        self.shared.history.counts()
     }
 }
 
@@ -115,7 +136,7 @@ fn draw(client: u32, written: &mut u64, chance: &mut Chance) -> Txn {
         .collect()
 }
 
-async fn run(db: &Db, steps: Txn, lock: Option<Lock>) -> Result<Reads, TxnError> {
+async fn run(db: &Db, steps: Txn, lock: Option<Lock>) -> Result<(Reads, Seen), TxnError> {
     // A register that is written later is locked when it is read, if at all: as FOR UPDATE is used.
     let writes: BTreeSet<u64> = steps
         .iter()
@@ -124,23 +145,32 @@ async fn run(db: &Db, steps: Txn, lock: Option<Lock>) -> Result<Reads, TxnError>
             Step::Read { .. } => None,
         })
         .collect();
-    db.run(TxnOptions::labelled("txn"), move |txn| {
+    let work = db.run_to_commit(TxnOptions::labelled("txn"), move |txn| {
         let (steps, writes) = (steps.clone(), writes.clone());
         async move {
-            let mut reads = Reads::new();
+            let (mut reads, mut found) = (Reads::new(), Vec::new());
+            let mut written = BTreeSet::new();
             for step in steps {
                 match step {
                     Step::Read { key } => {
                         let lock = lock.filter(|_| writes.contains(&key));
                         let value = txn.get(&item_key(TABLE, key), lock).await?;
-                        reads.push(value.map(|value| read_number(&value)));
+                        let value = value.map(|value| read_number(&value));
+                        reads.push(value);
+                        if !written.contains(&key) {
+                            found.push((key, value));
+                        }
                     }
-                    Step::Write { key, value } => txn.put(item_key(TABLE, key), number(value))?,
+                    Step::Write { key, value } => {
+                        txn.put(item_key(TABLE, key), number(value))?;
+                        written.insert(key);
+                    }
                 }
             }
-            Ok(reads)
+            Ok((reads, found))
         }
         .boxed()
-    })
-    .await
+    });
+    let ((reads, found), commit) = work.await?;
+    Ok((reads, Seen { at: commit.ts, reads: found }))
 }

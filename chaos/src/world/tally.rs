@@ -1,5 +1,7 @@
-//! Value: what really happened in a world: how often each fault struck, and a hash of everything in order.
+//! Value: what really happened in a world: how often each fault struck, which branches of the product were taken ([`coverage::Mark`]), and
+//! a hash of everything in order.
 
+use coverage::{Frequency, Mark};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -47,10 +49,20 @@ pub const SOMETIMES: &[&str] = &[
     "writes failed",
 ];
 
-/// Counts by name, and the trace's hash.
+/// How often worlds came to a mark.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Reached {
+    /// In so many worlds.
+    pub worlds: u64,
+    /// So often in all of them.
+    pub times: u64,
+}
+
+/// Counts by name, and by mark.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Tally {
     counts: BTreeMap<&'static str, u64>,
+    marks: BTreeMap<Mark, Reached>,
 }
 
 impl Tally {
@@ -71,11 +83,44 @@ impl Tally {
         self.counts.get(what).copied().unwrap_or(0)
     }
 
+    /// Takes the marks that this thread has come to since they were taken last: those of one world, at its end.
+    pub fn take_marks(&mut self) {
+        for (mark, times) in coverage::take() {
+            self.add_mark(mark, Reached { worlds: 1, times });
+        }
+    }
+
+    fn add_mark(&mut self, mark: Mark, more: Reached) {
+        let reached = self.marks.entry(mark).or_default();
+        reached.worlds += more.worlds;
+        reached.times += more.times;
+    }
+
     /// Adds another world's counts.
     pub fn merge(&mut self, other: &Tally) {
         for (what, count) in &other.counts {
             self.add(what, *count);
         }
+        for (mark, reached) in &other.marks {
+            self.add_mark(*mark, *reached);
+        }
+    }
+
+    /// How often a mark was reached.
+    pub fn reached(&self, mark: Mark) -> Reached {
+        self.marks.get(&mark).copied().unwrap_or_default()
+    }
+
+    /// Marks that were never reached, in the order of their declaration.
+    pub fn unreached(&self) -> Vec<Mark> {
+        let unreached = |mark: &Mark| !self.marks.contains_key(mark);
+        Mark::ALL.iter().copied().filter(unreached).collect()
+    }
+
+    /// Of them those that a corpus of some dozens of seeds should come to.
+    pub fn unreached_often(&self) -> Vec<Mark> {
+        let often = |mark: &Mark| mark.frequency() == Frequency::Often;
+        self.unreached().into_iter().filter(often).collect()
     }
 
     /// What sometimes happens and has not: a simulation of many seeds in which it never does tests less than it seems to.

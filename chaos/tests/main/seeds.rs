@@ -27,6 +27,7 @@ fn a_corpus_of_seeds_is_good() {
     let report = chaos::sim::run(options(1, 66, None));
     assert!(report.is_good(), "{report}");
     assert_eq!(report.tally.missed(), Vec::<&str>::new(), "{report}");
+    assert_eq!(report.tally.unreached_often(), Vec::<coverage::Mark>::new(), "{report}");
     assert!(report.repeated > 0, "no seed ran twice");
 }
 

@@ -26,6 +26,7 @@
 
 use super::core::{Raft, Role};
 use super::*;
+use coverage::Mark;
 
 impl Raft {
     /// Leads the term it is born with. `floor`: at or above every read served on what the group holds, that whoever serves under
@@ -38,8 +39,10 @@ impl Raft {
             && self.binding.is_none();
         let counts = self.membership().voters.contains(&self.id);
         if self.failure().is_some() || !unborn || !free || !counts {
+            coverage::reached(Mark::BirthNotLed);
             return false;
         }
+        coverage::reached(Mark::LedFromBirth);
         // Not needed to keep others from being elected; it says on disk to whom the term belongs.
         self.vote = Some(self.id);
         self.become_leader(env, floor);
@@ -49,6 +52,7 @@ impl Raft {
     /// Takes the place of an uninitialised replica with the same id, whose term and vote it has already.
     pub fn take_over(&mut self, env: &Env<'_>, former: &Raft) {
         assert_eq!(self.id, former.id, "a replica takes over from itself only");
+        coverage::reached(Mark::TookOverUninitialised);
         self.floor = self.floor.max(former.read_floor(env));
         self.binding = former.binding;
         if former.term == self.term

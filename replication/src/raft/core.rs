@@ -17,6 +17,7 @@ use super::membership::MembershipHistory;
 use super::payload::membership_of;
 use super::tail::Tail;
 use super::*;
+use coverage::Mark;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use storage::StorageError;
@@ -192,7 +193,10 @@ impl Raft {
             let leader = match &message.body {
                 // Neither a proposed term nor an unbound voter's agreement to it changes ours.
                 Body::PreVote { .. } | Body::PreVoteReply { granted: true } => None,
-                Body::Vote { blessed, .. } if self.is_bound(env, *blessed, message.term) => return,
+                Body::Vote { blessed, .. } if self.is_bound(env, *blessed, message.term) => {
+                    coverage::reached(Mark::VoteRefusedByPromise);
+                    return;
+                }
                 Body::Append { .. } => Some(Some(message.from)),
                 Body::Vote { .. }
                 | Body::PreVoteReply { granted: false }
@@ -261,6 +265,7 @@ impl Raft {
                 self.send_now(from, Body::VoteReply { granted: false, read_floor: Timestamp::MIN });
             }
             Body::Append { prev_index, context, .. } => {
+                coverage::reached(Mark::FormerLeaderRefused);
                 let (hint_index, hint_term) = self.tail.last;
                 let body = Body::AppendRefused {
                     prev_index: *prev_index,

@@ -32,6 +32,7 @@
 use super::core::{Binding, Raft, Role};
 use super::quorum::Tally;
 use super::*;
+use coverage::Mark;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -121,6 +122,7 @@ impl Raft {
         if let Some(DeferredPreVote { from, term, last }) = self.deferred
             && env.now >= self.free_at(env)
         {
+            coverage::reached(Mark::PreVoteAnsweredLate);
             self.deferred = None;
             self.on_pre_vote(env, from, term, last, false);
         }
@@ -169,6 +171,7 @@ impl Raft {
             binding.leader == from && incarnation >= binding.incarnation && term > binding.term
         });
         if gave_up {
+            coverage::reached(Mark::VoterReleased);
             self.keep_bound_floor(env);
             self.binding = None;
             if let Role::Follower { leader, .. } = &mut self.role
@@ -220,6 +223,7 @@ impl Raft {
             self.keep_own_floor(env);
             self.renounces = true;
             tracing::info!(replica = %self.id, term = %self.term, "leader stepped down");
+            coverage::reached(Mark::LeaderSteppedDown);
             // An election that the owner never heard of needs no end.
             if self.out.elected.take().is_none() {
                 self.out.deposed = true;
@@ -293,7 +297,10 @@ impl Raft {
         }
         match self.membership().tally(|id| votes.get(&id).copied()) {
             Tally::Won => self.stand(env, None),
-            Tally::Lost => self.role = Role::Follower { leader: None, heard_at: env.now },
+            Tally::Lost => {
+                coverage::reached(Mark::PreVotesLost);
+                self.role = Role::Follower { leader: None, heard_at: env.now };
+            }
             Tally::Open => {}
         }
     }
@@ -355,6 +362,7 @@ impl Raft {
         match tally {
             Tally::Won => self.become_leader(env, floor),
             Tally::Lost => {
+                coverage::reached(Mark::ElectionLost);
                 self.role = Role::Follower { leader: None, heard_at: env.now };
                 self.election_due = env.now.plus(self.jitter / LAPSED_JITTER_DIVISOR);
             }
@@ -391,13 +399,16 @@ impl Raft {
         if open && bound && up_to_date && env.now < free_at {
             let patience = self.config.election_timeout / DEFER_DIVISOR;
             if free_at <= env.now.plus(patience) {
+                coverage::reached(Mark::PreVoteDeferred);
                 self.deferred = Some(DeferredPreVote { from, term, last });
                 return;
             }
         }
+        coverage::reached(Mark::PreVoteRefused);
         self.send_now(from, Body::PreVoteReply { granted: false });
         self.remind(from);
         if open && !bound && matches!(self.role, Role::Follower { .. }) {
+            coverage::reached(Mark::PreVoteRefusedByLog);
             let soon = env.now.plus(self.jitter / LAPSED_JITTER_DIVISOR);
             self.election_due = self.election_due.min(soon);
         }
@@ -409,6 +420,7 @@ impl Raft {
         match &self.role {
             Role::PreCandidate { .. } if (last, from) < ((term, index), self.id) => {}
             Role::PreCandidate { .. } => {
+                coverage::reached(Mark::PreCandidateGaveWay);
                 self.role = Role::Follower { leader: None, heard_at: env.now };
                 self.yield_to_other(env);
             }
@@ -441,6 +453,7 @@ impl Raft {
         blessed: bool,
     ) {
         if self.is_bound(env, blessed, self.term) {
+            coverage::reached(Mark::VoteRefusedInTerm);
             return;
         }
         let free = match self.vote {

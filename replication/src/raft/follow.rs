@@ -9,6 +9,7 @@ use super::core::{Raft, Role};
 use super::payload::membership_of;
 use super::tail::Completions;
 use super::*;
+use coverage::Mark;
 
 impl Raft {
     pub(super) fn on_append(
@@ -26,6 +27,7 @@ impl Raft {
             return;
         }
         if prev_index < self.commit {
+            coverage::reached(Mark::LateAppendTaken);
             // Late: the committed part is equal anyway.
             entries.retain(|entry| entry.index > self.commit);
             let committed = self.commit;
@@ -33,6 +35,7 @@ impl Raft {
             prev_term = self.tail.term(env.log, committed).unwrap_or(prev_term);
         }
         if self.tail.term(env.log, prev_index) != Some(prev_term) {
+            coverage::reached(Mark::AppendRefusedByLog);
             self.refuse(env, from, (prev_index, prev_term), context);
             return;
         }
@@ -63,6 +66,7 @@ impl Raft {
                     entry.index,
                     entry.term
                 );
+                coverage::reached(Mark::ConflictCutOff);
                 let stale = self.is_planted(PlantedBug::StaleCompletion);
                 let completions = if stale { Completions::Believe } else { Completions::Shorten };
                 self.tail.cut(env.log, entry.index, completions);
@@ -108,6 +112,7 @@ impl Raft {
         if let Role::Leader(leading) = &mut self.role
             && let Some(progress) = leading.progress.get_mut(&to)
         {
+            coverage::reached(Mark::LeaderMadeItselfKnown);
             progress.poke();
             leading.send_due = true;
         }

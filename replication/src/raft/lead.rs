@@ -12,6 +12,7 @@ use super::progress::{PeerStatus, Progress, ProgressState};
 use super::read_index::Reads;
 use super::transfer::Transfer;
 use super::*;
+use coverage::Mark;
 use std::collections::{BTreeMap, VecDeque};
 
 /// A peer that is neither promised nor heard of is contacted less often by this factor.
@@ -148,6 +149,7 @@ impl Raft {
         let leading = self.leading_for_proposal()?;
         let bytes = leading.uncommitted_bytes;
         if bytes > 0 && bytes + command.len() > uncommitted_bytes_max {
+            coverage::reached(Mark::ProposalRefusedOverloaded);
             return Err(ProposeError::Overloaded);
         }
         let index = self.append_own(Payload::Command(command).encode());
@@ -172,6 +174,7 @@ impl Raft {
             || self.history.changed_at() > self.commit
             || !self.leases_covered(env, leading)
         {
+            coverage::reached(Mark::MembershipChangeHadToWait);
             return Err(ProposeError::MembershipBusy);
         }
         self.history.current().check_step(&membership)?;
@@ -231,6 +234,7 @@ impl Raft {
             && !self.history.current().is_joint()
         {
             // Removed or demoted, and that is settled: the others learn of the commit, and elect one of themselves.
+            coverage::reached(Mark::LeaderLeftItsRange);
             self.send_appends(env);
             self.become_follower(env, self.term, None);
         }
@@ -284,6 +288,7 @@ impl Raft {
         let next = meet.map_or(self.tail.truncated.0, |(index, _)| index.next());
         let Role::Leader(leading) = &mut self.role else { return };
         let Some(progress) = leading.progress.get_mut(&from) else { return };
+        coverage::reached(Mark::LeaderWentBack);
         progress.refused(prev_index, next);
         leading.send_due = true;
     }
@@ -316,6 +321,7 @@ impl Raft {
             let read = self.tail.entries(env.log, next, last, self.config.append_bytes_max);
             let Some(entries) = self.checked(read) else { return };
             if !known || (entries.is_empty() && next <= last) {
+                coverage::reached(Mark::FollowerBehindLog);
                 self.want_snapshot(env, to);
                 return;
             }
@@ -330,6 +336,7 @@ impl Raft {
         let Some(progress) = leading.progress.get(&to) else { return };
         if progress.ping && progress.state == ProgressState::Probe && progress.next <= truncated {
             // Truncated while its answer was awaited; other pings may keep `tick` from finding that out.
+            coverage::reached(Mark::ProbeMetTruncation);
             self.want_snapshot(env, to);
         }
         let Role::Leader(leading) = &self.role else { return };
@@ -410,6 +417,7 @@ impl Raft {
         let at_risk_since = at_risk.then(|| leading.at_risk_since.unwrap_or(env.now));
         if at_risk_since.is_some_and(|since| env.now >= self.quorum_lost_at(leading, since)) {
             tracing::info!(replica = %self.id, term = %self.term, "no quorum heard of");
+            coverage::reached(Mark::LeaderLostQuorum);
             self.become_follower(env, self.term, None);
             return;
         }
@@ -427,6 +435,7 @@ impl Raft {
         leading.ticked_at = env.now;
         leading.at_risk_since = at_risk_since;
         if unconfirmed {
+            coverage::reached(Mark::PromiseConfirmedAnew);
             leading.begin_round(env.now);
         }
         for peer in due {
@@ -437,6 +446,7 @@ impl Raft {
                 && env.now >= progress.snapshot_asked_at.plus(reminder)
             {
                 progress.snapshot_asked_at = env.now;
+                coverage::reached(Mark::SnapshotAskedForAgain);
                 self.out.snapshots_wanted.push(peer);
             }
         }

@@ -9,6 +9,7 @@
 
 use super::core::{Raft, Role};
 use super::*;
+use coverage::Mark;
 use std::collections::VecDeque;
 
 /// Questions under way at a replica; the oldest is dropped for a new one.
@@ -84,6 +85,7 @@ impl Raft {
             return;
         }
         if commit < leading.first {
+            coverage::reached(Mark::ReadIndexWaitedForTerm);
             leading.reads.waiting.push(asker);
             return;
         }
@@ -122,6 +124,7 @@ impl Raft {
             answers.push(read);
         }
         for read in answers {
+            coverage::reached(Mark::ReadIndexConfirmed);
             self.answer(read.asker, read.index);
         }
     }

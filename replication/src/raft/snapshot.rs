@@ -13,6 +13,7 @@ use super::core::{Raft, Role};
 use super::membership::MembershipHistory;
 use super::progress::ProgressState;
 use super::*;
+use coverage::Mark;
 
 /// What became of a snapshot that the owner sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +52,7 @@ impl Raft {
                 leading.send_due = true;
             }
             SnapshotOutcome::Failed => {
+                coverage::reached(Mark::SnapshotFailed);
                 // The next heartbeat probes, and finds again that a snapshot is needed.
                 progress.probe(self.tail.truncated.0.next());
                 progress.sent_empty();
@@ -78,6 +80,7 @@ impl Raft {
         }
         let known = index <= self.commit || self.tail.term(env.log, index) == Some(term);
         if matches!(self.role, Role::Leader(_)) || known {
+            coverage::reached(Mark::SnapshotNotNeeded);
             self.commit = self.commit.max(index);
             self.answer_snapshot(index);
             return false;

@@ -12,6 +12,7 @@
 //! INVARIANT: everything at or before `durable` is what the durable log has there.
 
 use super::{Entry, GroupLog, HardState, LogIndex, Term};
+use coverage::Mark;
 use std::collections::VecDeque;
 use storage::StorageError;
 
@@ -145,6 +146,7 @@ impl Tail {
         match completions {
             Completions::Shorten => {
                 for write in &mut self.writes {
+                    coverage::reached(Mark::CutWhileWriting);
                     write.last = write.last.min(keep);
                 }
             }
@@ -160,6 +162,7 @@ impl Tail {
         self.installed = index;
         self.durable = LogIndex::ZERO;
         for write in &mut self.writes {
+            coverage::reached(Mark::SnapshotWhileWriting);
             write.last = LogIndex::ZERO;
         }
     }

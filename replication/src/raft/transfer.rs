@@ -9,6 +9,7 @@
 
 use super::core::{Raft, Role};
 use super::*;
+use coverage::Mark;
 use std::time::Duration;
 
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +44,7 @@ impl Raft {
             return Err(ProposeError::NotLeader(leader));
         };
         if leading.transfer.is_some() {
+            coverage::reached(Mark::TransferAskedTwice);
             return Err(ProposeError::Transferring);
         }
         if !can_lead {
@@ -51,6 +53,7 @@ impl Raft {
         // Reads of former terms are below our floor; the new leader hears of them through us alone.
         let read_high = read_high.max(leading.floor).max(self.floor);
         leading.transfer = Some(Transfer { to, read_high, give_up_at, told_at: None });
+        coverage::reached(Mark::TransferBegun);
         self.drive_transfer(env);
         Ok(())
     }
@@ -70,6 +73,7 @@ impl Raft {
         let Role::Leader(leading) = &mut self.role else { return };
         let Some(transfer) = &mut leading.transfer else { return };
         if env.now >= transfer.give_up_at {
+            coverage::reached(Mark::TransferTimedOut);
             self.become_follower(env, self.term, None);
             return;
         }
@@ -91,6 +95,7 @@ impl Raft {
     ) {
         let follows = matches!(self.role, Role::Follower { leader, .. } if leader.is_none_or(|leader| leader == from));
         if follows && self.is_promotable() {
+            coverage::reached(Mark::StoodWithBlessing);
             self.stand(env, Some(read_high));
         }
     }

@@ -7,6 +7,7 @@
 //! An engine error is no outcome: it stops the node.
 
 use clock::Now;
+use coverage::Mark;
 use storage::{Space, StorageError, WriteBatch};
 
 use super::core::Store;
@@ -83,6 +84,7 @@ impl Store {
         command: Command,
     ) {
         if !command.batch.ops.iter().all(|op| replica.owns(op)) {
+            coverage::reached(Mark::CommandOutsideRangeSkipped);
             tracing::error!(range = %replica.range, index = %at.0, "command outside its range skipped");
             self.advance(replica, run, at, Outcome::Dropped);
             return;
@@ -120,6 +122,7 @@ impl Store {
         for peer in former {
             let gone = descriptor.peer(peer.replica).is_none();
             if gone && leads && peer.node != self.identity.node {
+                coverage::reached(Mark::MemberLeft);
                 replica.departed.push(Departed {
                     replica: peer.replica,
                     node: peer.node,
@@ -173,6 +176,7 @@ impl Store {
             replica.proposals.iter().filter(|(i, t)| *i <= index || *t < term).copied().collect();
         for (dead_index, dead_term) in dead {
             replica.proposals.remove(&(dead_index, dead_term));
+            coverage::reached(Mark::ProposalOvertaken);
             run.events.push(RangeEvent::Proposal {
                 range,
                 term: dead_term,

@@ -5,6 +5,7 @@
 //! INVARIANT: after the first engine or log error ([`Store::fatal`]) the store does nothing any more; the owner stops the node.
 
 use clock::{Monotonic, Now, Timestamp};
+use coverage::Mark;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use storage::log::{LogBatch, LogReader, LogSequence};
@@ -207,6 +208,8 @@ impl Store {
                         raft.persisted(env, number);
                     });
                     self.dirty.insert(range);
+                } else {
+                    coverage::reached(Mark::StaleCompletionDropped);
                 }
                 self.replicas.insert(range, replica);
             }

@@ -1,6 +1,7 @@
 //! Machine: one group's `Ready` after another, until it has none: writes collected, messages addressed, entries applied.
 
 use clock::{Monotonic, Now};
+use coverage::Mark;
 use storage::StorageError;
 use storage::log::{LogGroup, LogOp};
 
@@ -43,6 +44,7 @@ impl Store {
                 self.replicas.insert(range, replica);
             }
             Fate::Leaves => {
+                coverage::reached(Mark::ReplicaLeft);
                 let next = replica.descriptor().map(|descriptor| self.lowest_to_come(descriptor));
                 let next = next.unwrap_or(replica.id.0 + 1);
                 if let Err(error) = self.remove(*replica, next) {
@@ -133,7 +135,10 @@ impl Store {
             return;
         }
         let floor = match replica.covered_floor {
-            Some(covered) if self.is_first_reign(replica) => covered,
+            Some(covered) if self.is_first_reign(replica) => {
+                coverage::reached(Mark::FloorFromLeftSide);
+                covered
+            }
             Some(_) | None => floor,
         };
         tracing::info!(range = %replica.range, %term, node = %self.identity.node, "leader elected");
@@ -154,6 +159,7 @@ impl Store {
 
     pub(super) fn depose(&mut self, replica: &mut Replica) {
         if replica.has_led() {
+            coverage::reached(Mark::LeaseholderDeposed);
             self.out.events.push(RangeEvent::Deposed { range: replica.range });
         }
         replica.reign = Reign::None;

@@ -2,6 +2,7 @@
 //! whose snapshot is overdue, where leadership or replicas should move.
 
 use clock::{Monotonic, Now};
+use coverage::Mark;
 use std::time::Duration;
 
 use super::core::Store;
@@ -35,6 +36,7 @@ impl Store {
         if now.monotonic.since(since) < self.config.unavailable_after {
             return None;
         }
+        coverage::reached(Mark::RangeUnavailable);
         Some(Unavailable { range, missing: self.missing_voters(now, replica), since })
     }
 
@@ -80,8 +82,14 @@ impl Store {
             !replica.proposals.is_empty() && now.monotonic.since(replica.moved_at) > patience;
         match (leased, stuck) {
             (true, false) => None,
-            (true, true) => Some(replica.moved_at),
-            (false, true | false) => Some(now.monotonic),
+            (true, true) => {
+                coverage::reached(Mark::LeasedButStuck);
+                Some(replica.moved_at)
+            }
+            (false, true | false) => {
+                coverage::reached(Mark::LeaderWithoutLease);
+                Some(now.monotonic)
+            }
         }
     }
 
@@ -100,6 +108,7 @@ impl Store {
         };
         for departed in &mut replica.departed {
             departed.notices_left = departed.notices_left.saturating_sub(1);
+            coverage::reached(Mark::RemovalToldAgain);
             self.out.after.push((
                 departed.node,
                 StoreMessage::Gone {
@@ -118,6 +127,7 @@ impl Store {
         if replica.is_leader() || now.monotonic.since(replica.heard_at) < patience {
             return;
         }
+        coverage::reached(Mark::MembershipProbed);
         replica.heard_at = now.monotonic;
         let (range, id) = (replica.range, replica.id);
         let here = self.identity.node;

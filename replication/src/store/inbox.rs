@@ -7,6 +7,7 @@
 //! - Whoever is no member any more, as far as we have applied, hears `Gone` instead of an answer.
 
 use clock::{Monotonic, Now};
+use coverage::Mark;
 use storage::StorageError;
 
 use super::core::Store;
@@ -88,10 +89,14 @@ impl Store {
     /// Notes the sender's incarnation; whether it is alive. A restart voids promises, so everybody's timers are looked at again.
     fn hear(&mut self, now: Now, from: NodeId, incarnation: Incarnation) -> bool {
         match self.promises.heard(now, from, incarnation) {
-            Heard::Stale => false,
+            Heard::Stale => {
+                coverage::reached(Mark::DeadIncarnationIgnored);
+                false
+            }
             Heard::Known => true,
             Heard::Restarted => {
                 tracing::info!(node = %from, "store restarted");
+                coverage::reached(Mark::StoreRestartNoticed);
                 self.dirty.extend(self.replicas.keys().copied());
                 true
             }
@@ -112,17 +117,20 @@ impl Store {
                 return Ok(());
             }
             if message.to < ours {
+                coverage::reached(Mark::MessageForFormerReplica);
                 return Ok(());
             }
             if message.to > ours
                 && asks
                 && let Some(old) = self.replicas.remove(&range)
             {
+                coverage::reached(Mark::ReplacedByNewerReplica);
                 self.remove(*old, message.to.0)?;
             }
         }
         if !self.replicas.contains_key(&range) {
             if !asks || message.to.0 < self.tombstone(range)? {
+                coverage::reached(Mark::MessageForNobody);
                 return Ok(());
             }
             self.create_uninitialised(now, range, message.to, (message.from, from));
@@ -160,6 +168,7 @@ impl Store {
         let Early { from, incarnation, message } = early;
         // Its sender may have died meanwhile.
         if self.promises.incarnation_of(from) != incarnation {
+            coverage::reached(Mark::EarlySenderDied);
             return Ok(());
         }
         self.raft_message(now, from, range, incarnation, message)
@@ -173,6 +182,7 @@ impl Store {
             return false;
         }
         let descriptor = descriptor.clone();
+        coverage::reached(Mark::GoneAnswered);
         self.out.after.push((from, StoreMessage::Gone { range, replica, descriptor }));
         true
     }
@@ -181,6 +191,7 @@ impl Store {
     /// (killer S05: a lease must not outlive a stalled disk).
     pub(super) fn ask_for_support(&mut self, now: Now) {
         if self.fencing == Fencing::Fenced || self.is_stalled(now) {
+            coverage::reached(Mark::SupportNotAsked);
             self.promises.skip_round(now);
             return;
         }

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use clock::Now;
+use coverage::Mark;
 use std::collections::BTreeMap;
 use storage::log::{LogGroup, LogOp};
 use storage::{Space, Span, StorageError, WriteBatch, mvcc};
@@ -26,6 +27,7 @@ impl Store {
         from: (ReplicaId, NodeId),
     ) {
         tracing::debug!(%range, replica = %id, "uninitialised replica created");
+        coverage::reached(Mark::UninitialisedCreated);
         let birth = Birth {
             range,
             id,
@@ -52,8 +54,10 @@ impl Store {
     ) -> Result<(), StorageError> {
         let range = replica.range;
         tracing::info!(%range, replica = %replica.id, "replica removed");
+        coverage::reached(Mark::ReplicaRemoved);
         for (index, term) in std::mem::take(&mut replica.proposals) {
             let outcome = Outcome::Unknown;
+            coverage::reached(Mark::RemovedWithProposals);
             self.out.events.push(RangeEvent::Proposal { range, term, index, outcome });
         }
         self.depose(&mut replica);
@@ -104,6 +108,7 @@ impl Store {
         {
             return Ok(());
         }
+        coverage::reached(Mark::RemovalHeard);
         let Some(replica) = self.replicas.remove(&range) else { return Ok(()) };
         let next = self.lowest_to_come(descriptor);
         self.remove(*replica, next)

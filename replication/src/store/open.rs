@@ -14,6 +14,7 @@
 
 use bytes::Bytes;
 use clock::{Monotonic, Now, Timestamp};
+use coverage::Mark;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,6 +134,7 @@ impl Store {
         let range = state.descriptor.id;
         let Some(id) = state.descriptor.peer_on(self.identity.node).map(|peer| peer.replica) else {
             let next = state.descriptor.next_replica;
+            coverage::reached(Mark::RemovalFinishedAtStart);
             return self.erase(range, Some(&state.descriptor.span), next);
         };
         if let Some(taken) = self.overlapping(&state.descriptor.span, range) {
@@ -141,7 +143,10 @@ impl Store {
         let (stored_id, mut hard_state) = match group.state {
             Some(bytes) => match decode_hard_state(bytes)? {
                 // A former replica's, which had nothing that was kept.
-                (former, _) if former < id => (id, initial_hard_state()),
+                (former, _) if former < id => {
+                    coverage::reached(Mark::FormerHardStateIgnored);
+                    (id, initial_hard_state())
+                }
                 stored => stored,
             },
             None => (id, initial_hard_state()),
@@ -165,6 +170,7 @@ impl Store {
             (Tail::found(group.truncated, &entries), group.last, entries)
         } else {
             hard_state.commit = applied;
+            coverage::reached(Mark::LogBegunAfterState);
             let mut tail = Tail::default();
             tail.reset(state.applied);
             begin_log(&mut self.out.write, range, id, hard_state, state.applied);
@@ -196,17 +202,20 @@ impl Store {
         group: GroupState,
     ) -> Result<(), StorageError> {
         let Some(bytes) = group.state else {
+            coverage::reached(Mark::EmptyLogRemovedAtStart);
             self.out.write.ops.push(LogOp::Remove { group: LogGroup(range.0) });
             return Ok(());
         };
         let (id, hard_state) = decode_hard_state(bytes)?;
         if id.0 < self.tombstone(range)? {
+            coverage::reached(Mark::BuriedLogRemovedAtStart);
             self.out.write.ops.push(LogOp::Remove { group: LogGroup(range.0) });
             return Ok(());
         }
         if group.last.0 > LogIndex::ZERO {
             return Err(StorageError::Corrupt(format!("{range}: a log without its state")));
         }
+        coverage::reached(Mark::UninitialisedKeptAtStart);
         let birth = Birth {
             range,
             id,

@@ -21,6 +21,7 @@
 //! the incarnation that asked, and a reply counts only for the request whose send time we still know.
 
 use clock::{Monotonic, Now, Timestamp};
+use coverage::Mark;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -245,7 +246,10 @@ impl Promises {
                 read_bound: old.read_bound.max(bound),
             },
             // Its former incarnation is dead and serves nothing; what it served before stays covered by the bound.
-            Some(old) => Given { incarnation, until, read_bound: old.read_bound.max(bound) },
+            Some(old) => {
+                coverage::reached(Mark::PromiseToNewIncarnation);
+                Given { incarnation, until, read_bound: old.read_bound.max(bound) }
+            }
             None => Given { incarnation, until, read_bound: bound },
         };
         peer.given = Some(given);
@@ -263,6 +267,7 @@ impl Promises {
     pub(super) fn reply(&mut self, now: Now, from: NodeId, granted: Granted) {
         let Granted { incarnation, by, sequence, duration, read_bound } = granted;
         if incarnation != self.identity.incarnation {
+            coverage::reached(Mark::PromiseToFormerSelf);
             return;
         }
         let shortened = duration.saturating_sub(duration / self.drift_divisor);
@@ -271,6 +276,7 @@ impl Promises {
         let Some(sent) = peer.pending.get(&sequence).copied() else { return };
         peer.pending.retain(|other, _| *other > sequence);
         if now.monotonic.since(sent) > full {
+            coverage::reached(Mark::PromiseCameTooLate);
             return;
         }
         let met = peer.answered.replace(now.monotonic);
@@ -278,6 +284,7 @@ impl Promises {
             self.hurry(now);
         }
         if duration.is_zero() {
+            coverage::reached(Mark::SupportWithoutPromise);
             return;
         }
         let from_receipt = self.planted == Some(PlantedBug::PromiseFromReceipt);
@@ -286,7 +293,10 @@ impl Promises {
         // After a gap the promiser was free for a while: that is another promise, however short the gap.
         let unbroken_since = match peer.received {
             Some(old) if old.by == by && old.until > now.monotonic => old.unbroken_since,
-            Some(_) | None => now.monotonic,
+            Some(_) | None => {
+                coverage::reached(Mark::PromiseAfterGap);
+                now.monotonic
+            }
         };
         peer.received = Some(match peer.received {
             Some(old) if old.by == by => Promise {

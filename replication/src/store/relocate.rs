@@ -2,6 +2,7 @@
 //! the descriptor it leads to.
 
 use clock::{Monotonic, Now};
+use coverage::Mark;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ impl Store {
         if (draining || self.fencing == Fencing::Fenced)
             && let Some(to) = placement::successor(&view, &BTreeSet::new())
         {
+            coverage::reached(Mark::FencedLeaderHandedAway);
             self.want_transfer(now, replica, to);
             return;
         }
@@ -44,11 +46,15 @@ impl Store {
             return;
         }
         if !self.may_leave_joint(now, replica, &descriptor) {
+            coverage::reached(Mark::JointHeldForReads);
             return;
         }
         match placement::next(&view) {
             None => replica.transfer_wanted_since = None,
-            Some(Action::Transfer(to)) => self.want_transfer(now, replica, to),
+            Some(Action::Transfer(to)) => {
+                coverage::reached(Mark::PlacementMovedLeader);
+                self.want_transfer(now, replica, to);
+            }
             Some(action) => self.change_membership(now, replica, descriptor, action),
         }
     }
@@ -90,6 +96,7 @@ impl Store {
         }
         // Nobody told us the highest read. What a quorum has recorded by now does not bound it: reads were served under another
         // membership, too, whose quorum had recorded more. But never above what we asked for.
+        coverage::reached(Mark::TransferUnheeded);
         let read_high = self.promises.asked_max();
         let target = replica.descriptor().and_then(|descriptor| descriptor.peer_on(to)).copied();
         if let Some(peer) = target {
@@ -132,6 +139,7 @@ pub(super) fn take_step(descriptor: &mut RangeDescriptor, action: &Action, highe
     descriptor.generation += 1;
     match action {
         Action::LeaveJoint => {
+            coverage::reached(Mark::JointLeft);
             descriptor.peers.retain(|peer| peer.role != PeerRole::Outgoing);
             for peer in &mut descriptor.peers {
                 if peer.role == PeerRole::VoterBoth {
@@ -140,6 +148,7 @@ pub(super) fn take_step(descriptor: &mut RangeDescriptor, action: &Action, highe
             }
         }
         Action::AddLearner(node) => {
+            coverage::reached(Mark::LearnerAdded);
             // Above every id ever seen here, also those of additions that came to nothing.
             let id = descriptor.next_replica.max(highest_id + 1);
             descriptor.peers.push(Peer {
@@ -150,13 +159,21 @@ pub(super) fn take_step(descriptor: &mut RangeDescriptor, action: &Action, highe
             descriptor.next_replica = id + 1;
         }
         Action::RemoveLearner(replica) => {
+            coverage::reached(Mark::LearnerRemoved);
             descriptor.peers.retain(|peer| peer.replica != *replica);
         }
         Action::Exchange { promote, remove } => {
+            coverage::reached(Mark::JointEntered);
             for peer in &mut descriptor.peers {
                 peer.role = match peer.role {
-                    PeerRole::Learner if promote.contains(&peer.replica) => PeerRole::Voter,
-                    PeerRole::Voter if remove.contains(&peer.replica) => PeerRole::Outgoing,
+                    PeerRole::Learner if promote.contains(&peer.replica) => {
+                        coverage::reached(Mark::LearnerPromoted);
+                        PeerRole::Voter
+                    }
+                    PeerRole::Voter if remove.contains(&peer.replica) => {
+                        coverage::reached(Mark::VoterLetGo);
+                        PeerRole::Outgoing
+                    }
                     PeerRole::Voter => PeerRole::VoterBoth,
                     role @ (PeerRole::Learner | PeerRole::VoterBoth | PeerRole::Outgoing) => role,
                 };

@@ -2,6 +2,7 @@
 //! routes to the others, and what the store owes to whom.
 
 use clock::{Monotonic, Now, Timestamp};
+use coverage::Mark;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use storage::log::{LogGroup, LogReader};
@@ -264,11 +265,13 @@ impl Replica {
         }
         let since = *self.early_since.get_or_insert(now);
         if now.since(since) >= patience {
+            coverage::reached(Mark::EarlyAppendGivenUp);
             self.early = None;
             return Some(early);
         }
         let newer = self.early.as_ref().is_none_or(|kept| kept.message.term <= early.message.term);
         if newer {
+            coverage::reached(Mark::EarlyAppendHeld);
             self.early = Some(early);
         }
         None

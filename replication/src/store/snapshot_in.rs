@@ -10,6 +10,7 @@
 
 use bytes::Bytes;
 use clock::{Monotonic, Now};
+use coverage::Mark;
 use storage::varint::Input;
 use storage::{Space, StorageError, WriteBatch, mvcc};
 
@@ -107,6 +108,7 @@ impl Store {
         chunk: Chunk,
     ) -> Result<Verdict, StorageError> {
         if chunk.term < replica.raft.term() {
+            coverage::reached(Mark::SnapshotOfFormerTerm);
             return Ok(Verdict::Refused("an old term's"));
         }
         replica.heard_at = now.monotonic;
@@ -130,18 +132,22 @@ impl Store {
             });
         }
         let Some(incoming) = &mut replica.incoming else {
+            coverage::reached(Mark::SnapshotWithoutBeginning);
             return Ok(Verdict::Refused("its beginning is missing"));
         };
         if incoming.attempt != chunk.attempt
             || incoming.node != from
             || incoming.sender != chunk.sender
         {
+            coverage::reached(Mark::ChunkOfFormerAttempt);
             return Ok(Verdict::Silent);
         }
         if chunk.number < incoming.next {
+            coverage::reached(Mark::ChunkCameTwice);
             return Ok(Verdict::Next(chunk.number + 1));
         }
         if chunk.number > incoming.next {
+            coverage::reached(Mark::ChunkCameTooEarly);
             return Ok(Verdict::Silent);
         }
         if take_items(&mut input, incoming).is_err() {
@@ -161,7 +167,11 @@ impl Store {
     /// Forgets a snapshot whose sender has fallen silent: it holds memory and one of few places.
     pub(super) fn forget_abandoned(&self, now: Now, replica: &mut Replica) {
         let patience = self.config.promise_interval * ABANDONED_AFTER_INTERVALS;
-        replica.incoming.take_if(|incoming| now.monotonic.since(incoming.touched) > patience);
+        let abandoned =
+            replica.incoming.take_if(|incoming| now.monotonic.since(incoming.touched) > patience);
+        if abandoned.is_some() {
+            coverage::reached(Mark::SnapshotAbandoned);
+        }
     }
 
     /// Why the snapshot must not be installed.
@@ -172,14 +182,18 @@ impl Store {
         if state.descriptor.id != replica.range {
             Some("of another range")
         } else if member.is_none_or(|peer| peer.node != self.identity.node) {
+            coverage::reached(Mark::SnapshotNamesOthers);
             Some("does not name us")
         } else if replica.state.as_ref().is_some_and(|ours| ours.applied.0 >= applied) {
+            coverage::reached(Mark::SnapshotNotNewer);
             Some("not newer")
         } else if self.overlapping(&state.descriptor.span, replica.range).is_some()
             && self.config.planted != Some(PlantedBug::SnapshotOverlaps)
         {
+            coverage::reached(Mark::SnapshotRacedSplit);
             Some("would overlap another range")
         } else if others >= INCOMING_MAX {
+            coverage::reached(Mark::SnapshotsTooMany);
             Some("too many at once")
         } else {
             None
@@ -206,10 +220,12 @@ impl Store {
             raft.snapshot_received(env, index, term, from_leader_term, membership)
         });
         if !wanted {
+            coverage::reached(Mark::SnapshotUnwanted);
             return Ok(Verdict::Refused("not wanted by the group"));
         }
         let mut batch = WriteBatch::new();
         if let Some(old) = replica.span() {
+            coverage::reached(Mark::SnapshotReplacedState);
             mvcc::write::remove_span(&*self.engine, &mut batch, old)?;
             self.spans.remove(&old.start);
         }
@@ -231,6 +247,7 @@ impl Store {
         self.out.unsettled.insert(replica.range);
         replica.tail.reset(state.applied);
         tracing::info!(range = %replica.range, %index, "snapshot installed");
+        coverage::reached(Mark::SnapshotInstalled);
         replica.state = Some(state);
         replica.descriptor_changed();
         replica.moved_at = now.monotonic;
@@ -249,6 +266,7 @@ impl Store {
             .collect();
         for (index, of) in over {
             replica.proposals.remove(&(index, of));
+            coverage::reached(Mark::ProposalUnderSnapshot);
             let outcome = if index <= upto { Outcome::Unknown } else { Outcome::Dropped };
             self.out.events.push(RangeEvent::Proposal { range, term: of, index, outcome });
         }

@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use clock::{Monotonic, Now};
+use coverage::Mark;
 use std::sync::Arc;
 use storage::mvcc::RawSpan;
 use storage::{Direction, Snapshot, StorageError, mvcc, varint};
@@ -64,6 +65,7 @@ impl Store {
                 continue;
             }
             if self.outgoing.len() >= OUTGOING_MAX {
+                coverage::reached(Mark::SnapshotWaitedForRoom);
                 return;
             }
             replica.snapshots_wanted.remove(&to);
@@ -125,6 +127,7 @@ impl Store {
             return Ok(());
         }
         if next == REFUSED {
+            coverage::reached(Mark::SnapshotRefusedThere);
             self.finish_snapshot(now, range, receiver, SnapshotOutcome::Failed);
             return Ok(());
         }
@@ -132,6 +135,7 @@ impl Store {
             return Ok(());
         }
         if outgoing.last {
+            coverage::reached(Mark::SnapshotDelivered);
             self.finish_snapshot(now, range, receiver, SnapshotOutcome::Delivered);
             return Ok(());
         }
@@ -155,10 +159,12 @@ impl Store {
                 continue;
             }
             if outgoing.attempts >= CHUNK_ATTEMPTS_MAX {
+                coverage::reached(Mark::SnapshotGivenUp);
                 hopeless.push((*range, *to));
                 continue;
             }
             outgoing.attempts += 1;
+            coverage::reached(Mark::ChunkSentAgain);
             outgoing.sent_at = now.monotonic;
             self.out.now.push(outgoing.chunk(*range, *to));
         }

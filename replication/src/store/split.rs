@@ -46,6 +46,7 @@
 //! - *L restarts and applies the split again*: it does not lead left then, or leads it in a later term.
 
 use clock::{Now, Timestamp};
+use coverage::Mark;
 use storage::log::Term;
 use storage::{Key, Space, StorageError, WriteBatch, mvcc};
 
@@ -108,11 +109,13 @@ impl Store {
             || !batch.ops.iter().all(|op| replica.owns(op))
         {
             tracing::warn!(range = %replica.range, right = %right.id, "split skipped");
+            coverage::reached(Mark::SplitSkipped);
             let events = self.advance_alone(replica, at, Outcome::Dropped);
             return self.write_split(replica, WriteBatch::new(), events);
         }
         let events = self.advance_alone(replica, at, Outcome::Applied);
         if self.dirty.remove(&right.id) {
+            coverage::reached(Mark::SplitMetSpeakingReplica);
             // What the uninitialised replica has to say is said (and written) before another takes its place.
             self.drive(now, right.id);
         }
@@ -158,6 +161,7 @@ impl Store {
     fn right_side(&self, right: &RangeDescriptor) -> Result<RightSide, StorageError> {
         let Some(peer) = right.peer_on(self.identity.node) else { return Ok(RightSide::Gone) };
         if peer.replica.0 < self.tombstone(right.id)? {
+            coverage::reached(Mark::SplitAfterRemoval);
             return Ok(RightSide::Gone);
         }
         let mut hard_state = initial_hard_state();
@@ -172,6 +176,7 @@ impl Store {
                 return Ok(RightSide::Gone);
             }
             if present.id == peer.replica && present.hard_state.term >= hard_state.term {
+                coverage::reached(Mark::BornWithVote);
                 hard_state.term = present.hard_state.term;
                 hard_state.vote = present.hard_state.vote;
             }
@@ -264,6 +269,7 @@ impl Store {
             right.with_raft(&mut self.context(now), |raft, env| raft.lead_from_birth(env, floor))
         });
         if !leads && (reign.is_some() || single) {
+            coverage::reached(Mark::BornStanding);
             right.with_raft(&mut self.context(now), |raft, env| raft.campaign(env));
         }
     }

@@ -2,6 +2,7 @@
 //! lag, and for those at most `log_bytes_max` (then they get a snapshot, killer R23).
 
 use clock::Now;
+use coverage::Mark;
 use storage::log::{LogGroup, LogOp};
 
 use super::FlushMark;
@@ -40,12 +41,15 @@ impl Store {
         let over = replica.tail.bytes() > self.config.log_bytes_max;
         if !over {
             upto = upto.min(self.needed_from(replica));
+        } else {
+            coverage::reached(Mark::LogOverLimit);
         }
         let worth = over || upto.get().saturating_sub(begin.get()) >= TRUNCATE_ENTRIES_MIN;
         if upto <= begin || !worth {
             return;
         }
         let Some(term) = self.term_at(replica, upto) else { return };
+        coverage::reached(Mark::LogTruncated);
         replica.tail.truncate((upto, term));
         replica.raft.truncated(upto, term);
         let group = LogGroup(replica.range.0);

@@ -11,6 +11,7 @@ use crate::outcome::Row;
 use crate::rows::{Place, index_entry};
 use crate::types::{FixedContext, text};
 use bytes::Bytes;
+use coverage::Mark;
 use storage::{Key, Span};
 use txn::api::{Change, Lock};
 use txn::client::{ScanOptions, Txn};
@@ -71,6 +72,7 @@ pub(crate) async fn apply_changes(
         let ours = ours.map(|value| RowState::decode(&value)).transpose()?;
         let merged = ours.as_ref().map_or_else(|| theirs.clone(), |ours| ours.merge(&theirs));
         if ours.as_ref() == Some(&merged) {
+            coverage::reached(Mark::ChangeCameAgain);
             continue;
         }
         wrote = true;
@@ -78,6 +80,7 @@ pub(crate) async fn apply_changes(
             && theirs.dot.region == origin
             && ours.conflicts_with(&theirs)
         {
+            coverage::reached(Mark::ConflictRecorded);
             record(txn, table, place, &key, ours, &theirs)?;
         }
         let before = ours.as_ref().map(|ours| ours.row(table)).transpose()?.flatten();

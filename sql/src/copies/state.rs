@@ -20,6 +20,7 @@ use crate::catalog::TableDescriptor;
 use crate::error::SqlError;
 use crate::types::{Datum, SqlState, Type, row_decode, row_encode};
 use bytes::Bytes;
+use coverage::Mark;
 use std::collections::BTreeMap;
 
 /// Form of the encoding.
@@ -90,6 +91,7 @@ impl RowState {
             None => RowState::default(),
             // Over a tombstone: a new life, whose counters begin anew.
             Some(dead) if dead.deleted => {
+                coverage::reached(Mark::RowRevived);
                 RowState { incarnation: dead.incarnation + 1, dot: dead.dot, ..RowState::default() }
             }
             Some(alive) => alive.clone(),
@@ -145,14 +147,27 @@ impl RowState {
     /// Both together.
     pub(crate) fn merge(&self, other: &RowState) -> RowState {
         match self.incarnation.cmp(&other.incarnation) {
-            std::cmp::Ordering::Less => return other.clone(),
+            std::cmp::Ordering::Less => {
+                coverage::reached(Mark::MergeTookNewLife);
+                return other.clone();
+            }
             std::cmp::Ordering::Greater => return self.clone(),
             std::cmp::Ordering::Equal => {}
         }
-        let (winner, loser) = if self.order(other).is_ge() { (self, other) } else { (other, self) };
+        let (winner, loser) = if self.order(other).is_ge() {
+            coverage::reached(Mark::MergeKeptOurs);
+            (self, other)
+        } else {
+            coverage::reached(Mark::MergeTookTheirs);
+            (other, self)
+        };
+        if winner.deleted && !loser.deleted {
+            coverage::reached(Mark::TombstoneKept);
+        }
         let mut merged = winner.clone();
         for (key, slot) in &loser.counters {
             let own = merged.counters.entry(*key).or_default();
+            coverage::reached(Mark::CountersMerged);
             own.plus = own.plus.max(slot.plus);
             own.minus = own.minus.max(slot.minus);
         }

@@ -14,6 +14,7 @@ use crate::engine::Engine;
 use crate::error::{Recovery, SqlError, codes};
 use bytes::Bytes;
 use clock::Timestamp;
+use coverage::Mark;
 use replication::range::RegionId;
 use std::time::Duration;
 use storage::{Key, Span};
@@ -117,16 +118,19 @@ async fn frontier(
     });
     match stored.await? {
         None => Ok(Timestamp::MIN),
-        Some(bytes) => bytes
-            .as_ref()
-            .try_into()
-            .map(|raw| Timestamp::from_raw(u64::from_be_bytes(raw)))
-            .map_err(|_| {
-                SqlError::new(
-                    crate::types::SqlState::DATA_CORRUPTED,
-                    "a stored frontier cannot be read",
-                )
-            }),
+        Some(bytes) => {
+            coverage::reached(Mark::StreamResumed);
+            bytes
+                .as_ref()
+                .try_into()
+                .map(|raw| Timestamp::from_raw(u64::from_be_bytes(raw)))
+                .map_err(|_| {
+                    SqlError::new(
+                        crate::types::SqlState::DATA_CORRUPTED,
+                        "a stored frontier cannot be read",
+                    )
+                })
+        }
     }
 }
 
@@ -156,7 +160,10 @@ async fn pull(
             _ => Err(SqlError::internal("a range answered something else than its changes")),
         },
         // An open transaction is in the way: it will be decided, or expire.
-        Err(KvError::Blocked { .. } | KvError::Overloaded { .. }) => Ok((Vec::new(), since)),
+        Err(KvError::Blocked { .. } | KvError::Overloaded { .. }) => {
+            coverage::reached(Mark::StreamWaited);
+            Ok((Vec::new(), since))
+        }
         Err(error) => Err(SqlError::new(
             codes::SYSTEM_ERROR,
             format!("changes of table \"{}\" cannot be read: {error}", table.name),
@@ -183,12 +190,15 @@ async fn apply_group(
                 stored.and_then(|bytes| bytes.as_ref().try_into().ok()).map(u64::from_be_bytes);
             if further.is_none_or(|raw| raw < done.raw()) {
                 txn.put(key, Bytes::copy_from_slice(&done.raw().to_be_bytes()))?;
+            } else {
+                coverage::reached(Mark::FrontierFurther);
             }
             Ok(())
         })
     });
     match result.await {
         Err(error) if matches!(error.recovery, Recovery::Refresh { .. }) => {
+            coverage::reached(Mark::StreamMetSchemaChange);
             engine.refresh_catalog().await?;
             Err(error)
         }

@@ -14,6 +14,7 @@ use crate::outcome::Row;
 use crate::plan::{Conflict, Delete, Expr, Insert, Target, Update};
 use crate::rows::{decode, encode, index_entry, pointed_key, primary_key};
 use crate::types::{Datum, SqlState, text};
+use coverage::Mark;
 use std::collections::BTreeSet;
 use storage::Key;
 use storage::key::KEY_BYTES_MAX;
@@ -92,6 +93,7 @@ impl Exec<'_> {
                 None => false,
             };
             if there || !seen.insert(key) {
+                coverage::reached(Mark::DuplicateFoundAtOnce);
                 return Err(duplicate(table, &table.indexes[index], &rows[at], self));
             }
         }
@@ -267,6 +269,7 @@ impl Exec<'_> {
                 value
             };
             let Some(existing) = decode(table, &value)? else { continue };
+            coverage::reached(Mark::UpsertMetRow);
             let Some(assignments) = &conflict.update else { return Ok(None) };
             if !touched.insert(primary_key(table, self.place, &existing)) {
                 return Err(SqlError::new(

@@ -8,6 +8,7 @@ use crate::catalog::SequenceDescriptor;
 use crate::error::{SqlError, codes};
 use crate::types::SqlState;
 use bytes::Bytes;
+use coverage::Mark;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use storage::Key;
@@ -85,6 +86,7 @@ impl Sequences {
             ));
         };
         if first != end {
+            coverage::reached(Mark::SequenceBlockTaken);
             self.blocks.lock().insert(sequence.id, (first + sequence.increment, end));
         }
         Ok(first)

@@ -5,6 +5,7 @@ use crate::catalog::{Catalog, IndexDescriptor, TableDescriptor, TableMode};
 use crate::error::{Recovery, SqlError};
 use crate::rows::direction;
 use crate::types::{Datum, EvalContext, key_decode, text};
+use coverage::Mark;
 use replication::range::NodeId;
 use std::sync::Arc;
 use storage::Key;
@@ -15,6 +16,7 @@ impl Session {
         if let Recovery::Exists { key } = error.recovery.clone() {
             error.recovery = Recovery::Report;
             if let Some((table, index, values)) = self.read_key(&key) {
+                coverage::reached(Mark::DuplicateFoundAtCommit);
                 let names =
                     table.column_names(index.columns.iter().map(|column| column.column)).join(", ");
                 error.message =

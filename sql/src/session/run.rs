@@ -12,6 +12,7 @@ use crate::outcome::{Column, Notice, Outcome};
 use crate::parse::{Extension, Parsed, Statement};
 use crate::plan::Planned;
 use crate::types::{Datum, SqlState, Type};
+use coverage::Mark;
 use futures::future::{Either, select};
 use sqlparser::ast;
 use std::pin::pin;
@@ -86,6 +87,7 @@ impl Session {
             self.uniqueness = Uniqueness::AtOnce;
             let outcome = outcome?;
             let Err(error) = self.end_implicit().await else { return Ok(outcome) };
+            coverage::reached(Mark::StatementFailedAtCommit);
             restarts += 1;
             if restarts > self.engine.settings.restarts_max {
                 return Err(error);
@@ -122,10 +124,12 @@ impl Session {
                 Err(error) => error,
             };
             if !self.may_restart() {
+                coverage::reached(Mark::ErrorToldInBlock);
                 return Err(error);
             }
             match error.recovery {
                 Recovery::Restart if restarts < self.engine.settings.restarts_max => {
+                    coverage::reached(Mark::StatementRunAgain);
                     restarts += 1;
                     self.engine.pause(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
@@ -165,9 +169,11 @@ impl Session {
         if waits > 1 {
             self.engine.pause(Duration::from_millis(20 * u64::from(waits))).await;
         }
+        coverage::reached(Mark::PlannedUnderOldSchema);
         self.engine.refresh_catalog().await?;
         let known = self.engine.catalog().table(table).map(|table| table.version);
         if known.is_some_and(|known| known < version) && waits > SCHEMA_WAITS {
+            coverage::reached(Mark::SchemaVersionRaised);
             super::ddl::raise_version(&self.engine, table, version).await?;
         }
         Ok(())
@@ -203,10 +209,13 @@ impl Session {
             let canceled = pin!(self.cancel.canceled());
             match select(work, canceled).await {
                 Either::Left((rows, _)) => rows,
-                Either::Right(((), _)) => Err(SqlError::new(
-                    codes::QUERY_CANCELED,
-                    "canceling statement due to user request",
-                )),
+                Either::Right(((), _)) => {
+                    coverage::reached(Mark::StatementCancelled);
+                    Err(SqlError::new(
+                        codes::QUERY_CANCELED,
+                        "canceling statement due to user request",
+                    ))
+                }
             }
         }?;
         let count = if planned.verb == crate::plan::Verb::Select {

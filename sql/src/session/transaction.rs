@@ -5,6 +5,7 @@ use crate::catalog::Catalog;
 use crate::error::{SqlError, codes};
 use crate::outcome::{Notice, Outcome};
 use crate::parse::BeginOptions;
+use coverage::Mark;
 use std::sync::Arc;
 use txn::client::{Access, Isolation, SavepointId, Txn, TxnOptions};
 
@@ -236,7 +237,10 @@ impl Session {
                 self.copy = None;
                 match self.block {
                     Block::None => self.roll_back().await,
-                    Block::Open | Block::Failed => self.block = Block::Failed,
+                    Block::Open | Block::Failed => {
+                        coverage::reached(Mark::BlockFailed);
+                        self.block = Block::Failed;
+                    }
                 }
                 Err(error)
             }

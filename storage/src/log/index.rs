@@ -10,6 +10,7 @@
 //! the end ([`Index::check`]).
 
 use bytes::Bytes;
+use coverage::Mark;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::StorageError;
@@ -118,7 +119,10 @@ impl Index {
         // Another term at the index means that what is behind it belongs to another history.
         match held.and_then(|held| held.entries.get(&index)) {
             Some(place) if place.term == term => Some(Record::Truncate { group, index, term }),
-            Some(_) | None => Some(Record::Reset { group, index, term }),
+            Some(_) | None => {
+                coverage::reached(Mark::LogBegunAnew);
+                Some(Record::Reset { group, index, term })
+            }
         }
     }
 

@@ -16,6 +16,7 @@
 //! tail can never be taken for frames of the new life. What was kept of the tail is written again and synced first:
 //! the process that wrote it may have died before its sync, or after a sync that failed.
 
+use coverage::Mark;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -99,15 +100,18 @@ pub(crate) fn open(dir: &dyn LogDir, segment_bytes: u64) -> Result<Opened, Stora
         torn: scans.last_key_value().is_some_and(|(_, scan)| scan.survivors),
     };
     for name in half_made {
+        coverage::reached(Mark::HalfMadeSegmentRemoved);
         dir.remove(&name)?;
     }
     // An empty last segment held nothing: its file is the first to be used again.
     if scans.last_key_value().is_some_and(|(_, scan)| scan.frames.is_empty()) {
+        coverage::reached(Mark::EmptySegmentFreed);
         let (_, (file, _)) = live.pop_last().expect("as many files as scans");
         free.insert(0, file);
     }
     // All that is replayed is durable now, so what it no longer needs is free; the next header says so.
     while let Some(oldest) = live.first_entry().filter(|oldest| !index.is_needed(*oldest.key())) {
+        coverage::reached(Mark::SegmentFreedAtOpen);
         free.push(oldest.remove().0);
     }
     let file = match free.iter().position(|free| free.bytes >= segment_bytes) {
@@ -236,7 +240,9 @@ fn scan(file: &SegmentFile, header: &SegmentHeader, tail: Tail) -> Result<Scan, 
         sequence += 1;
     }
     let survivors = match tail {
-        Tail::Searched => search(file, header.number, end)?,
+        Tail::Searched => {
+            search(file, header.number, end)?.inspect(|_| coverage::reached(Mark::TornTailDropped))
+        }
         Tail::Ignored => None,
     };
     claims.hear(survivors.unwrap_or_default());
@@ -383,6 +389,7 @@ fn make_durable(
         while at < scan.end {
             let count = (scan.end - at).min(SEARCH_BYTES as u64) as usize;
             let kept = read_exact(&*file.file, at, count)?;
+            coverage::reached(Mark::TailWrittenAgain);
             file.file.write_at(at, &kept)?;
             at += count as u64;
         }

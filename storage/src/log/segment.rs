@@ -8,6 +8,7 @@
 //! INVARIANT: segments retire oldest first, so that what is retained is always a suffix of the log's history. A
 //! retired segment goes to the pool only when every frame up to the one that emptied it is durable.
 
+use coverage::Mark;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -82,6 +83,7 @@ impl Segments {
     /// Retires the oldest live segment, which the frame `sequence` emptied.
     pub(crate) fn retire_oldest(&mut self, sequence: u64) {
         let (number, file) = self.live.pop_first().expect("the current segment is live");
+        coverage::reached(Mark::SegmentRetired);
         assert!(number != self.current, "the current segment {number} does not retire");
         self.retired.push((number, file, sequence));
     }

@@ -19,6 +19,7 @@
 //! the end of the log, at most [`LogOptions::rewrite_bytes_per_append`]; a segment without live entries is recycled.
 
 use bytes::Bytes;
+use coverage::Mark;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -198,6 +199,7 @@ impl SegmentedLog {
         let mut inner = self.inner.lock();
         if let Err(error) = result {
             tracing::error!(%error, "log write failed");
+            coverage::reached(Mark::LogWriteFailed);
             inner.failed = Some(error.clone());
             return Err(error);
         }
@@ -212,6 +214,7 @@ impl SegmentedLog {
         let excess = inner.segments.take_excess(POOL_FILES_MAX, self.options.segment_bytes, synced);
         drop(inner);
         for file in excess {
+            coverage::reached(Mark::ExcessSegmentRemoved);
             // Only space is at stake, and the next start finds the file again.
             let _ = self.dir.remove(&file.name);
         }
@@ -250,7 +253,13 @@ impl Writer {
 
 impl Inner {
     fn check_failed(&self) -> Result<(), StorageError> {
-        self.failed.clone().map_or(Ok(()), Err)
+        match self.failed.clone() {
+            None => Ok(()),
+            Some(error) => {
+                coverage::reached(Mark::LogRefusedAfterFailure);
+                Err(error)
+            }
+        }
     }
 
     /// Puts a batch into the index and into pending; the caller made sure that it fits.
@@ -296,6 +305,7 @@ impl Inner {
     }
 
     fn roll(&mut self, file: SegmentFile) {
+        coverage::reached(Mark::SegmentBegun);
         let header = self.segments.roll(file, self.appended + 1, FRAMES_AT);
         let file = self.segments.current_file().clone();
         self.pending.push(Chunk {
@@ -352,6 +362,7 @@ impl Inner {
             left =
                 left.saturating_sub(rewrite.state.as_ref().map_or(0, Bytes::len) + OVERHEAD_BYTES);
             records.push(Record::Rewrite(rewrite));
+            coverage::reached(Mark::EntriesCarriedOn);
             if left == 0 {
                 break;
             }
@@ -410,7 +421,10 @@ impl SegmentedLog {
         for _ in 0..READ_ATTEMPTS {
             let read = match (&place.cached, &file) {
                 (Some(data), _) => Ok(data.clone()),
-                (None, Some(file)) => read_place(file, group, &place),
+                (None, Some(file)) => {
+                    coverage::reached(Mark::EntryReadFromFile);
+                    read_place(file, group, &place)
+                }
                 (None, None) => Err(unreadable(group, "its segment is gone")),
             };
             let error = match read {
@@ -419,12 +433,16 @@ impl SegmentedLog {
             };
             let inner = self.inner.lock();
             match inner.index.place(group, index) {
-                None => return Ok(None),
+                None => {
+                    coverage::reached(Mark::EntryGoneWhileRead);
+                    return Ok(None);
+                }
                 Some(now) if (now.segment, now.offset) == (place.segment, place.offset) => {
                     return Err(error);
                 }
                 Some(now) => {
                     place = now.clone();
+                    coverage::reached(Mark::EntryMovedWhileRead);
                     file = inner.segments.live.get(&place.segment).cloned();
                 }
             }
@@ -443,6 +461,7 @@ impl Log for SegmentedLog {
             let mut inner = self.inner.lock();
             inner.check_failed()?;
             if inner.pending_bytes > self.options.pending_bytes_max {
+                coverage::reached(Mark::PendingWrittenEarly);
                 drop(inner);
                 self.write_pending(Durability::Written)?;
                 continue;
@@ -452,6 +471,7 @@ impl Log for SegmentedLog {
             if !inner.segments.fits(frame_bytes) {
                 let segment_bytes = self.options.segment_bytes.max(FRAMES_AT + frame_bytes);
                 let Some(file) = inner.segments.take_free(segment_bytes) else {
+                    coverage::reached(Mark::SegmentMadeForAppend);
                     drop(inner);
                     self.make_room(segment_bytes)?;
                     continue;

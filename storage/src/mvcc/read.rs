@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use clock::Timestamp;
+use coverage::Mark;
 
 use crate::engine::{Direction, Items};
 use crate::key::{Key, Span};
@@ -166,6 +167,7 @@ impl<'a> Cursor<'a> {
             }
         }
         if self.head.as_ref().is_some_and(|(key, _)| key < raw) {
+            coverage::reached(Mark::WalkSoughtAhead);
             self.items = self.reader.scan(Space::Versions, raw, &self.end, Direction::Forward);
             self.step()?;
         }

@@ -19,6 +19,7 @@
 
 use bytes::Bytes;
 use clock::Timestamp;
+use coverage::Mark;
 use std::cmp::Ordering;
 
 use crate::engine::{Direction, Items};
@@ -197,6 +198,7 @@ fn next_forward(
             steps += 1;
             if steps > STEPS_BEFORE_SEEK {
                 newer = oldest_in(reader, &key, at, limit)?;
+                coverage::reached(Mark::ScanSkippedNewerVersions);
                 cursor.seek(&version_at(&prefix, at))?;
             } else {
                 newer = Some((ts, cursor.version()?));

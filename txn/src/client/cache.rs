@@ -3,6 +3,7 @@
 //! INVARIANT: entries do not overlap. Of overlapping descriptors the one of higher generation is the newer, whichever range it is of:
 //! a split raises both halves above the whole.
 
+use coverage::Mark;
 use replication::range::{NodeId, RangeDescriptor, RangeId};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -71,6 +72,7 @@ impl RangeCache {
         for end in &overlapping {
             let entry = &self.ranges[end];
             if entry.descriptor.generation >= descriptor.generation {
+                coverage::reached(Mark::OldDescriptorIgnored);
                 return false;
             }
             if entry.descriptor.id == descriptor.id {
@@ -116,6 +118,7 @@ impl RangeCache {
         if self.ranges.len() <= self.count_max {
             return;
         }
+        coverage::reached(Mark::RangesForgotten);
         let mut used: Vec<u64> = self.ranges.values().map(|entry| entry.used).collect();
         used.sort_unstable();
         let keep_from = used[used.len() / 2];

@@ -7,6 +7,7 @@
 //! that found no record would be believed.
 
 use clock::Timestamp;
+use coverage::Mark;
 use std::time::Duration;
 use storage::Span;
 
@@ -57,6 +58,7 @@ impl Remains {
         db.runtime().spawn.spawn(Box::pin(async move {
             let id = self.meta.id;
             if let Err(error) = self.run(&task_db).await {
+                coverage::reached(Mark::IntentsLeftBehind);
                 tracing::info!(txn = %id, %error, "intents or locks were left for others to clean");
             }
         }));
@@ -94,7 +96,10 @@ impl Remains {
                 };
                 match persist(db, || send_plain(db, Some(self.meta.clone()), abort())).await {
                     Ok(reply) => match reply.responses.first() {
-                        Some(Response::Committed(ts)) => Ok(Some(*ts)),
+                        Some(Response::Committed(ts)) => {
+                            coverage::reached(Mark::CleanupFoundCommit);
+                            Ok(Some(*ts))
+                        }
                         _ => Ok(None),
                     },
                     Err(KvError::TxnAborted { .. }) => Ok(None),
@@ -119,6 +124,7 @@ where
             Err(error) if tries >= TRIES_MAX => return Err(error),
             Err(_) => {
                 tries += 1;
+                coverage::reached(Mark::CleanupTriedAgain);
                 db.pause(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }

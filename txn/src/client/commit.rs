@@ -11,6 +11,7 @@
 //! arrived, the record is made to say "aborted" (killers T01, T04).
 
 use clock::{Monotonic, Timestamp};
+use coverage::Mark;
 use std::time::Duration;
 use storage::{Key, Span};
 
@@ -93,6 +94,7 @@ impl Txn {
         }
         self.lay(mutations).await?;
         let ts = self.commit_record().await?;
+        coverage::reached(Mark::TwoPhaseCommitted);
         Ok(CommitInfo { ts, path: CommitPath::TwoPhase })
     }
 
@@ -135,9 +137,11 @@ impl Txn {
                     _ => return Err(unexpected("CommitOnePhase")),
                 },
                 Err(KvError::Ambiguous { reason }) => {
+                    coverage::reached(Mark::OnePhaseAmbiguous);
                     return Err(TxnError::Ambiguous { txn: self.id, reason });
                 }
                 Err(KvError::Unreachable { node, sent: true }) => {
+                    coverage::reached(Mark::OnePhaseUnanswered);
                     let reason = format!("{node} did not answer the commit");
                     return Err(TxnError::Ambiguous { txn: self.id, reason });
                 }
@@ -145,11 +149,13 @@ impl Txn {
                     if self.in_one_range(mutations).await? {
                         return Err(TxnError::Invalid(reason));
                     }
+                    coverage::reached(Mark::OnePhaseMetSplit);
                     return Ok(None);
                 }
                 // Two that have each read what the other writes move each other: every refresh is a read above the other's writes, and nothing
                 // of the writes is there that the other's refresh could meet. Intents are, so one of them goes first.
                 Err(KvError::NeedsRefresh { .. }) if moves >= ONE_PHASE_MOVES_MAX => {
+                    coverage::reached(Mark::OnePhaseMadeTwo);
                     return Ok(None);
                 }
                 Err(error) => {
@@ -171,6 +177,7 @@ impl Txn {
         }
         self.check_open()?;
         let mutations = self.buffer.take_settled();
+        coverage::reached(Mark::WritesSpilled);
         let outcome = self.lay(mutations).await;
         // They are neither in the buffer nor surely laid: the transaction would not see its own writes.
         outcome.map_err(|error| self.doom(error))
@@ -220,6 +227,7 @@ impl Txn {
             })
             .collect();
         for chunk in doubtful.chunks_mut(RECHECK_KEYS_MAX) {
+            coverage::reached(Mark::InsertRechecked);
             let lock = Some(Lock::Exclusive);
             let requests: Vec<Request> = chunk
                 .iter()
@@ -272,6 +280,7 @@ impl Txn {
                 // The record is decided: the truth, however many commits are still on their way.
                 Err(KvError::TxnAborted { reason }) => return Err(self.aborted(reason)),
                 Err(error @ KvError::NeedsRefresh { ts }) => {
+                    coverage::reached(Mark::CommitRefreshed);
                     moves += 1;
                     match self.move_to(ts).await {
                         Ok(()) if moves <= self.db.settings().moves_max => continue,
@@ -297,7 +306,10 @@ impl Txn {
     ) -> Result<(), TxnError> {
         let reason = error.to_string();
         match error {
-            KvError::Ambiguous { .. } | KvError::Unreachable { sent: true, .. } => *doubt = true,
+            KvError::Ambiguous { .. } | KvError::Unreachable { sent: true, .. } => {
+                coverage::reached(Mark::CommitUnanswered);
+                *doubt = true;
+            }
             KvError::Unreachable { sent: false, .. }
             | KvError::Unavailable { .. }
             | KvError::NotLeaseholder { .. }
@@ -315,6 +327,7 @@ impl Txn {
     async fn pause_for_outcome(&self, begun: Monotonic, reason: String) -> Result<(), TxnError> {
         let now = self.db.runtime().time.monotonic();
         if now.since(begun) >= self.db.settings().outcome_wait {
+            coverage::reached(Mark::OutcomeUnknown);
             return Err(TxnError::Ambiguous { txn: self.id, reason });
         }
         self.db.pause(OUTCOME_PAUSE).await;
@@ -339,8 +352,14 @@ impl Txn {
             match send_plain(&self.db, Some(self.meta()), request).await {
                 Ok(reply) => {
                     return match reply.responses.first() {
-                        Some(Response::Committed(ts)) => Ok(*ts),
-                        Some(Response::Aborted) => Err(failure),
+                        Some(Response::Committed(ts)) => {
+                            coverage::reached(Mark::CommitRecovered);
+                            Ok(*ts)
+                        }
+                        Some(Response::Aborted) => {
+                            coverage::reached(Mark::FailureMadeCertain);
+                            Err(failure)
+                        }
                         _ => Err(TxnError::Ambiguous { txn: self.id, reason: failure.to_string() }),
                     };
                 }
@@ -368,6 +387,7 @@ impl Txn {
             if now >= target || self.options.as_of.is_some() {
                 return;
             }
+            coverage::reached(Mark::CommitWaitedForClock);
             let rest = target.since(now).max(Duration::from_micros(1));
             time.sleep_until(time.monotonic().plus(rest)).await;
         }

@@ -1,12 +1,13 @@
 //! Driver: the gateway's entry to transactions. Cheap to clone, shared by all sessions.
 
+use coverage::Mark;
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::{Kv, TxnId};
 use crate::client::heartbeat::Heartbeats;
-use crate::client::{Settings, Txn, TxnError, TxnOptions};
+use crate::client::{CommitInfo, Settings, Txn, TxnError, TxnOptions};
 use crate::runtime::Runtime;
 
 /// First pause between two runs of [`Db::run`]; doubles up to [`BACKOFF_MAX`].
@@ -64,7 +65,22 @@ impl Db {
     ///
     /// # Errors
     /// The closure's own, rolled back; the commit's. `Ambiguous` is never retried.
-    pub async fn run<T, F>(&self, options: TxnOptions, mut f: F) -> Result<T, TxnError>
+    pub async fn run<T, F>(&self, options: TxnOptions, f: F) -> Result<T, TxnError>
+    where
+        F: for<'a> FnMut(&'a mut Txn) -> BoxFuture<'a, Result<T, TxnError>>,
+    {
+        self.run_to_commit(options, f).await.map(|(value, _)| value)
+    }
+
+    /// As [`Db::run`], and tells of the commit: everything that the last run of `f` read and wrote holds at its timestamp.
+    ///
+    /// # Errors
+    /// As [`Db::run`].
+    pub async fn run_to_commit<T, F>(
+        &self,
+        options: TxnOptions,
+        mut f: F,
+    ) -> Result<(T, CommitInfo), TxnError>
     where
         F: for<'a> FnMut(&'a mut Txn) -> BoxFuture<'a, Result<T, TxnError>>,
     {
@@ -73,14 +89,15 @@ impl Db {
         let mut attempts = 1;
         loop {
             let outcome = match f(&mut txn).await {
-                Ok(value) => txn.commit().await.map(|_| value),
+                Ok(value) => txn.commit().await.map(|info| (value, info)),
                 Err(error) => Err(error),
             };
             match outcome {
-                Ok(value) => return Ok(value),
+                Ok(done) => return Ok(done),
                 Err(error)
                     if error.is_retryable() && attempts < self.inner.settings.run_attempts_max =>
                 {
+                    coverage::reached(Mark::WorkRunAgain);
                     attempts += 1;
                     txn.restart();
                     self.pause(pause).await;

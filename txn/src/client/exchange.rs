@@ -3,6 +3,7 @@
 //! A range refuses a batch without effect and says what would help: another timestamp (`refresh`), another transaction's end (`wait`),
 //! nothing. Every request sent through here is idempotent, so that a lost answer is simply asked for again.
 
+use coverage::Mark;
 use std::time::Duration;
 
 use clock::Monotonic;
@@ -73,6 +74,7 @@ impl Txn {
             | KvError::NeedsRefresh { ts } => {
                 trials.moves += 1;
                 if trials.moves > self.db.settings().moves_max || ts <= self.read_at {
+                    coverage::reached(Mark::MovedTooOften);
                     return Err(self.doom(TxnError::from_kv(error, self.id)));
                 }
                 self.move_to(ts).await
@@ -81,6 +83,7 @@ impl Txn {
                 self.give_way(key, holder, active, trials).await
             }
             KvError::Ambiguous { reason } => {
+                coverage::reached(Mark::LostAnswerAskedAgain);
                 trials.lost += 1;
                 if trials.lost > LOST_ANSWERS_MAX {
                     let range = replication::range::RangeId::default();

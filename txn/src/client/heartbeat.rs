@@ -5,6 +5,7 @@
 //! first beat, and cost a map entry.
 
 use clock::Monotonic;
+use coverage::Mark;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -148,10 +149,12 @@ impl Shared {
             // Not heard: the next beat may be. Four of them can be lost before others take the transaction for dead.
             Err(error) => {
                 tracing::debug!(txn = %id, %error, "heartbeat was lost");
+                coverage::reached(Mark::HeartbeatLost);
                 false
             }
         };
         if stopped {
+            coverage::reached(Mark::HeartbeatFoundAbort);
             state.store(STOPPED, Ordering::Release);
             self.live.lock().transactions.remove(&id);
         }

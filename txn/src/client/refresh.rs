@@ -4,6 +4,7 @@
 //! The end of the uncertainty interval does not move: it is about what had happened when the transaction began.
 
 use clock::Timestamp;
+use coverage::Mark;
 
 use crate::api::{KvError, Request, Wait};
 use crate::client::exchange::{Purpose, Trials};
@@ -22,6 +23,7 @@ impl Txn {
             return Err(TxnError::Invalid(format!("a read of the past was asked to move to {to}")));
         }
         if self.reads.is_empty() {
+            coverage::reached(Mark::MovedFreely);
             // Free to go anywhere: as late as possible, so that it need not move again soon.
             self.read_at = to.forward(self.db.runtime().hlc.now().timestamp());
             return Ok(());
@@ -40,6 +42,7 @@ impl Txn {
                 // Moving the writer up instead would let two that have read what the other writes move each other for ever.
                 Err(KvError::Blocked { key, holder, active, .. }) => {
                     if !self.is_over(&key, holder, active, &mut trials).await? {
+                        coverage::reached(Mark::RefreshMetLiveWriter);
                         let error = KvError::RefreshFailed { key, ts: active };
                         return Err(self.doom(TxnError::from_kv(error, self.id)));
                     }
@@ -54,6 +57,7 @@ impl Txn {
                 Err(error) => Box::pin(self.overcome(error, &mut trials)).await?,
             }
         }
+        coverage::reached(Mark::ReadsRefreshed);
         self.read_at = to;
         Ok(())
     }

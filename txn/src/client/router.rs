@@ -10,6 +10,7 @@
 //! `CommitOnePhase`, is ambiguous as soon as an answer is lost; a committing `EndTxn` is when no later try is answered.
 //! Without any progress for `unavailable_after` the piece fails and names the range and who did not answer.
 
+use coverage::Mark;
 use futures::future::{BoxFuture, Either, join_all, select};
 use parking_lot::Mutex;
 use replication::range::{NodeId, PeerRole, RangeDescriptor, RangeId};
@@ -167,6 +168,7 @@ impl Router {
                 Ok(Part { start: Key::MIN, indexes: vec![index], reply })
             }));
         }
+        coverage::reached(Mark::BatchOverRanges);
         let mut parts = Vec::new();
         let mut errors = Vec::new();
         for outcome in join_all(sends).await {
@@ -243,6 +245,7 @@ impl Router {
                 .collect();
             let part = Batch { requests, ..batch.clone() };
             // Each of them is within one range, as far as is known: no further order is needed.
+            coverage::reached(Mark::ScanInOrder);
             let reply = self.send_batch(part).await?;
             clock = clock.max(reply.clock);
             rest = later;
@@ -260,6 +263,7 @@ impl Router {
                 let full = (limit > 0 && rows.len() as u64 >= limit)
                     || (bytes_max > 0 && bytes >= bytes_max);
                 if resume.is_some() || full {
+                    coverage::reached(Mark::ScanStoppedBetweenRanges);
                     rest = remainder(&span, &asked, resume, direction);
                     break;
                 }
@@ -314,6 +318,7 @@ impl Router {
                 else {
                     self.pause(&descriptor, &batch, &mut journey).await?;
                     // All replicas were asked in vain: perhaps they are not its replicas any more.
+                    coverage::reached(Mark::AllReplicasAskedInVain);
                     known = self.relocate(&known, &batch).await?;
                     target = known.leaseholder;
                     continue;
@@ -345,6 +350,7 @@ impl Router {
                                     (known, batch) = (again, part);
                                 }
                                 Recut::Several(plan, batch) => {
+                                    coverage::reached(Mark::BatchMetSplit);
                                     return self.send_plan(batch, plan).await;
                                 }
                             },
@@ -377,6 +383,7 @@ impl Router {
         let (_, piece) =
             plan.pieces.pop_first().expect("a batch has requests, and each has a piece");
         journey.asked.clear();
+        coverage::reached(Mark::BatchCutAgain);
         if piece.known.descriptor == *descriptor {
             self.pause(descriptor, &batch, journey).await?;
         }
@@ -396,7 +403,10 @@ impl Router {
         let end = journey.begun.plus(self.settings.unavailable_after * 9 / 8);
         match select(self.peers.send(node, batch), self.runtime.time.sleep_until(end)).await {
             Either::Left((outcome, _)) => outcome,
-            Either::Right(_) => Err(KvError::Unreachable { node, sent: true }),
+            Either::Right(_) => {
+                coverage::reached(Mark::TryTimedOut);
+                Err(KvError::Unreachable { node, sent: true })
+            }
         }
     }
 
@@ -428,6 +438,7 @@ impl Router {
         journey.last = error.to_string();
         if journey.lost && is_commit(batch) && speaks_of_the_batch(&error) {
             // This try has failed; the one that was lost may not have. The sender must ask for the outcome.
+            coverage::reached(Mark::LostCommitRefusedLater);
             return Err(KvError::Ambiguous { reason: journey.last.clone() });
         }
         match error {
@@ -435,7 +446,10 @@ impl Router {
                 journey.silent.remove(&node);
                 let hint = hint.filter(|hint| *hint != node && !journey.asked.contains(hint));
                 self.cache.lock().set_leaseholder(descriptor, hint);
-                Ok(hint.map_or(Next::Other, Next::Ask))
+                Ok(hint.map_or(Next::Other, |hint| {
+                    coverage::reached(Mark::HintFollowed);
+                    Next::Ask(hint)
+                }))
             }
             KvError::RangeMismatch { known, .. } => {
                 journey.silent.remove(&node);
@@ -445,6 +459,7 @@ impl Router {
                     news |= cache.learn(descriptor);
                 }
                 if !news {
+                    coverage::reached(Mark::CachedRangeForgotten);
                     cache.forget(descriptor);
                 }
                 Ok(Next::Cut)
@@ -454,6 +469,7 @@ impl Router {
                 self.cache.lock().set_leaseholder(descriptor, None);
                 if sent {
                     journey.lost = true;
+                    coverage::reached(Mark::AnswerLost);
                     if !is_idempotent(batch) {
                         return Err(KvError::Ambiguous {
                             reason: format!("{node} did not answer"),
@@ -462,7 +478,10 @@ impl Router {
                 }
                 Ok(Next::Other)
             }
-            KvError::Overloaded { .. } => Ok(Next::Pause),
+            KvError::Overloaded { .. } => {
+                coverage::reached(Mark::OverloadWaitedOut);
+                Ok(Next::Pause)
+            }
             KvError::Ambiguous { reason } => {
                 journey.lost = true;
                 if is_idempotent(batch) {
@@ -536,6 +555,7 @@ impl Router {
         if let Some(known) = self.cache.lock().find(key) {
             return Ok(known);
         }
+        coverage::reached(Mark::RangeAskedFor);
         let begun = self.runtime.time.monotonic();
         let mut pause = self.settings.pause_min;
         loop {
@@ -566,6 +586,7 @@ impl Router {
         let mut ask: Vec<NodeId> = self.peers.nearest();
         for directory in [false, true] {
             if directory {
+                coverage::reached(Mark::DirectoryAsked);
                 let entry = self.cache.lock().find(&Key::addressing(key));
                 ask = entry.map_or(Vec::new(), |known| {
                     known.descriptor.peers.iter().map(|peer| peer.node).collect()
@@ -706,6 +727,7 @@ impl Journey {
     }
 
     fn give_up(&self, descriptor: &RangeDescriptor, batch: &Batch) -> KvError {
+        coverage::reached(Mark::RangeGivenUp);
         if self.lost && is_commit(batch) {
             return KvError::Ambiguous {
                 reason: format!("no answer from {}: {}", descriptor.id, self.last),

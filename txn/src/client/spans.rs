@@ -5,6 +5,7 @@
 //!
 //! INVARIANT: spans are not empty, disjoint, do not touch, and cover every span that was ever added.
 
+use coverage::Mark;
 use std::collections::BTreeMap;
 use storage::{Key, Span};
 
@@ -59,6 +60,7 @@ impl SpanSet {
         self.merge_in(span);
         // Halving may not be enough when few spans have very long keys; one span is where it must end.
         while self.bytes > bytes_max && self.spans.len() > 1 {
+            coverage::reached(Mark::SpansCondensed);
             self.condense();
         }
     }

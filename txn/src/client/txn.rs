@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use clock::{Monotonic, Timestamp};
+use coverage::Mark;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use storage::{Direction, Key, Span};
@@ -314,6 +315,7 @@ impl Txn {
         if options.limit == 0 || (rows.len() as u64) <= wanted {
             return Ok((rows, resume));
         }
+        coverage::reached(Mark::OwnWritesCutScan);
         rows.truncate(usize::try_from(wanted).expect("it is below a length in memory"));
         let last = &rows.last().expect("at least one row is wanted").0;
         let rest = match options.direction {
@@ -426,6 +428,7 @@ impl Txn {
     /// `Invalid`: no such savepoint is open. What ended the transaction.
     pub fn rollback_to(&mut self, savepoint: SavepointId) -> Result<(), TxnError> {
         self.check_open()?;
+        coverage::reached(Mark::SavepointRolledBack);
         if self.buffer.rollback_to(savepoint) { Ok(()) } else { Err(no_savepoint()) }
     }
 
@@ -455,6 +458,7 @@ impl Txn {
     /// If it has committed or may have ([`Txn::can_restart`]).
     pub fn restart(&mut self) {
         assert!(self.can_restart(), "{} was restarted after its commit", self.id);
+        coverage::reached(Mark::TxnRestarted);
         self.leave(Outcome::Undecided);
         self.id = self.db.new_id();
         self.set_time(self.db.runtime().hlc.now().timestamp());
@@ -492,11 +496,14 @@ impl Txn {
     pub(super) fn check_open(&self) -> Result<(), TxnError> {
         match &self.state {
             State::Open => match &self.pulse {
-                Some(pulse) if pulse.is_stopped() => Err(TxnError::Retry {
-                    kind: RetryKind::Aborted,
-                    key: None,
-                    reason: "it was aborted by another, which took it for dead".into(),
-                }),
+                Some(pulse) if pulse.is_stopped() => {
+                    coverage::reached(Mark::TakenForDead);
+                    Err(TxnError::Retry {
+                        kind: RetryKind::Aborted,
+                        key: None,
+                        reason: "it was aborted by another, which took it for dead".into(),
+                    })
+                }
                 _ => Ok(()),
             },
             State::Broken(error) | State::Unknown(error) => Err(error.clone()),
@@ -535,7 +542,10 @@ impl Txn {
 impl Drop for Txn {
     fn drop(&mut self) {
         match self.state {
-            State::Open | State::Broken(_) => self.leave(Outcome::Undecided),
+            State::Open | State::Broken(_) => {
+                coverage::reached(Mark::TxnDroppedOpen);
+                self.leave(Outcome::Undecided);
+            }
             State::Committed | State::RolledBack | State::Unknown(_) => {}
         }
     }

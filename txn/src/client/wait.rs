@@ -12,6 +12,7 @@
 //! Who waits is known only to the records' ranges, and each edge only while its waiter keeps pushing: a waiter that is gone is forgotten.
 
 use clock::{Monotonic, Timestamp};
+use coverage::Mark;
 use storage::{Key, Span};
 
 use crate::api::{
@@ -53,7 +54,12 @@ impl Txn {
                 // An intent above us is in the way only because it is uncertain: past the whole interval it is not.
                 let known = self.pushed.get(&holder.id).is_some_and(|ts| *ts >= self.read_at);
                 let limit = self.uncertainty_limit.forward(self.read_at);
-                let above = if known || active > self.read_at { limit } else { self.read_at };
+                let above = if known || active > self.read_at {
+                    coverage::reached(Mark::UncertainIntentPushed);
+                    limit
+                } else {
+                    self.read_at
+                };
                 self.push_reader(key, holder, above, trials).await
             }
             Purpose::Lock => {
@@ -61,7 +67,10 @@ impl Txn {
                 let id = holder.id;
                 match self.push(&key, holder, active, PushKind::Abort, trials).await? {
                     Verdict::Gone | Verdict::Moved => Ok(()),
-                    Verdict::Alive if nowait => Err(TxnError::Blocked { key, holder: id }),
+                    Verdict::Alive if nowait => {
+                        coverage::reached(Mark::NowaitRefused);
+                        Err(TxnError::Blocked { key, holder: id })
+                    }
                     Verdict::Alive => self.check_deadline(Some(key), trials),
                 }
             }
@@ -80,6 +89,7 @@ impl Txn {
         match self.push(&key, holder, Timestamp::MIN, PushKind::Timestamp(above), trials).await? {
             Verdict::Moved => {
                 if self.pushed.len() >= PUSHED_MAX {
+                    coverage::reached(Mark::PushesForgotten);
                     self.pushed.clear();
                 }
                 let pushed = self.pushed.entry(id).or_insert(above);
@@ -128,6 +138,7 @@ impl Txn {
             return Err(unexpected("Push"));
         };
         if deadlock {
+            coverage::reached(Mark::GaveWayInDeadlock);
             return Err(self.doom(TxnError::Deadlock { key: key.clone(), holder: holder.id }));
         }
         let commit_ts = match (status, kind) {
@@ -146,6 +157,7 @@ impl Txn {
             .take(RESOLVE_SPANS_MAX)
             .collect();
         if !others.is_empty() {
+            coverage::reached(Mark::OthersIntentsResolved);
             let db = self.db.clone();
             let task = async move {
                 if let Err(error) = resolve(&db, holder.id, commit_ts, &ignored, others).await {
@@ -170,6 +182,7 @@ impl Txn {
         };
         match reply.responses.into_iter().next() {
             Some(Response::Txn { status: TxnStatus::Aborted, .. }) => {
+                coverage::reached(Mark::WaiterFoundItselfAborted);
                 let reason = "another transaction had to get past its locks".to_string();
                 let error = KvError::TxnAborted { reason };
                 Err(self.doom(TxnError::from_kv(error, self.id)))
@@ -191,6 +204,7 @@ impl Txn {
         } else {
             return Ok(());
         };
+        coverage::reached(Mark::WaitTimedOut);
         Err(TxnError::Timeout { kind, key, waited })
     }
 }

@@ -2,6 +2,7 @@
 //! `TransferLease`, `Gc`.
 
 use clock::Timestamp;
+use coverage::Mark;
 use replication::raft::ReplicaId;
 use replication::range::{Effect, NodeId, Peer, RangeDescriptor, RangeId};
 use storage::mvcc;
@@ -27,9 +28,11 @@ pub(super) fn fence(
 ) -> Result<Response, Stop> {
     if let Some(item) = mvcc::intents(moment.reader, span).next() {
         let (key, intent) = item?;
+        coverage::reached(Mark::FenceMetIntent);
         return Err(intent_conflict(&key, &intent, None));
     }
     if moment.state.fences.get(&table).is_none_or(|lowest| *lowest < version) {
+        coverage::reached(Mark::SchemaFenced);
         set_effect(effects, Effect::Fence { table, version })?;
         effects.write_ts = Timestamp::MIN;
     }
@@ -48,6 +51,7 @@ pub(super) fn split(
         return Err(KvError::Invalid(format!("{at} is not inside {}", ours.span)).into());
     }
     if ours.is_joint() {
+        coverage::reached(Mark::SplitRefusedWhileJoint);
         return Err(KvError::Overloaded { range: ours.id }.into());
     }
     let generation = ours.generation + 1;
@@ -82,6 +86,7 @@ pub(super) fn transfer(
     if descriptor.peer_on(to).is_none() {
         return Err(KvError::Invalid(format!("{} has no replica on {to}", descriptor.id)).into());
     }
+    coverage::reached(Mark::LeaseHandedOver);
     effects.transfer = Some(to);
     Ok(Response::Done)
 }

@@ -5,6 +5,7 @@
 //! every intent at or below, unless its owner was pushed above.
 
 use clock::Timestamp;
+use coverage::Mark;
 use storage::mvcc::{self, layout::COPY_PREFIX_BYTES};
 use storage::{Key, Span};
 
@@ -29,6 +30,7 @@ pub(super) fn changes(
     for item in mvcc::intents(moment.reader, span) {
         let (key, intent) = item?;
         if intent.ts <= to && !moment.is_pushed_above(&intent, to) {
+            coverage::reached(Mark::FeedMetIntent);
             return Err(intent_conflict(&key, &intent, None));
         }
     }

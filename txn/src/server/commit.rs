@@ -19,6 +19,7 @@
 //! the transaction.
 
 use clock::Timestamp;
+use coverage::Mark;
 use storage::mvcc::{self, Version};
 use storage::{Key, Span};
 
@@ -51,6 +52,7 @@ pub(super) fn one_phase(
     }
     if ts > moment.batch.read_at && !moment.has(PlantedBug::RefreshForgotten) {
         refresh_reads(moment, effects, request, ts)?;
+        coverage::reached(Mark::OnePhaseRefreshed);
     }
     for target in targets {
         if target.own.is_some() {
@@ -69,10 +71,12 @@ pub(super) fn one_phase(
         mvcc::put_version(&mut effects.batch, target.key, ts, &version);
     }
     if has_record {
+        coverage::reached(Mark::OnePhaseRemovedRecord);
         Record::remove(&mut effects.batch, &txn.anchor, txn.id);
     }
     effects.releases.push((txn.id, moment.state.descriptor.span.clone()));
     effects.write_ts = effects.write_ts.min(ts);
+    coverage::reached(Mark::OnePhaseCommitted);
     Ok(Response::Committed(ts))
 }
 
@@ -84,7 +88,10 @@ fn check_own_record(moment: &Moment<'_>, txn: &TxnMeta) -> Result<bool, Stop> {
     match Record::read(moment.reader, &txn.anchor, txn.id)?.map(|record| record.status) {
         None => Ok(false),
         Some(TxnStatus::Pending) => Ok(true),
-        Some(TxnStatus::Aborted) => Err(aborted()),
+        Some(TxnStatus::Aborted) => {
+            coverage::reached(Mark::OnePhaseFoundAborted);
+            Err(aborted())
+        }
         Some(TxnStatus::Committed(_)) => {
             Err(KvError::Invalid("the transaction has committed already".into()).into())
         }
@@ -98,6 +105,7 @@ fn refresh_reads(
     ts: Timestamp,
 ) -> Result<(), Stop> {
     if request.reads_elsewhere {
+        coverage::reached(Mark::OnePhaseHadReadsElsewhere);
         return Err(KvError::NeedsRefresh { ts }.into());
     }
     for span in request.reads {
@@ -118,16 +126,24 @@ pub(super) fn commit(
     let txn = moment.txn()?;
     let record = Record::read(moment.reader, &txn.anchor, txn.id)?;
     match record.as_ref().map(|record| &record.status) {
-        Some(TxnStatus::Committed(ts)) => return Ok(Response::Committed(*ts)),
-        Some(TxnStatus::Aborted) => return Err(aborted()),
+        Some(TxnStatus::Committed(ts)) => {
+            coverage::reached(Mark::CommitAskedAgain);
+            return Ok(Response::Committed(*ts));
+        }
+        Some(TxnStatus::Aborted) => {
+            coverage::reached(Mark::CommitFoundAborted);
+            return Err(aborted());
+        }
         None if !may_create(txn, moment.now.clock.timestamp()) => return Err(too_old()),
         None | Some(TxnStatus::Pending) => {}
     }
     if commit_ts > deadline {
+        coverage::reached(Mark::CommitDeadlinePassed);
         return Err(KvError::DeadlinePassed.into());
     }
     let least = least_commit(moment, txn);
     if commit_ts < least {
+        coverage::reached(Mark::CommitMovedByPush);
         return Err(KvError::NeedsRefresh { ts: least }.into());
     }
     let record = Record {
@@ -154,7 +170,10 @@ pub(super) fn abort(moment: &Moment<'_>, effects: &mut Effects) -> Result<Respon
     let txn = moment.txn()?;
     let record = Record::read(moment.reader, &txn.anchor, txn.id)?;
     match record.map(|record| record.status) {
-        Some(TxnStatus::Committed(ts)) => return Ok(Response::Committed(ts)),
+        Some(TxnStatus::Committed(ts)) => {
+            coverage::reached(Mark::AbortFoundCommitted);
+            return Ok(Response::Committed(ts));
+        }
         Some(TxnStatus::Aborted) => {}
         None | Some(TxnStatus::Pending) => {
             effects.touch(&record_point(&txn.anchor, txn.id).start)?;
@@ -173,5 +192,6 @@ fn aborted() -> Stop {
 }
 
 pub(super) fn too_old() -> Stop {
+    coverage::reached(Mark::TooOldForRecord);
     KvError::TxnAborted { reason: "it is too old to get a record".into() }.into()
 }

@@ -15,6 +15,7 @@
 //! lease's read bound, for then a later leaseholder would not know of it.
 
 use clock::{Now, Timestamp};
+use coverage::Mark;
 use replication::range::{Effect, NodeId, RangeState};
 use std::collections::BTreeSet;
 use storage::mvcc::{Intent, TxnId, record_key};
@@ -326,11 +327,13 @@ impl<'a> Moment<'a> {
         }
         for (table, version) in &self.batch.schema {
             if let Some(lowest) = self.state.fences.get(table).filter(|lowest| *lowest > version) {
+                coverage::reached(Mark::SchemaVersionRefused);
                 return Err(KvError::SchemaChanged { table: *table, version: *lowest });
             }
         }
         // Killer T09: without its intents a transaction would read as if it had not written.
         if self.batch.txn.as_ref().is_some_and(|txn| self.leading.is_known_aborted(txn.id)) {
+            coverage::reached(Mark::AbortedReaderRefused);
             return Err(KvError::TxnAborted {
                 reason: "its intents were removed by another transaction".into(),
             });

@@ -21,6 +21,7 @@
 //! two that upgrade deadlock, and are found by their pushes). Plain reads do not come here at all.
 
 use clock::{Monotonic, Timestamp};
+use coverage::Mark;
 use std::collections::{BTreeMap, BTreeSet};
 use storage::mvcc::TxnId;
 use storage::{Key, Span};
@@ -90,10 +91,10 @@ impl LockTable {
             return None;
         }
         let ahead = row.queue.iter().take_while(|place| place.txn.id != txn);
-        ahead
-            .into_iter()
-            .find(|place| conflicts(place.strength, strength))
-            .map(|place| InTheWay { txn: place.txn.clone(), active: place.active })
+        ahead.into_iter().find(|place| conflicts(place.strength, strength)).map(|place| {
+            coverage::reached(Mark::QueuedBehindOthers);
+            InTheWay { txn: place.txn.clone(), active: place.active }
+        })
     }
 
     /// A holder that excludes `txn`, the queue aside (SKIP LOCKED).
@@ -118,10 +119,14 @@ impl LockTable {
         let room = self.held.len() < LOCKS_MAX && self.rows.len() < LOCKS_MAX;
         let row = match self.rows.entry(key.clone()) {
             std::collections::btree_map::Entry::Occupied(row) => row.into_mut(),
-            std::collections::btree_map::Entry::Vacant(_) if !room => return,
+            std::collections::btree_map::Entry::Vacant(_) if !room => {
+                coverage::reached(Mark::LockNotKept);
+                return;
+            }
             std::collections::btree_map::Entry::Vacant(row) => row.insert(Row::default()),
         };
         if let Some(holder) = row.holders.iter_mut().find(|holder| holder.txn.id == txn.id) {
+            coverage::reached(Mark::LockTakenAgain);
             holder.strength = holder.strength.max(strength);
             holder.active = holder.active.max(active);
             return;
@@ -178,6 +183,7 @@ impl LockTable {
         for place in
             row.queue.iter_mut().filter(|place| place.txn.id == txn && place.ticket == ticket)
         {
+            coverage::reached(Mark::PlaceKept);
             place.kept_until = Some(until);
         }
     }
@@ -219,7 +225,11 @@ impl LockTable {
             })
             .map(|(txn, _)| *txn)
             .collect();
-        gone.into_iter().filter_map(|txn| self.vacate(txn)).collect()
+        let vacate = |txn| {
+            coverage::reached(Mark::PlaceExpired);
+            self.vacate(txn)
+        };
+        gone.into_iter().filter_map(vacate).collect()
     }
 
     /// When the first kept place expires.
@@ -244,6 +254,7 @@ impl LockTable {
             }
             for key in released {
                 if let Some(row) = self.rows.get_mut(&key) {
+                    coverage::reached(Mark::LockReleased);
                     row.holders.retain(|holder| holder.txn.id != txn);
                 }
                 self.tidy(&key);
@@ -276,9 +287,11 @@ impl LockTable {
         let mut right = LockTable::default();
         for (key, row) in self.rows.split_off(at) {
             for place in &row.queue {
+                coverage::reached(Mark::PlaceLostBySplit);
                 self.places.remove(&place.txn.id);
             }
             for holder in row.holders {
+                coverage::reached(Mark::LockMovedBySplit);
                 right.acquire(&key, &holder.txn, holder.strength, holder.active);
             }
         }

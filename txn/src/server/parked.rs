@@ -5,6 +5,7 @@
 //! are parked for that reason.
 
 use clock::Monotonic;
+use coverage::Mark;
 use replication::range::RangeId;
 use std::collections::{BTreeMap, BTreeSet};
 use storage::Key;
@@ -79,9 +80,11 @@ impl ParkedRequests {
         self.by_range.insert((parked.range, ticket));
         match &parked.why {
             Why::Lease | Why::Bound => {
+                coverage::reached(Mark::WaitedForLease);
                 self.for_lease.insert(ticket);
             }
             Why::Latch(other) => {
+                coverage::reached(Mark::WaitedForLatch);
                 self.by_latch.insert((*other, ticket));
             }
             Why::Lock(conflict) => {

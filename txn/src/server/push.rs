@@ -22,6 +22,7 @@
 //! highest priority, so somebody always gets through. Clocks decide only how long it takes.
 
 use clock::{Monotonic, Timestamp};
+use coverage::Mark;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use storage::Key;
@@ -73,6 +74,7 @@ pub(super) fn push(
     if let Some(record) = &record
         && record.status != TxnStatus::Pending
     {
+        coverage::reached(Mark::PushFoundDecided);
         return Ok(pushed(record, false));
     }
     let alive = Record::bare(TxnStatus::Pending, request.active, pushee.started);
@@ -96,6 +98,7 @@ pub(super) fn push(
             Ok(pushed(&record, false))
         }
         Verdict::WaitOn => {
+            coverage::reached(Mark::PushHadToWait);
             effects.waits.extend(moment.batch.txn.as_ref().map(|pusher| Wait {
                 waiter: pusher.id,
                 on: pushee.id,
@@ -103,22 +106,31 @@ pub(super) fn push(
             }));
             Ok(pushed(&record, false))
         }
-        Verdict::PusherIsVictim => Ok(pushed(&record, true)),
+        Verdict::PusherIsVictim => {
+            coverage::reached(Mark::DeadlockToldToPusher);
+            Ok(pushed(&record, true))
+        }
     }
 }
 
 fn judge(moment: &Moment<'_>, request: &PushRequest<'_>, record: &Record) -> Verdict {
     let last_seen = record.active.max(request.active);
     if last_seen.plus(moment.expiry) <= moment.now.clock.timestamp() {
+        coverage::reached(Mark::ExpiredTxnAborted);
         return Verdict::Abort;
     }
     match (request.kind, &moment.batch.txn) {
         (PushKind::Force, _) => Verdict::Abort,
-        (PushKind::Timestamp(ts), _) => Verdict::MoveAbove(ts),
+        (PushKind::Timestamp(ts), _) => {
+            coverage::reached(Mark::TimestampPushed);
+            Verdict::MoveAbove(ts)
+        }
         (PushKind::Abort, Some(pusher)) if pusher.priority > request.pushee.priority => {
+            coverage::reached(Mark::AbortedByPriority);
             Verdict::Abort
         }
         (PushKind::Abort, Some(pusher)) if closes_cycle(moment, request, pusher) => {
+            coverage::reached(Mark::DeadlockFound);
             if yields(request.pushee, pusher) { Verdict::Abort } else { Verdict::PusherIsVictim }
         }
         (PushKind::Abort, _) => Verdict::WaitOn,
@@ -155,6 +167,7 @@ pub(super) fn heartbeat(moment: &Moment<'_>, effects: &mut Effects) -> Result<Re
     let now = moment.now.clock.timestamp();
     match Record::read(moment.reader, &txn.anchor, txn.id)?.map(|record| record.status) {
         Some(status @ (TxnStatus::Committed(_) | TxnStatus::Aborted)) => {
+            coverage::reached(Mark::HeartbeatFoundDecided);
             return Ok(Response::Alive(status));
         }
         None if !may_create(txn, now) => return Err(too_old()),
@@ -192,6 +205,7 @@ pub(super) fn forget(
         Some(TxnStatus::Aborted | TxnStatus::Pending) | None => None,
     };
     if let Some(ended) = ended {
+        coverage::reached(Mark::RecordForgotten);
         let record = record_point(anchor, txn).start;
         effects.touch(&record)?;
         Record::remove(&mut effects.batch, anchor, txn);

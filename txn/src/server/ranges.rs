@@ -24,6 +24,7 @@
 //! they are decided, for a deposed leader's commands may still be committed.
 
 use clock::{Monotonic, Now, Timestamp};
+use coverage::Mark;
 use replication::raft::{Lease, LogIndex, ProposeError, Term};
 use replication::range::{Command, NodeId, RangeDescriptor, RangeId};
 use replication::store::{Outcome, RangeEvent};
@@ -199,6 +200,7 @@ impl Ranges {
                 .read_under
                 .is_some_and(|term| lease_of(replicas, now, answer.range, term).is_none());
             let result = if lapsed {
+                coverage::reached(Mark::LeaseLapsedBeforeAnswer);
                 Err(self.not_leaseholder(replicas, answer.range))
             } else {
                 answer.result
@@ -246,6 +248,7 @@ impl Ranges {
             let Some((ticket, parked)) = self.parked.take_woken() else { return };
             let Parked { range, work, .. } = parked;
             if belongs(&*replicas, &work.batch) != Some(range) {
+                coverage::reached(Mark::ClaimsGivenUp);
                 // It will be answered, or go on elsewhere: what it claimed where it waited would block others for ever.
                 self.withdraw(range, ticket);
                 self.leave_queue(range, ticket, work.batch.txn.as_ref().map(|txn| txn.id));
@@ -256,6 +259,7 @@ impl Ranges {
 
     fn attempt(&mut self, now: Now, replicas: &mut dyn Replicas, ticket: Ticket, work: Work) {
         if let Some(response) = split_answer(&*replicas, &work.batch) {
+            coverage::reached(Mark::SplitAskedAgain);
             let range = work.batch.range.map_or(RangeId::default(), |(range, _)| range);
             let reply = reply(now, &*replicas, range, &work.batch, vec![response]);
             return self.answers.push(Answer {
@@ -312,6 +316,7 @@ impl Ranges {
             }
             Err(Stop::RefuseSeen(seen, ts)) => {
                 let (error, span) = *seen;
+                coverage::reached(Mark::RefusalCountedAsRead);
                 leading.mark_read(&span, ts, work.batch.txn.as_ref().map(|txn| txn.id));
                 self.refuse(Some((now, range)), ticket, work, error);
             }
@@ -372,6 +377,7 @@ impl Ranges {
         let (term, index) = match replicas.propose(now, range, command) {
             Ok(position) => position,
             Err(ProposeError::Transferring) => {
+                coverage::reached(Mark::ProposedWhileTransferring);
                 return self.no_lease(now, &*replicas, range, ticket, work);
             }
             Err(error) => {
@@ -420,10 +426,14 @@ impl Ranges {
         let Some(work) = proposal.work else { return };
         let result = match outcome {
             Outcome::Applied if proposal.again => {
+                coverage::reached(Mark::ResolutionWentOn);
                 return self.attempt(now, replicas, proposal.ticket, work);
             }
             Outcome::Applied => Ok(reply(now, &*replicas, range, &work.batch, proposal.responses)),
-            Outcome::Dropped => Err(self.not_leaseholder(&*replicas, range)),
+            Outcome::Dropped => {
+                coverage::reached(Mark::WriteRoutedAnew);
+                Err(self.not_leaseholder(&*replicas, range))
+            }
             Outcome::Unknown => Err(KvError::Ambiguous {
                 reason: format!("{range} left this node before it was decided"),
             }),
@@ -456,6 +466,7 @@ impl Ranges {
             inherited.filter(|_| self.config.planted != Some(PlantedBug::SplitForgetsReads))
         {
             let fresh = now.monotonic.since(inherited.at) < self.config.txn_expiry;
+            coverage::reached(Mark::SplitStateInherited);
             leading.inherit(if fresh { inherited } else { inherited.without_locks() });
         }
         self.leading.insert(range, leading);
@@ -473,6 +484,7 @@ impl Ranges {
         let inherited = leading.bequeath(&state.descriptor.span.end, now.monotonic);
         self.inherited.insert(right, inherited);
         for ticket in self.parked.of_range(left) {
+            coverage::reached(Mark::WaitMetSplit);
             // Some of them are the right side's now; claims are made anew.
             self.withdraw(left, ticket);
         }
@@ -494,6 +506,7 @@ impl Ranges {
         work: Work,
     ) {
         if let Some(unavailable) = replicas.unavailable(now, range) {
+            coverage::reached(Mark::RefusedUnavailable);
             let reason = "no quorum answers".to_owned();
             let error = KvError::Unavailable { range, missing: unavailable.missing, reason };
             return self.refuse(Some((now, range)), ticket, work, error);
@@ -511,6 +524,7 @@ impl Ranges {
     }
 
     fn park_behind_bound(&mut self, now: Now, range: RangeId, ticket: Ticket, work: Work) {
+        coverage::reached(Mark::WaitedForReadBound);
         self.withdraw(range, ticket);
         self.park(now, range, ticket, work, Why::Bound);
     }
@@ -533,10 +547,12 @@ impl Ranges {
             let left =
                 leading.locks.queue(&conflict.key, txn, ticket, wants, now.clock.timestamp());
             if let Some(key) = left {
+                coverage::reached(Mark::PlaceChanged);
                 self.parked.wake_key(range, &key);
             }
         }
         if may_wait {
+            coverage::reached(Mark::WaitedForLock);
             return self.park(now, range, ticket, work, Why::Lock(conflict));
         }
         self.refuse(Some((now, range)), ticket, work, blocked_error(*conflict));
@@ -544,6 +560,7 @@ impl Ranges {
 
     fn park(&mut self, now: Now, range: RangeId, ticket: Ticket, work: Work, why: Why) {
         if self.parked.count() >= self.config.parked_max {
+            coverage::reached(Mark::TooManyWaited);
             return self.refuse(Some((now, range)), ticket, work, KvError::Overloaded { range });
         }
         let deadline = match &why {
@@ -560,6 +577,7 @@ impl Ranges {
         // A long piece of work before it (the resolution of a bulk load, say) is no reason to call a range that moves unavailable.
         let patient = now.monotonic.since(work.arrived) < self.config.latch_wait_max;
         if matches!(why, Why::Latch(_)) && patient && replicas.unavailable(now, range).is_none() {
+            coverage::reached(Mark::LatchWaitProlonged);
             let deadline = now.monotonic.plus(self.config.unavailable_after);
             return self.parked.insert(ticket, Parked { range, work, why, deadline });
         }
@@ -588,6 +606,7 @@ impl Ranges {
             let range = &position.0;
             let Some(proposal) = self.proposals.get_mut(&position) else { continue };
             let Some(work) = proposal.work.take() else { continue };
+            coverage::reached(Mark::CommandUndecidedTooLong);
             let missing = replicas
                 .unavailable(now, *range)
                 .map_or_else(Vec::new, |unavailable| unavailable.missing);

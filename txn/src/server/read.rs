@@ -20,6 +20,7 @@
 //! however limited the scan was.
 
 use clock::Timestamp;
+use coverage::Mark;
 use storage::mvcc::{self, Intent, ScanItem, Version};
 use storage::{Direction, Key, Span};
 
@@ -109,6 +110,7 @@ pub(super) fn scan(
         rows.push(row);
         if (scan.limit != 0 && rows.len() as u64 >= scan.limit) || bytes >= bytes_max {
             stopped_at = Some(key);
+            coverage::reached(Mark::ScanCutShort);
             break;
         }
     }
@@ -130,6 +132,7 @@ pub(super) fn refresh(
 ) -> Result<Response, Stop> {
     let to = moment.batch.read_at;
     check_refresh(moment, span, since, to)?;
+    coverage::reached(Mark::RefreshHeld);
     effects.reads.push((span.clone(), to));
     Ok(Response::Done)
 }
@@ -153,12 +156,14 @@ pub(super) fn check_refresh(
     moment.wait_for_writes(span, to)?;
     if let Some(key) = mvcc::changed_in(moment.reader, span, since, to)? {
         let ts = mvcc::newest_in(moment.reader, &key, since, to)?.map_or(to, |(ts, _)| ts);
+        coverage::reached(Mark::RefreshFailedByVersion);
         return Err(KvError::RefreshFailed { key, ts }.into());
     }
     for item in mvcc::intents(moment.reader, span) {
         let (key, intent) = item?;
         let own = moment.txn_id() == Some(intent.txn);
         if !own && intent.ts <= to && !moment.is_pushed_above(&intent, to) {
+            coverage::reached(Mark::RefreshFailedByIntent);
             return Err(KvError::RefreshFailed { key, ts: intent.ts }.into());
         }
     }
@@ -185,6 +190,7 @@ fn see(moment: &Moment<'_>, item: ScanItem, lock: Option<Lock>) -> Result<Seen, 
     if let Some(intent) = &intent {
         if moment.txn_id() == Some(intent.txn) {
             if let Some(seen) = own_write(moment, &key, intent) {
+                coverage::reached(Mark::OwnIntentRead);
                 return Ok(seen);
             }
         } else if let Some(seen) = others_intent(moment, &key, intent, lock)? {
@@ -199,6 +205,7 @@ fn see(moment: &Moment<'_>, item: ScanItem, lock: Option<Lock>) -> Result<Seen, 
                 return Ok(seen);
             }
             if newer.is_some() {
+                coverage::reached(Mark::LockMetNewerVersion);
                 let newest = mvcc::newest(moment.reader, &key)?;
                 let ts = newest.map_or(moment.batch.read_at, |(ts, _)| ts);
                 return Err(KvError::NewerVersion { key, ts }.into());
@@ -233,12 +240,18 @@ fn others_intent(
     lock: Option<Lock>,
 ) -> Result<Option<Seen>, Stop> {
     match (lock, moment.batch.wait) {
-        (Some(_), Wait::Skip) => Ok(Some(Seen::Skipped)),
+        (Some(_), Wait::Skip) => {
+            coverage::reached(Mark::LockedRowSkipped);
+            Ok(Some(Seen::Skipped))
+        }
         (Some(strength), Wait::Queue(_) | Wait::Error) => {
             Err(intent_conflict(key, intent, Some(strength)))
         }
         (None, _) if !hides(moment, intent) => Ok(None),
-        (None, _) => Err(intent_conflict(key, intent, None)),
+        (None, _) => {
+            coverage::reached(Mark::ReadMetIntent);
+            Err(intent_conflict(key, intent, None))
+        }
     }
 }
 
@@ -246,6 +259,7 @@ fn others_intent(
 fn hides(moment: &Moment<'_>, intent: &Intent) -> bool {
     let Moment { batch, .. } = moment;
     if moment.is_pushed_above(intent, batch.read_at) {
+        coverage::reached(Mark::PushedIntentPassed);
         return false;
     }
     let uncertain =
@@ -278,8 +292,10 @@ fn check_uncertain(moment: &Moment<'_>, key: &Key) -> Result<(), Stop> {
     let mut upto = limit;
     while let Some((ts, version)) = mvcc::newest_in(moment.reader, key, at, upto)? {
         if version.written_at.timestamp() <= limit {
+            coverage::reached(Mark::UncertainVersionMet);
             return Err(KvError::Uncertain { key: key.clone(), ts }.into());
         }
+        coverage::reached(Mark::UncertainVersionWasYoung);
         upto = ts.prev();
     }
     Ok(())

@@ -10,6 +10,7 @@
 //! whatever timestamp it got.
 
 use clock::{ClockTimestamp, Timestamp};
+use coverage::Mark;
 use std::collections::BTreeSet;
 use storage::mvcc::{self, Intent, Sequence, TxnId, Version};
 use storage::{Key, Span};
@@ -46,6 +47,7 @@ pub(super) fn resolve(
                 continue;
             }
             if effects.freed.len() >= RESOLVED_MAX {
+                coverage::reached(Mark::ResolutionCut);
                 effects.again = true;
                 return Ok(Response::Done);
             }
@@ -70,8 +72,12 @@ fn apply(
     mvcc::remove_intent(&mut effects.batch, key);
     effects.freed.push(key.clone());
     match decision.commit_ts {
-        None => effects.aborted.push(decision.txn),
+        None => {
+            coverage::reached(Mark::AbortedIntentRemoved);
+            effects.aborted.push(decision.txn);
+        }
         Some(commit_ts) if commit_ts < intent.ts && !moment.has(PlantedBug::LateWriteCommits) => {
+            coverage::reached(Mark::LateIntentDropped);
             tracing::warn!(%key, txn = %decision.txn, %commit_ts, intent = %intent.ts, "dropped an intent laid after its transaction ended");
         }
         Some(commit_ts) => {
@@ -81,6 +87,7 @@ fn apply(
                 .rev()
                 .find(|(sequence, _)| !is_ignored(decision.ignored, *sequence));
             if let Some((_, value)) = kept {
+                coverage::reached(Mark::CommittedIntentResolved);
                 // The transaction's start is a reading of its gateway's clock, not after the write.
                 let started = ClockTimestamp::from_raw(intent.started.raw());
                 let late = moment.has(PlantedBug::ResolvedCountsAsNew);

@@ -20,6 +20,7 @@
 //! less than it answered before (tests: the twin).
 
 use clock::Timestamp;
+use coverage::Mark;
 use std::collections::BTreeMap;
 use storage::mvcc::TxnId;
 use storage::{Key, Span};
@@ -56,6 +57,7 @@ impl LastRead {
             // Others read here strictly below `ts`, or the cell would be nobody's.
             self.ts
         } else {
+            coverage::reached(Mark::WriteMovedAboveRead);
             self.ts.next()
         }
     }
@@ -199,6 +201,7 @@ impl TsCache {
         if all.is_empty() {
             return;
         }
+        coverage::reached(Mark::ReadsForgotten);
         let middle = all.len() / 2;
         let (_, median, _) = all.select_nth_unstable(middle);
         self.raise_low(*median);

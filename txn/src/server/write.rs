@@ -19,6 +19,7 @@
 
 use bytes::Bytes;
 use clock::Timestamp;
+use coverage::Mark;
 use std::collections::BTreeMap;
 use storage::mvcc::{self, Intent, Sequence};
 use storage::{Key, Span};
@@ -112,6 +113,7 @@ fn own_intent_or_conflict(moment: &Moment<'_>, key: &Key) -> Result<Option<Inten
     let id = moment.txn()?.id;
     let own = match mvcc::get_intent(moment.reader, key)? {
         Some(intent) if intent.txn != id => {
+            coverage::reached(Mark::WriteMetIntent);
             return Err(intent_conflict(key, &intent, Some(Lock::Exclusive)));
         }
         own => own,
@@ -121,13 +123,16 @@ fn own_intent_or_conflict(moment: &Moment<'_>, key: &Key) -> Result<Option<Inten
     }
     match moment.leading.locks.in_the_way(key, id, Lock::Exclusive) {
         None => Ok(None),
-        Some(way) => Err(Stop::Locked(Box::new(Conflict {
-            key: key.clone(),
-            holder: way.txn,
-            active: way.active,
-            kind: ConflictKind::Lock,
-            wants: Some(Lock::Exclusive),
-        }))),
+        Some(way) => {
+            coverage::reached(Mark::WriteMetLock);
+            Err(Stop::Locked(Box::new(Conflict {
+                key: key.clone(),
+                holder: way.txn,
+                active: way.active,
+                kind: ConflictKind::Lock,
+                wants: Some(Lock::Exclusive),
+            })))
+        }
     }
 }
 
@@ -149,10 +154,12 @@ fn check_key(
         // The refusal tells that the row is there: nobody may change that at or below what was
         // seen.
         let seen_at = newest.max(moment.batch.read_at);
+        coverage::reached(Mark::InsertFoundRow);
         let exists = KvError::Exists { key: key.clone(), value };
         return Err(Stop::RefuseSeen(Box::new((exists, Span::point(key))), seen_at));
     }
     if newest >= least {
+        coverage::reached(Mark::WriteMovedAboveVersion);
         least = newest.next();
     }
     Ok(least)

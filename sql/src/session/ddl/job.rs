@@ -19,6 +19,7 @@ use crate::engine::Engine;
 use crate::error::{SqlError, codes};
 use crate::rows::{Place, decode, index_entry, index_span};
 use crate::types::{FixedContext, text};
+use coverage::Mark;
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,6 +88,7 @@ async fn fence(engine: &Engine, table: &TableDescriptor, version: u64) -> Result
                 Err(KvError::Blocked { .. } | KvError::Overloaded { .. })
                     if time.monotonic() < give_up =>
                 {
+                    coverage::reached(Mark::SchemaChangeWaited);
                     engine.pause(FENCE_PAUSE).await;
                 }
                 Err(error) => {
@@ -145,6 +147,7 @@ pub(super) async fn change(
         }
         Err(error) => {
             // The ranges may be ahead now: let the table follow at once.
+            coverage::reached(Mark::SchemaChangeFailed);
             if let Some(table) = engine.catalog().table(id) {
                 let _ = raise_version(engine, id, table.version + 1).await;
             }
@@ -196,6 +199,7 @@ pub(super) async fn backfill(
                         let index = table
                             .index(index_id)
                             .ok_or_else(|| SqlError::internal("the index is missing"))?;
+                        coverage::reached(Mark::IndexPageFilled);
                         fill_page(txn, &table, index, place, span).await
                     })
                 })
@@ -230,6 +234,7 @@ async fn fill_page(
     for (((key, pointer, unique), row), there) in entries.into_iter().zip(existing) {
         let other = there.or_else(|| seen.get(&key).cloned());
         if unique && other.is_some_and(|other| other != pointer) {
+            coverage::reached(Mark::BackfillFoundDuplicate);
             let values = index.columns.iter().map(|column| {
                 text::to_string(
                     &row[column.column],
