@@ -1,6 +1,5 @@
 //! `meridian sim`: the simulated world, many seeds of it.
 
-use ::chaos::check::file::Format;
 use ::chaos::episode::{self, Options};
 use ::chaos::mutants::{HuntOptions, hunt};
 use ::chaos::planted::Planted;
@@ -8,6 +7,8 @@ use ::chaos::sim::{SimOptions, run_with};
 use ::chaos::workload::Kind;
 use clap::Args;
 use std::path::{Path, PathBuf};
+
+use crate::workload::load;
 
 /// Seeds of which each is told of as it ends.
 const TOLD_SEEDS_MAX: u64 = 20;
@@ -99,18 +100,13 @@ fn run_mutants(arguments: &SimArguments) -> Result<(), String> {
 }
 
 fn write_history(one: Options, path: &Path) -> Result<(), String> {
-    let format = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("edn") => Format::Edn,
-        Some("json") => Format::Json,
-        _ => return Err(format!("{}: a history is written as .edn or .json", path.display())),
-    };
+    load::format_of(path)?;
     let (report, operations) = episode::run_with_history(one);
     println!("{report}");
     match one.workload.model() {
         Some(model) => println!("the history is for --model {model}"),
         None => return Err(format!("{} leaves no history that a file could hold", one.workload)),
     }
-    let text = ::chaos::check::file::write(&operations, format);
-    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+    load::write_history(&operations, path)?;
     report.verdict
 }

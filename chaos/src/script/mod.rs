@@ -28,7 +28,7 @@
 //! |---|---|
 //! | `regions A, B, C` · `nodes N` | the topology; nodes stand in the regions in turn |
 //! | `latency A B D` | round trip between two regions |
-//! | `seed N` · `workload NAME` | chance and clients; `workload none`: no clients |
+//! | `seed N` · `workload A, B` | chance and clients, of all these workloads at once; `workload none`: no clients |
 //! | `at T cut A from B, C` | nothing passes between them, either way |
 //! | `at T cut-one-way A to B` | nothing passes that way |
 //! | `at T kill X` · `power-off X` · `start X` | ends a process (files keep everything, or lose what was not synced), starts it. A dead process stays down until `start` or `heal` |
@@ -51,5 +51,5 @@ mod run;
 
 pub use replication::range::NodeId;
 
-pub use parse::{Action, Assertion, Planned, Script, ScriptError, parse};
+pub use parse::{Action, Assertion, Place, Planned, Script, ScriptError, parse};
 pub use run::{Outcome, ScriptReport, run_in_sim};

@@ -2,8 +2,10 @@
 
 use replication::range::NodeId;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
+use crate::check::RealTime;
 use crate::workload::Kind;
 use crate::world::fault::{Fault, Power};
 use crate::world::network::Weather;
@@ -12,6 +14,8 @@ use crate::world::network::Weather;
 const NODES_MAX: u32 = 15;
 /// Longest script, in its own time.
 const END_MAX: Duration = Duration::from_secs(3600);
+/// Clocks farther apart than this void promises of real time, microseconds.
+const SKEW_MAX_US: i64 = 125_000;
 
 /// What is wrong with a script, and where.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -36,8 +40,10 @@ pub struct Script {
     pub round_trips: BTreeMap<(usize, usize), Duration>,
     /// Of everything random.
     pub seed: u64,
-    /// What clients do; `None`: there are none.
-    pub workload: Option<Kind>,
+    /// What clients do, all of it at once; none: there are none.
+    pub workloads: Vec<Kind>,
+    /// Where that was said; the beginning, if it was not.
+    pub workloads_at: Place,
     /// In order of time.
     pub plan: Vec<Planned>,
     /// When it ends.
@@ -49,12 +55,40 @@ pub struct Script {
 pub struct Planned {
     /// After the workload was prepared.
     pub at: Duration,
-    /// The line it was written in.
-    pub line: usize,
+    /// Where it is written.
+    pub place: Place,
     /// As it was written.
     pub text: String,
     /// What.
     pub action: Action,
+}
+
+/// Where something stands in a script.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Place {
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}", self.line, self.column)
+    }
+}
+
+impl Script {
+    /// Whether clocks stay within their bound, so that real time counts.
+    pub fn real_time(&self) -> RealTime {
+        let far =
+            |fault: &Fault| matches!(fault, Fault::Step(_, offset) if offset.abs() > SKEW_MAX_US);
+        let beyond = self.plan.iter().any(|planned| match &planned.action {
+            Action::Do(faults) => faults.iter().any(far),
+            Action::Down(..) | Action::Assert(_) => false,
+        });
+        if beyond { RealTime::Waived } else { RealTime::Demanded }
+    }
 }
 
 /// What happens.
@@ -101,7 +135,8 @@ struct Reader {
     nodes: Option<u32>,
     round_trips: BTreeMap<(usize, usize), Duration>,
     seed: u64,
-    workload: Option<Kind>,
+    workloads: Vec<Kind>,
+    workloads_at: Place,
     plan: Vec<Planned>,
     end: Option<Duration>,
 }
@@ -113,7 +148,8 @@ impl Default for Reader {
             nodes: None,
             round_trips: BTreeMap::new(),
             seed: 1,
-            workload: Some(Kind::Bank),
+            workloads: vec![Kind::Bank],
+            workloads_at: Place { line: 1, column: 1 },
             plan: Vec::new(),
             end: None,
         }
@@ -162,11 +198,21 @@ impl Reader {
             }
             "seed" => self.seed = words.number("a seed")?.1,
             "workload" => {
-                let word = words.word("a workload")?;
-                self.workload = match word.text {
-                    "none" => None,
-                    name => Some(name.parse().map_err(|why: String| word.wrong(&why))?),
-                };
+                let names = words.list("a workload")?;
+                self.workloads_at = names[0].place();
+                self.workloads.clear();
+                for word in names {
+                    match word.text {
+                        "none" if self.workloads.is_empty() => {}
+                        name => {
+                            let kind = name.parse().map_err(|why: String| word.wrong(&why))?;
+                            if self.workloads.contains(&kind) {
+                                return Err(word.wrong("a workload is named twice"));
+                            }
+                            self.workloads.push(kind);
+                        }
+                    }
+                }
             }
             "at" => self.timed(words)?,
             "end" => self.end = Some(self.moment(words)?),
@@ -189,10 +235,10 @@ impl Reader {
 
     fn timed(&mut self, words: &mut Words<'_>) -> Result<(), ScriptError> {
         let at = self.moment(words)?;
-        let line = words.line;
+        let place = words.peek("what happens")?.place();
         let text = words.rest().trim().to_string();
         let action = self.action(words)?;
-        self.plan.push(Planned { at, line, text, action });
+        self.plan.push(Planned { at, place, text, action });
         Ok(())
     }
 
@@ -317,8 +363,8 @@ impl Reader {
             let what = "the script has no \"end\"".to_string();
             return Err(ScriptError { line: lines.max(1), column: 1, what });
         };
-        let Reader { regions, round_trips, seed, workload, plan, .. } = self;
-        Ok(Script { regions, nodes, round_trips, seed, workload, plan, end })
+        let Reader { regions, round_trips, seed, workloads, workloads_at, plan, .. } = self;
+        Ok(Script { regions, nodes, round_trips, seed, workloads, workloads_at, plan, end })
     }
 }
 
@@ -350,6 +396,10 @@ struct Word<'a> {
 }
 
 impl Word<'_> {
+    fn place(&self) -> Place {
+        Place { line: self.line, column: self.column }
+    }
+
     fn wrong(&self, what: &str) -> ScriptError {
         ScriptError { line: self.line, column: self.column, what: what.to_string() }
     }
@@ -503,7 +553,7 @@ mod tests {
              at 2s cut a from b, n3 # comment\nat 2s clock n4 -300ms\nat 8s unavailable a within 6s\nend 9s\n",
         )
         .expect("it is right");
-        assert_eq!((script.nodes, script.seed, script.workload), (6, 7, Some(Kind::Append)));
+        assert_eq!((script.nodes, script.seed, script.workloads), (6, 7, vec![Kind::Append]));
         assert_eq!(script.round_trips[&(0, 1)], Duration::from_millis(80));
         let (a, b) = (vec![NodeId(1), NodeId(4)], vec![NodeId(2), NodeId(3), NodeId(5)]);
         let cuts = Action::Do(vec![Fault::Cut(a.clone(), b.clone()), Fault::Cut(b, a.clone())]);

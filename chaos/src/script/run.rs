@@ -12,8 +12,8 @@ use storage::Key;
 use txn::client::{Settings, TxnOptions};
 use txn::server::ServerConfig;
 
-use super::parse::{Action, Assertion, Planned, Script};
-use crate::check::RealTime;
+use super::parse::{Action, Assertion, Place, Planned, Script};
+use crate::check::file::Operation;
 use crate::episode::converge;
 use crate::workload::{Kind, Workload};
 use crate::world::access::{Gateway, Lost, SharedAccess};
@@ -28,14 +28,12 @@ const CLIENTS: u32 = 5;
 const BOOT: Duration = Duration::from_secs(60);
 /// A healed one must have ended everything by then.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// Clocks farther apart than this void promises of real time, microseconds.
-const SKEW_MAX_US: i64 = 125_000;
 
 /// How a line of the script went.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Outcome {
-    /// Which line.
-    pub line: usize,
+    /// Where it is written.
+    pub place: Place,
     /// When, in the script's time.
     pub at: Duration,
     /// As it was written.
@@ -53,6 +51,8 @@ pub struct ScriptReport {
     pub verdict: Result<(), String>,
     /// Operations that ended well, badly, nobody knows how.
     pub operations: (usize, usize, usize),
+    /// What clients did, of each workload whose history a file can hold.
+    pub histories: Vec<(Kind, Vec<Operation>)>,
     /// What happened.
     pub tally: Tally,
     /// Hash of everything that happened.
@@ -89,19 +89,30 @@ impl fmt::Display for ScriptReport {
 /// Runs a script in the simulated world.
 pub fn run_in_sim(script: &Script) -> ScriptReport {
     let mut world = World::new(layout(script));
-    let workload = script.workload.map(|kind| kind.make());
+    let workloads: Vec<Arc<dyn Workload>> =
+        script.workloads.iter().map(|kind| kind.make()).collect();
     let mut outcomes = Vec::new();
-    let verdict = play(script, &mut world, workload.as_ref(), &mut outcomes);
+    let verdict = play(script, &mut world, &workloads, &mut outcomes);
+    let add =
+        |a: (usize, usize, usize), b: (usize, usize, usize)| (a.0 + b.0, a.1 + b.1, a.2 + b.2);
     ScriptReport {
         outcomes,
         verdict,
-        operations: workload.map_or((0, 0, 0), |workload| workload.counts()),
+        operations: workloads.iter().map(|workload| workload.counts()).fold((0, 0, 0), add),
+        histories: script
+            .workloads
+            .iter()
+            .zip(&workloads)
+            .filter(|(kind, _)| kind.model().is_some())
+            .map(|(kind, workload)| (*kind, workload.operations()))
+            .collect(),
         tally: world.tally().clone(),
         trace: world.trace(),
     }
 }
 
 fn layout(script: &Script) -> Layout {
+    let needs_sql = script.workloads.iter().any(|kind| kind.level() == Level::Sql);
     Layout {
         seed: script.seed,
         regions: script.regions.clone(),
@@ -113,7 +124,7 @@ fn layout(script: &Script) -> Layout {
         sync_mode: SyncMode::InPlace,
         flush_interval: Duration::from_secs(2),
         call_timeout: Duration::from_secs(8),
-        level: script.workload.map_or(Level::Keys, Kind::level),
+        level: if needs_sql { Level::Sql } else { Level::Keys },
         server: ServerConfig::new(NodeId(0)),
         client: Settings::default(),
         planted: None,
@@ -123,7 +134,7 @@ fn layout(script: &Script) -> Layout {
 fn play(
     script: &Script,
     world: &mut World,
-    workload: Option<&Arc<dyn Workload>>,
+    workloads: &[Arc<dyn Workload>],
     outcomes: &mut Vec<Outcome>,
 ) -> Result<(), String> {
     let voters = if script.nodes >= 3 { 3 } else { 1 };
@@ -132,17 +143,18 @@ fn play(
     }
     let access = world.access().clone();
     let left = Arc::new(AtomicU32::new(0));
-    if let Some(workload) = workload {
+    for workload in workloads {
         let prepared = world.block_on(BOOT, workload.prepare(access.clone()));
-        prepared.ok_or_else(|| format!("the workload was not prepared within {BOOT:?}"))??;
-        start_clients(script.seed, workload, &access, &left);
+        prepared
+            .ok_or_else(|| format!("{} was not prepared within {BOOT:?}", workload.name()))??;
     }
+    start_clients(script.seed, workloads, &access, &left);
     let begun = world.now();
     for planned in &script.plan {
         advance_to(world, begun, planned.at);
         let verdict = carry_out(world, planned);
-        let (line, at, text) = (planned.line, planned.at, planned.text.clone());
-        outcomes.push(Outcome { line, at, text, verdict });
+        let (place, at, text) = (planned.place, planned.at, planned.text.clone());
+        outcomes.push(Outcome { place, at, text, verdict });
     }
     advance_to(world, begun, script.end);
     world.apply(Fault::Heal);
@@ -154,10 +166,10 @@ fn play(
         ));
     }
     converge(world)?;
-    if let Some(workload) = workload {
-        let read = world.block_on(PATIENCE, workload.finish(access));
+    for workload in workloads {
+        let read = world.block_on(PATIENCE, workload.finish(access.clone()));
         read.ok_or_else(|| format!("the data could not be read within {PATIENCE:?}"))??;
-        workload.check(real_time_of(script))?;
+        workload.check(script.real_time())?;
     }
     world.violations().first().map_or(Ok(()), |violation| Err(violation.to_string()))
 }
@@ -170,24 +182,15 @@ fn advance_to(world: &mut World, begun: u64, at: Duration) {
     }
 }
 
-fn real_time_of(script: &Script) -> RealTime {
-    let far = |fault: &Fault| matches!(fault, Fault::Step(_, offset) if offset.abs() > SKEW_MAX_US);
-    let beyond = script.plan.iter().any(|planned| match &planned.action {
-        Action::Do(faults) => faults.iter().any(far),
-        Action::Down(..) | Action::Assert(_) => false,
-    });
-    if beyond { RealTime::Waived } else { RealTime::Demanded }
-}
-
 fn start_clients(
     seed: u64,
-    workload: &Arc<dyn Workload>,
+    workloads: &[Arc<dyn Workload>],
     access: &SharedAccess,
     left: &Arc<AtomicU32>,
 ) {
     let mut chance = Chance::new(seed, Purpose::Workload);
-    left.store(CLIENTS, Ordering::Relaxed);
-    for client in 0..CLIENTS {
+    for (workload, client) in workloads.iter().flat_map(|one| (0..CLIENTS).map(move |n| (one, n))) {
+        left.fetch_add(1, Ordering::Relaxed);
         let (work, left) = (workload.client(client, access.clone(), chance.split()), left.clone());
         access.spawn(Box::pin(async move {
             work.await;

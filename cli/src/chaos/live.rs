@@ -4,18 +4,24 @@
 //! processes of ours. What only a simulated machine can do is refused, with its line, before anything starts. At the end everything is
 //! healed, and the workload's own check decides.
 
+use ::chaos::check::Level;
+use ::chaos::check::file::Operation;
 use ::chaos::script::{Action, Assertion, NodeId, Planned, Script};
-use ::chaos::workload::Kind;
 use ::chaos::world::fault::Fault;
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::Played;
 use crate::backend::{Answer, Backend};
-use crate::processes::{Nodes, is_ready, pause};
+use crate::processes::{Nodes, is_ready};
 use crate::url::Url;
+use crate::workload::load::{Hosts, Judged, Run, Until};
+use crate::workload::report::{Kind, Report};
+use crate::workload::{AnyLoad, Manner};
 
 /// Faults end by themselves so long after the script at the latest, should nobody be left to end them.
 const FAULT_GRACE: Duration = Duration::from_secs(30);
@@ -25,29 +31,37 @@ const TRY_PAUSE: Duration = Duration::from_millis(100);
 const HEALED_WITHIN: Duration = Duration::from_secs(60);
 /// One statement.
 const STATEMENT_MAX: Duration = Duration::from_secs(20);
+/// Between two lines of progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// Clients of each workload at each node. They stay there: what a region is served is seen by its own clients.
+const CLIENTS_PER_NODE: u32 = 2;
 
 /// Where a script is played.
 pub(super) struct Live {
     /// SQL address of each node.
     pub(super) nodes: BTreeMap<NodeId, String>,
-    /// URL of all of them, for the workload.
-    pub(super) url: String,
     /// The processes, if they are ours.
     pub(super) processes: Option<Nodes>,
 }
 
+/// A workload under way.
+struct Loading {
+    load: Arc<AnyLoad>,
+    report: Arc<Report>,
+    task: JoinHandle<Judged>,
+}
+
 /// The first thing in the script that cannot be done to real nodes.
 pub(super) fn refuse(script: &Script, ours: bool) -> Result<(), String> {
-    if let Some(kind) = script.workload
-        && workload_name(kind).is_none()
-    {
+    if let Some(kind) = script.workloads.iter().find(|kind| AnyLoad::of_script(**kind).is_none()) {
         return Err(format!(
-            "workload {} runs in the simulated world only; bank, sql-bank and register run here",
+            "{}: workload {} runs in the simulated world only; bank, sql-bank, register, append and counter run here",
+            script.workloads_at,
             kind.name()
         ));
     }
     for planned in &script.plan {
-        let no = |why: &str| Err(format!("line {}: `{}`: {why}", planned.line, planned.text));
+        let no = |why: &str| Err(format!("{}: `{}`: {why}", planned.place, planned.text));
         let faults: &[Fault] = match &planned.action {
             Action::Do(faults) => faults,
             Action::Down(..) if !ours => {
@@ -86,36 +100,40 @@ pub(super) fn refuse(script: &Script, ours: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// Our load with the same invariant.
-fn workload_name(kind: Kind) -> Option<&'static str> {
-    match kind {
-        Kind::Bank | Kind::SqlBank => Some("bank"),
-        Kind::Register => Some("kv"),
-        Kind::Append
-        | Kind::Txn
-        | Kind::Skew
-        | Kind::LongFork
-        | Kind::Monotonic
-        | Kind::Shop
-        | Kind::Counter
-        | Kind::Session => None,
-    }
-}
-
 impl Live {
-    /// Plays the script, telling each line as it ends. The error says how many lines did not hold.
-    pub(super) async fn play(&self, script: &Script) -> Result<(), String> {
+    /// Plays the script, telling each line as it ends. What the workloads recorded, and whether all held.
+    pub(super) async fn play(&self, script: &Script) -> Played {
+        let mut loaded = Vec::new();
+        let done = self.try_play(script, &mut loaded).await;
+        (loaded, done)
+    }
+
+    async fn try_play(
+        &self,
+        script: &Script,
+        loaded: &mut Vec<(&'static str, Vec<Operation>)>,
+    ) -> Result<(), String> {
         self.anywhere("CREATE TABLE IF NOT EXISTS chaos_probe (id int PRIMARY KEY, n bigint)")
             .await?;
-        let load = self.start_load(script)?;
-        let mut failures = 0;
+        let hosts = self.nodes.values().cloned().collect::<Vec<String>>().join(",");
+        let url = Url::parse(&format!("postgresql://root@{hosts}/meridian"))?;
+        let hosts = Hosts::new(url, Manner::Stays);
+        let mut loads = Vec::new();
+        for kind in &script.workloads {
+            let load = AnyLoad::of_script(*kind).expect("refused before the start");
+            load.prepare(&hosts).await?;
+            loads.push(load);
+        }
+        let until = Arc::new(Until::new(None));
         let begun = Instant::now();
+        let loadings: Vec<Loading> =
+            loads.into_iter().map(|load| start(load, script, &hosts, begun, &until)).collect();
+        let mut failures = 0;
         for planned in &script.plan {
-            #[allow(clippy::disallowed_methods)] // Scripts on real nodes live in real time.
-            tokio::time::sleep_until(begun + planned.at).await;
+            wait_until(begun + planned.at, begun, &loadings).await;
             let verdict = match &planned.action {
                 Action::Do(faults) => self.inject(script, planned, faults).await,
-                Action::Down(nodes, _) => self.each(nodes, Nodes::kill),
+                Action::Down(nodes, _) => self.kill(nodes),
                 Action::Assert(assertion) => self.check(assertion).await,
             };
             let told = match &verdict {
@@ -125,43 +143,33 @@ impl Live {
             failures += u32::from(verdict.is_err());
             println!("{:>8.1} s  {:<50} {told}", begun.elapsed().as_secs_f64(), planned.text);
         }
-        #[allow(clippy::disallowed_methods)]
-        tokio::time::sleep_until(begun + script.end).await;
-        self.heal().await?;
-        if let Some(load) = load {
-            let report = tokio::task::spawn_blocking(move || finish(load))
-                .await
-                .map_err(|error| error.to_string())?;
-            match report {
-                Ok(report) => println!("{report}"),
-                Err(report) => {
-                    println!("{report}");
+        wait_until(begun + script.end, begun, &loadings).await;
+        let healed = self.heal().await;
+        until.stop();
+        for Loading { load, report, task } in loadings {
+            let judged = task.await.map_err(|error| error.to_string())?;
+            println!("\n{}\n{}", load.name(), report.text());
+            match &judged.verdict {
+                Ok(_) if report.total(Kind::Ok) == 0 => {
+                    println!("FAILED: nothing was acknowledged: nothing was tested");
+                    failures += 1;
+                }
+                Ok(holds) => println!("{holds}"),
+                Err(why) => {
+                    println!("FAILED: {why}");
                     failures += 1;
                 }
             }
+            loaded.push((load.name(), judged.operations));
         }
+        healed?;
         match failures {
             0 => {
                 println!("all held");
                 Ok(())
             }
-            count => Err(format!("{count} of the script's lines do not hold")),
+            count => Err(format!("{count} of the script's lines and workloads do not hold")),
         }
-    }
-
-    fn start_load(&self, script: &Script) -> Result<Option<Child>, String> {
-        let Some(name) = script.workload.and_then(workload_name) else { return Ok(None) };
-        let program = std::env::current_exe().map_err(|error| error.to_string())?;
-        let seconds = script.end.as_secs().max(1).to_string();
-        let seed = script.seed.to_string();
-        Command::new(program)
-            .args(["workload", name, "--url", &self.url, "--duration", &seconds, "--seed", &seed])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map(Some)
-            .map_err(|error| format!("the workload cannot be started: {error}"))
     }
 
     async fn inject(
@@ -199,7 +207,7 @@ impl Live {
                 Fault::Crash(node, _) => match &self.processes {
                     None => drop(self.anywhere(&format!("CHAOS CRASH '{node}'")).await?),
                     Some(_) => {
-                        self.each(&[*node], Nodes::kill)?;
+                        self.kill(&[*node])?;
                         self.each(&[*node], Nodes::revive)?;
                     }
                 },
@@ -208,7 +216,7 @@ impl Live {
                 Fault::Resume(node) => self.each(&[*node], |nodes, at| nodes.signal(at, "CONT"))?,
                 Fault::Blackout => {
                     let all: Vec<NodeId> = self.nodes.keys().copied().collect();
-                    self.each(&all, Nodes::kill)?;
+                    self.kill(&all)?;
                     self.each(&all, Nodes::revive)?;
                 }
                 Fault::Heal => self.heal().await?,
@@ -233,10 +241,16 @@ impl Live {
                         "not every node serves {HEALED_WITHIN:?} after the healing"
                     ));
                 }
-                pause(TRY_PAUSE);
+                sleep(TRY_PAUSE).await;
             }
         }
         self.anywhere("CHAOS HEAL").await.map(|_| ())
+    }
+
+    /// All at once.
+    fn kill(&self, nodes: &[NodeId]) -> Result<(), String> {
+        let places: Vec<usize> = nodes.iter().map(place_of).collect();
+        self.processes.as_ref().expect("refused before the start").kill(&places)
     }
 
     fn each(
@@ -246,8 +260,7 @@ impl Live {
     ) -> Result<(), String> {
         let processes = self.processes.as_ref().expect("refused before the start");
         for node in nodes {
-            let place = usize::try_from(node.0 - 1).expect("a node's number is small");
-            act(processes, place)?;
+            act(processes, place_of(node))?;
         }
         Ok(())
     }
@@ -299,7 +312,7 @@ impl Live {
             if begun.elapsed() > within {
                 return Err(format!("a range has no leaseholder after {within:?}"));
             }
-            pause(TRY_PAUSE);
+            sleep(TRY_PAUSE).await;
         }
     }
 
@@ -314,8 +327,7 @@ impl Live {
             if begun.elapsed() >= within {
                 return Err(format!("{node}: {why}"));
             }
-            #[allow(clippy::disallowed_methods)]
-            tokio::time::sleep(TRY_PAUSE).await;
+            sleep(TRY_PAUSE).await;
         }
     }
 
@@ -365,14 +377,52 @@ fn quoted(nodes: &[NodeId]) -> String {
     distinct.into_iter().collect::<Vec<String>>().join(", ")
 }
 
-/// Waits for the load's end; its report, or what it found wrong.
-fn finish(load: Child) -> Result<String, String> {
-    let output = load.wait_with_output().map_err(|error| error.to_string())?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() {
-        Ok(said)
-    } else {
-        Err(said + &String::from_utf8_lossy(&output.stderr))
+fn start(
+    load: AnyLoad,
+    script: &Script,
+    hosts: &Hosts,
+    begun: Instant,
+    until: &Arc<Until>,
+) -> Loading {
+    let (load, report) = (Arc::new(load), Report::new());
+    let run = Run {
+        hosts: hosts.clone(),
+        clients: CLIENTS_PER_NODE * script.nodes,
+        seed: script.seed,
+        begun,
+        until: until.clone(),
+        level: Level::from(script.real_time()),
+        report: report.clone(),
+    };
+    let playing = load.clone();
+    #[allow(clippy::disallowed_methods)] // Beside the script, which may wait for a process.
+    let task = tokio::spawn(async move { playing.play(&run).await });
+    Loading { load, report, task }
+}
+
+/// Where a node of ours stands among the processes.
+fn place_of(node: &NodeId) -> usize {
+    usize::try_from(node.0 - 1).expect("a node's number is small")
+}
+
+async fn sleep(duration: Duration) {
+    #[allow(clippy::disallowed_methods)] // Scripts on real nodes live in real time.
+    tokio::time::sleep(duration).await;
+}
+
+/// Waits, telling every second what the workloads do.
+async fn wait_until(end: Instant, begun: Instant, loadings: &[Loading]) {
+    let totals = || loadings.iter().map(|loading| loading.report.total(Kind::Ok));
+    let mut before: Vec<u64> = totals().collect();
+    while Instant::now() < end {
+        sleep((end - Instant::now()).min(PROGRESS_INTERVAL)).await;
+        let now: Vec<u64> = totals().collect();
+        let rates = loadings.iter().zip(now.iter().zip(&before));
+        let rates =
+            rates.map(|(one, (now, before))| format!("{} +{}", one.load.name(), now - before));
+        let told = rates.collect::<Vec<String>>().join("   ");
+        eprintln!("{:>8.1} s  acknowledged: {told}", begun.elapsed().as_secs_f64());
+        before = now;
     }
 }
 

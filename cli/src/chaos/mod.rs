@@ -3,7 +3,7 @@
 mod live;
 
 use ::chaos::check::Level;
-use ::chaos::check::file::Model;
+use ::chaos::check::file::{Model, Operation};
 use ::chaos::script::{NodeId, Script, parse, run_in_sim};
 use clap::{Args, Subcommand, ValueEnum};
 use node::faults::Latencies;
@@ -15,6 +15,7 @@ use std::str::FromStr;
 use crate::backend::Backend;
 use crate::processes::{Member, Nodes};
 use crate::url::Url;
+use crate::workload::load::{format_of, write_history};
 use live::Live;
 
 /// Fault scripts.
@@ -37,6 +38,10 @@ enum ChaosCommand {
         /// Where `--world processes` keeps the nodes' data and logs; a new directory, removed if all held, if not given.
         #[arg(long)]
         data: Option<PathBuf>,
+        /// Write the history to this file (.edn or .json), for `meridian chaos check`; of several workloads, each to one with its
+        /// name before the extension.
+        #[arg(long)]
+        history: Option<PathBuf>,
     },
     /// Judges a history written as EDN or JSON, by us or by Jepsen.
     Check {
@@ -53,7 +58,7 @@ enum ChaosCommand {
 
 /// Which order counts.
 #[derive(Clone, Copy, ValueEnum)]
-enum LevelKind {
+pub(crate) enum LevelKind {
     /// None.
     Serializable,
     /// That in which each client asked.
@@ -62,6 +67,17 @@ enum LevelKind {
     KeyRealTime,
     /// Real time over everything, and sessions.
     Strict,
+}
+
+impl From<LevelKind> for Level {
+    fn from(kind: LevelKind) -> Level {
+        match kind {
+            LevelKind::Serializable => Level::Serializable,
+            LevelKind::Session => Level::Session,
+            LevelKind::KeyRealTime => Level::KeyRealTime,
+            LevelKind::Strict => Level::Strict,
+        }
+    }
 }
 
 /// Where a script runs.
@@ -95,50 +111,64 @@ pub(crate) fn run(arguments: &ChaosArguments) -> Result<(), String> {
         std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))
     };
     match &arguments.command {
-        ChaosCommand::Run { file, world, data } => {
+        ChaosCommand::Run { file, world, data, history } => {
+            if let Some(path) = history {
+                format_of(path)?;
+            }
             let script =
                 parse(&read(file)?).map_err(|error| format!("{}: {error}", file.display()))?;
             let named = |why: String| format!("{}: {why}", file.display());
-            match world {
+            let (loaded, done) = match world {
                 WorldKind::Sim => {
                     let report = run_in_sim(&script);
                     println!("{report}");
-                    if report.is_good() {
-                        Ok(())
-                    } else {
-                        Err("the script's assertions do not hold".to_string())
-                    }
+                    let failed = || "the script's assertions do not hold".to_string();
+                    let done = if report.is_good() { Ok(()) } else { Err(failed()) };
+                    let loaded = report.histories.into_iter();
+                    (loaded.map(|(kind, ops)| (kind.name(), ops)).collect(), done)
                 }
                 WorldKind::Processes => {
                     live::refuse(&script, true).map_err(named)?;
-                    run_on_processes(&script, data.as_deref())
+                    run_on_processes(&script, data.as_deref())?
                 }
                 WorldKind::Cluster(url) => {
                     live::refuse(&script, false).map_err(named)?;
-                    run_on_cluster(&script, url)
+                    run_on_cluster(&script, url)?
                 }
+            };
+            if let Some(path) = history {
+                write_histories(&loaded, path)?;
             }
+            done
         }
         ChaosCommand::Check { file, model, level } => {
-            let level = match level {
-                LevelKind::Serializable => Level::Serializable,
-                LevelKind::Session => Level::Session,
-                LevelKind::KeyRealTime => Level::KeyRealTime,
-                LevelKind::Strict => Level::Strict,
-            };
-            let verdict = model.judge(&read(file)?, level);
+            let verdict = model.judge(&read(file)?, (*level).into());
             println!("{verdict}");
             if verdict.is_good() { Ok(()) } else { Err("the history is not good".to_string()) }
         }
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, String> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(1).enable_all().build().map_err(|error| error.to_string())
+/// What clients did, by workload, and whether all held.
+type Played = (Vec<(&'static str, Vec<Operation>)>, Result<(), String>);
+
+fn write_histories(loaded: &[(&'static str, Vec<Operation>)], path: &Path) -> Result<(), String> {
+    for (name, operations) in loaded {
+        let extension = path.extension().unwrap_or_default().to_string_lossy();
+        let own = path.with_extension(format!("{name}.{extension}"));
+        let path = if loaded.len() == 1 { path } else { own.as_path() };
+        write_history(operations, path)?;
+        println!("the history of {name} is in {}", path.display());
+    }
+    Ok(())
 }
 
-fn run_on_processes(script: &Script, data: Option<&Path>) -> Result<(), String> {
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().map_err(|error| error.to_string())
+}
+
+fn run_on_processes(script: &Script, data: Option<&Path>) -> Result<Played, String> {
     let own = std::env::temp_dir().join(format!("meridian-chaos-{}", std::process::id()));
     let dir = data.unwrap_or(&own);
     std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
@@ -149,10 +179,8 @@ fn run_on_processes(script: &Script, data: Option<&Path>) -> Result<(), String> 
     let nodes = live::start_processes(script, nodes)?;
     let addresses = nodes.members.iter().zip(1..);
     let addresses = addresses.map(|(member, id)| (NodeId(id), member.sql.to_string())).collect();
-    let rpc: Vec<String> = nodes.members.iter().map(|member| member.rpc.to_string()).collect();
-    let url = format!("meridian://root@{}/meridian", rpc.join(","));
-    let live = Live { nodes: addresses, url, processes: Some(nodes) };
-    let done = runtime()?.block_on(live.play(script));
+    let live = Live { nodes: addresses, processes: Some(nodes) };
+    let (loaded, done) = runtime()?.block_on(live.play(script));
     if let Some(nodes) = &live.processes {
         nodes.stop();
     }
@@ -161,7 +189,7 @@ fn run_on_processes(script: &Script, data: Option<&Path>) -> Result<(), String> 
         (Ok(()), Some(_)) => {}
         (Err(_), _) => eprintln!("Data and logs are in {}.", dir.display()),
     }
-    done
+    Ok((loaded, done))
 }
 
 fn latencies(script: &Script) -> Latencies {
@@ -197,20 +225,18 @@ fn members(script: &Script, dir: &Path) -> Result<Vec<Member>, String> {
         .collect()
 }
 
-fn run_on_cluster(script: &Script, url: &Url) -> Result<(), String> {
+fn run_on_cluster(script: &Script, url: &Url) -> Result<Played, String> {
     runtime()?.block_on(async {
         let connected = Backend::connect(url, "meridian chaos").await;
         let mut backend = connected.map_err(|error| error.to_string())?;
         let answers = backend.query("SHOW NODES").await.map_err(|error| error.to_string())?;
         let mut nodes = BTreeMap::new();
         let mut regions = Vec::new();
-        let mut rpc = Vec::new();
         for row in answers.iter().flat_map(|answer| &answer.rows) {
             let text = |place: usize| row.get(place).cloned().flatten().unwrap_or_default();
             let number = text(0).strip_prefix('n').and_then(|digits| digits.parse().ok());
             nodes.insert(NodeId(number.ok_or("SHOW NODES names a node strangely")?), text(3));
             regions.push(text(1));
-            rpc.push(text(4));
         }
         let expected: Vec<String> = (0..script.nodes as usize)
             .map(|node| script.regions[node % script.regions.len()].clone())
@@ -222,7 +248,6 @@ fn run_on_cluster(script: &Script, url: &Url) -> Result<(), String> {
                 regions.join(", ")
             ));
         }
-        let url = format!("meridian://root@{}/meridian", rpc.join(","));
-        Live { nodes, url, processes: None }.play(script).await
+        Ok(Live { nodes, processes: None }.play(script).await)
     })
 }
