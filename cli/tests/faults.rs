@@ -66,6 +66,18 @@ fn a_region_cut_off_refuses_strong_writes_in_seconds_and_keeps_taking_available_
     });
     assert!(equal.is_some(), "2 s after the healing the copies differ: {dumps:?}");
     println!("copies equal {:?} after the healing", equal.unwrap());
+    let late = "CHAOS LATENCY 'us-east' TO 'eu-west', 'ap-south' ADD";
+    sql(0, &format!("{late} '400ms' JITTER '50ms' FOR '60s'")).unwrap();
+    let listed = sql(2, "SHOW CHAOS").unwrap();
+    let expected = "latency us-east to eu-west, ap-south: 400 to 450 ms more";
+    assert!(listed.contains(expected), "{listed}");
+    let start = now();
+    sql(0, "INSERT INTO accounts VALUES (1004, 0)").unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(400), "{:?}", start.elapsed());
+    // One that is over at once takes its like's place.
+    sql(0, &format!("{late} '0ms' FOR '1ms'")).unwrap();
+    assert_eq!(sql(1, "SHOW CHAOS").unwrap(), "");
+    sql(0, "DELETE FROM accounts WHERE id = 1004").unwrap();
     assert!(dumps[0].contains("1|29|before"), "5 + 3 * (10 - 2): {}", dumps[0]);
     for place in 0..3 {
         let ids =
@@ -176,17 +188,38 @@ fn a_fault_script_runs_on_real_processes_and_its_histories_are_judged() {
          at 8s unavailable eu-west within 5s\n\
          at 13s heal\n\
          at 13s converged within 10s\n\
-         end 14s\n";
+         at 14s weather loss 30\n\
+         at 14s clog us-east to eu-west\n\
+         at 14s drift n1 200 ppm\n\
+         at 15s progress 20 within 10s\n\
+         at 17s weather loss 0\n\
+         at 17s unclog us-east to eu-west\n\
+         at 17s cut-one-way n3 to n1, n2\n\
+         at 18s when progress 20 within 10s then heal\n\
+         at 18s available ap-south within 10s\n\
+         at 19s invariant\n\
+         end 20s\n";
     std::fs::write(dir.path().join("two.chaos"), script).unwrap();
     let run = |arguments: &[&str]| {
         let arguments = [&["chaos"], arguments].concat();
         meridian_within(Duration::from_secs(90), &arguments, dir.path())
     };
-    let on_processes = ["run", "two.chaos", "--world", "processes", "--history", "h.edn"];
+    let on_processes =
+        ["run", "two.chaos", "--world", "processes", "--history", "h.edn", "--report", "r.html"];
     let (code, said) = run(&on_processes);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("all held"), "{said}");
     println!("{said}");
+    let page = std::fs::read_to_string(dir.path().join("r.html")).unwrap();
+    for load in said.lines().filter(|line| line.contains(" unknown; invariant holds")) {
+        let (kind, counts) = load.split_once(": ").unwrap();
+        let mode = if kind == "counter" { "available" } else { "strong" };
+        let counts = counts.split(';').next().unwrap().split(", ");
+        let counts = counts.map(|count| count.split(' ').next().unwrap());
+        let cells: String = counts.map(|count| format!("<td class=\"n\">{count}</td>")).collect();
+        let row = format!("<td>{kind}</td><td>{mode}</td>{cells}");
+        assert!(page.contains(&row), "the page has no {row}");
+    }
     for model in ["bank", "list-append", "counter"] {
         let file = format!("h.{model}.edn");
         let (code, judged) = run(&["check", &file, "--model", model]);

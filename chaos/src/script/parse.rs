@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use super::random::{Chosen, draw};
 use crate::check::RealTime;
 use crate::workload::Kind;
+use crate::world::chance::{Chance, Purpose};
 use crate::world::fault::{Fault, Power};
 use crate::world::network::Weather;
 
@@ -57,8 +59,10 @@ pub struct Planned {
     pub at: Duration,
     /// Where it is written.
     pub place: Place,
-    /// As it was written.
+    /// As it was written; of a random episode, as it was drawn.
     pub text: String,
+    /// Waited for before it is done; if it does not come in time, it is not done.
+    pub when: Option<Assertion>,
     /// What.
     pub action: Action,
 }
@@ -79,6 +83,11 @@ impl fmt::Display for Place {
 }
 
 impl Script {
+    /// The region in which a node stands.
+    pub fn region_of(&self, node: NodeId) -> &String {
+        &self.regions[(node.0 as usize + self.regions.len() - 1) % self.regions.len()]
+    }
+
     /// Whether clocks stay within their bound, so that real time counts.
     pub fn real_time(&self) -> RealTime {
         let far =
@@ -111,6 +120,10 @@ pub enum Assertion {
     Unavailable(Vec<NodeId>, Duration),
     /// Every range is led, every replica equal, in time.
     Converged(Duration),
+    /// So many operations of workloads are acknowledged from now on, in time.
+    Progress(usize, Duration),
+    /// Nothing that must hold always is violated: what the simulated world watches, and what a workload can tell while it runs.
+    Invariant,
 }
 
 /// Reads a script.
@@ -138,6 +151,10 @@ struct Reader {
     workloads: Vec<Kind>,
     workloads_at: Place,
     plan: Vec<Planned>,
+    /// Random episodes: from when, for how long, of what; drawn when the seed is known.
+    episodes: Vec<(Duration, Duration, Vec<Chosen>, Place)>,
+    /// The last time that was written.
+    latest: Duration,
     end: Option<Duration>,
 }
 
@@ -151,6 +168,8 @@ impl Default for Reader {
             workloads: vec![Kind::Bank],
             workloads_at: Place { line: 1, column: 1 },
             plan: Vec::new(),
+            episodes: Vec::new(),
+            latest: Duration::ZERO,
             end: None,
         }
     }
@@ -162,7 +181,7 @@ impl Reader {
         if self.end.is_some() {
             return Err(verb.wrong("nothing may follow \"end\""));
         }
-        if verb.text != "at" && verb.text != "end" && !self.plan.is_empty() {
+        if verb.text != "at" && verb.text != "end" && self.has_begun() {
             return Err(
                 verb.wrong(&format!("\"{}\" must stand before the first \"at\"", verb.text))
             );
@@ -221,25 +240,86 @@ impl Reader {
         Ok(())
     }
 
-    fn moment(&self, words: &mut Words<'_>) -> Result<Duration, ScriptError> {
+    fn has_begun(&self) -> bool {
+        !self.plan.is_empty() || !self.episodes.is_empty()
+    }
+
+    fn moment(&mut self, words: &mut Words<'_>) -> Result<Duration, ScriptError> {
         let word = words.peek("a time")?;
         let at = words.duration("a time")?;
         if at > END_MAX {
             return Err(word.wrong(&format!("a script lasts up to {END_MAX:?}")));
         }
-        if self.plan.last().is_some_and(|last| last.at > at) {
+        if self.latest > at {
             return Err(word.wrong("times must not go back"));
         }
+        self.latest = at;
         Ok(at)
     }
 
     fn timed(&mut self, words: &mut Words<'_>) -> Result<(), ScriptError> {
         let at = self.moment(words)?;
         let place = words.peek("what happens")?.place();
+        if words.takes("random") {
+            let duration = words.duration("how long")?;
+            let kinds = if words.takes("of") { chosen(words)? } else { Chosen::ALL.to_vec() };
+            self.episodes.push((at, duration, kinds, place));
+            return Ok(());
+        }
+        let (mut period, mut times) = (Duration::ZERO, 1);
+        if words.takes("every") {
+            period = words.duration("how often")?;
+            let (word, count) = words.number("how many times")?;
+            let last = |times: u32| period.checked_mul(times.checked_sub(1)?)?.checked_add(at);
+            let fits = |times: &u32| last(*times).is_some_and(|last| last <= END_MAX);
+            let count = u32::try_from(count).ok().filter(fits);
+            let wrong = format!("something is done at least once, and up to {END_MAX:?}");
+            times = count.ok_or_else(|| word.wrong(&wrong))?;
+            words.expect("times")?;
+        }
         let text = words.rest().trim().to_string();
+        let when = words.takes("when").then(|| self.condition(words)).transpose()?;
+        if when.is_some() {
+            words.expect("then")?;
+        }
         let action = self.action(words)?;
-        self.plan.push(Planned { at, place, text, action });
+        for turn in 0..times {
+            let (text, when, action) = (text.clone(), when.clone(), action.clone());
+            self.plan.push(Planned { at: at + period * turn, place, text, when, action });
+        }
         Ok(())
+    }
+
+    fn condition(&self, words: &mut Words<'_>) -> Result<Assertion, ScriptError> {
+        let verb = words.word("a condition")?;
+        match self.assertion(verb, words)? {
+            Some(Assertion::Invariant) | None => Err(verb.wrong(&format!(
+                "\"{}\" is not available, unavailable, converged or progress",
+                verb.text
+            ))),
+            Some(condition) => Ok(condition),
+        }
+    }
+
+    /// `None`: the verb is no assertion's.
+    fn assertion(
+        &self,
+        verb: Word<'_>,
+        words: &mut Words<'_>,
+    ) -> Result<Option<Assertion>, ScriptError> {
+        Ok(Some(match verb.text {
+            "available" => Assertion::Available(self.places(words)?, words.within()?),
+            "unavailable" => Assertion::Unavailable(self.places(words)?, words.within()?),
+            "converged" => Assertion::Converged(words.within()?),
+            "progress" => {
+                let (word, count) = words.number("how many operations")?;
+                let count = usize::try_from(count).ok().filter(|count| *count > 0);
+                let count = count.ok_or_else(|| word.wrong("at least one operation"))?;
+                Assertion::Progress(count, words.within()?)
+            }
+            "invariant" => Assertion::Invariant,
+            _ => return Ok(None),
+        }))
     }
 
     fn action(&self, words: &mut Words<'_>) -> Result<Action, ScriptError> {
@@ -257,10 +337,18 @@ impl Reader {
                 }
                 Action::Do(vec![Fault::Cut(some.clone(), others.clone()), Fault::Cut(others, some)])
             }
-            "cut-one-way" => {
+            "join" => {
+                let some = self.places(words)?;
+                words.expect("from")?;
+                let others = self.places(words)?;
+                let there = Fault::Join(some.clone(), others.clone());
+                Action::Do(vec![there, Fault::Join(others, some)])
+            }
+            "cut-one-way" | "join-one-way" => {
                 let from = self.places(words)?;
                 words.expect("to")?;
-                Action::Do(vec![Fault::Cut(from, self.places(words)?)])
+                let make = if verb.text == "cut-one-way" { Fault::Cut } else { Fault::Join };
+                Action::Do(vec![make(from, self.places(words)?)])
             }
             "kill" => Action::Down(self.places(words)?, Power::Kept),
             "power-off" => Action::Down(self.places(words)?, Power::Lost),
@@ -301,16 +389,10 @@ impl Reader {
             }
             "weather" => Action::Do(vec![Fault::Weather(weather(words)?)]),
             "heal" => Action::Do(vec![Fault::Heal]),
-            "available" => {
-                let nodes = self.places(words)?;
-                Action::Assert(Assertion::Available(nodes, words.within()?))
+            other => {
+                let unknown = || verb.wrong(&format!("unknown fault or assertion \"{other}\""));
+                Action::Assert(self.assertion(verb, words)?.ok_or_else(unknown)?)
             }
-            "unavailable" => {
-                let nodes = self.places(words)?;
-                Action::Assert(Assertion::Unavailable(nodes, words.within()?))
-            }
-            "converged" => Action::Assert(Assertion::Converged(words.within()?)),
-            other => return Err(verb.wrong(&format!("unknown fault or assertion \"{other}\""))),
         })
     }
 
@@ -363,9 +445,24 @@ impl Reader {
             let what = "the script has no \"end\"".to_string();
             return Err(ScriptError { line: lines.max(1), column: 1, what });
         };
-        let Reader { regions, round_trips, seed, workloads, workloads_at, plan, .. } = self;
+        let Reader { regions, round_trips, seed, workloads, workloads_at, mut plan, .. } = self;
+        for (at, duration, kinds, place) in self.episodes {
+            let mut chance = Chance::new(seed, Purpose::Nemesis);
+            plan.extend(draw(nodes, at, duration, &kinds, place, &mut chance));
+        }
+        plan.sort_by_key(|planned| planned.at);
+        if let Some(late) = plan.iter().find(|planned| planned.at > end) {
+            let Place { line, column } = late.place;
+            let what = format!("this goes on until {:?}, and the script ends at {end:?}", late.at);
+            return Err(ScriptError { line, column, what });
+        }
         Ok(Script { regions, nodes, round_trips, seed, workloads, workloads_at, plan, end })
     }
+}
+
+fn chosen(words: &mut Words<'_>) -> Result<Vec<Chosen>, ScriptError> {
+    let chosen = |word: &Word<'_>| word.text.parse::<Chosen>().map_err(|why| word.wrong(&why));
+    words.list("a kind of fault")?.iter().map(chosen).collect()
 }
 
 fn weather(words: &mut Words<'_>) -> Result<Weather, ScriptError> {
@@ -460,6 +557,15 @@ impl<'a> Words<'a> {
             self.at += 1;
             words.push(self.word(what)?);
         }
+    }
+
+    /// Whether the next word is this one; it is read then.
+    fn takes(&mut self, text: &str) -> bool {
+        let is_next = self.peek(text).is_ok_and(|word| word.text == text);
+        if is_next {
+            self.at += text.len();
+        }
+        is_next
     }
 
     fn expect(&mut self, text: &str) -> Result<(), ScriptError> {
@@ -564,6 +670,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_repeated_waited_for_and_drawn_is_planned() {
+        let text = "seed 7\nworkload bank, counter\nat 1s every 2s 3 times restart n1\n\
+             at 2s when unavailable n2 within 4s then start n2\nat 8s random 20s of cut, kill\nend 30s";
+        let script = parse(text).expect("it is right");
+        assert_eq!(script.workloads, [Kind::Bank, Kind::Counter]);
+        let times: Vec<u64> =
+            script.plan.iter().take(4).map(|planned| planned.at.as_secs()).collect();
+        assert_eq!(times, [1, 2, 3, 5], "in order of time");
+        let condition = Assertion::Unavailable(vec![NodeId(2)], Duration::from_secs(4));
+        assert_eq!(script.plan[1].when, Some(condition));
+        assert!(script.plan.len() > 8, "{:?}", script.plan);
+        assert_eq!(parse(text), Ok(script), "the same seed, the same faults");
+        let other = parse(&text.replace("seed 7", "seed 8")).expect("it is right");
+        assert_ne!(parse(text).expect("it is right").plan, other.plan);
+    }
+
+    #[test]
     fn what_is_wrong_is_told_with_its_place() {
         let cases = [
             ("nodes 3\nexplode n1\nend 1s", "line 2, column 1: unknown statement \"explode\""),
@@ -578,6 +701,26 @@ mod tests {
             ("at 5s heal\nat 4s heal\nend 9s", "line 2, column 4: times must not go back"),
             ("at 5s heal", "line 1, column 1: the script has no \"end\""),
             ("at 1s heal now\nend 2s", "line 1, column 12: \"now\" is too much"),
+            (
+                "at 1s join mars from n1\nend 2s",
+                "line 1, column 12: there is no node or region \"mars\"",
+            ),
+            (
+                "at 1s when heal then heal\nend 2s",
+                "line 1, column 12: \"heal\" is not available, unavailable, converged or progress",
+            ),
+            (
+                "at 1s when converged within 2s heal\nend 2s",
+                "line 1, column 32: \"then\" is missing before \"heal\"",
+            ),
+            (
+                "at 1s every 1s 9 times restart n1\nend 2s",
+                "line 1, column 7: this goes on until 3s, and the script ends at 2s",
+            ),
+            (
+                "at 1s random 5s of love\nend 9s",
+                "line 1, column 20: \"love\" is not cut, cut-one-way, kill, pause, clog, clock or loss",
+            ),
             ("nodes 99\nend 1s", "line 1, column 7: there can be 1 to 15 nodes"),
             ("at 1s cut n1 from n1\nend 2s", "line 1, column 7: a node cannot be cut from itself"),
             (

@@ -1,21 +1,20 @@
 //! Driver: a fault script against real nodes: processes that it starts itself, or a running cluster that allows chaos.
 //!
-//! Cuts and skews are `CHAOS` statements, so they are made in the product's own transport and clock; kills and pauses are signals to
+//! Cuts, delays, losses and wrong clocks are `CHAOS` statements, so they are made in the product's own transport and clock; kills and pauses are signals to
 //! processes of ours. What only a simulated machine can do is refused, with its line, before anything starts. At the end everything is
 //! healed, and the workload's own check decides.
 
 use ::chaos::check::Level;
-use ::chaos::check::file::Operation;
-use ::chaos::script::{Action, Assertion, NodeId, Planned, Script};
+use ::chaos::script::{Action, Assertion, Loaded, NodeId, Outcome, Planned, Played, Script, acts};
+use ::chaos::workload::Kind as Workload;
 use ::chaos::world::fault::Fault;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::Played;
 use crate::backend::{Answer, Backend};
 use crate::processes::{Nodes, is_ready};
 use crate::url::Url;
@@ -24,7 +23,9 @@ use crate::workload::report::{Kind, Report};
 use crate::workload::{AnyLoad, Manner};
 
 /// Faults end by themselves so long after the script at the latest, should nobody be left to end them.
-const FAULT_GRACE: Duration = Duration::from_secs(30);
+const FAULT_GRACE: Duration = Duration::from_secs(120);
+/// On a clogged link messages are late by up to so much, as in the simulated world.
+const CLOG_MAX: Duration = Duration::from_millis(1500);
 /// Pause between two tries of something that must come to be.
 const TRY_PAUSE: Duration = Duration::from_millis(100);
 /// A healed cluster answers by then.
@@ -42,10 +43,15 @@ pub(super) struct Live {
     pub(super) nodes: BTreeMap<NodeId, String>,
     /// The processes, if they are ours.
     pub(super) processes: Option<Nodes>,
+    /// Nodes that cannot answer, because of us.
+    pub(super) away: Mutex<BTreeSet<NodeId>>,
+    /// Who is told what happens.
+    pub(super) tell: fn(&str),
 }
 
 /// A workload under way.
 struct Loading {
+    kind: Workload,
     load: Arc<AnyLoad>,
     report: Arc<Report>,
     task: JoinHandle<Judged>,
@@ -69,22 +75,28 @@ pub(super) fn refuse(script: &Script, ours: bool) -> Result<(), String> {
             }
             Action::Down(..) | Action::Assert(_) => continue,
         };
-        let one_way = matches!(faults, [Fault::Cut(..)]);
-        if one_way {
-            return no("real links are cut both ways only");
-        }
         for fault in faults {
             match fault {
-                Fault::Cut(..) | Fault::Step(..) | Fault::Crash(..) | Fault::Heal => {}
+                Fault::Cut(..)
+                | Fault::Join(..)
+                | Fault::Clog(..)
+                | Fault::Unclog(..)
+                | Fault::Step(..)
+                | Fault::Drift(_, 0, _)
+                | Fault::Crash(..)
+                | Fault::Heal => {}
+                Fault::Weather(weather)
+                    if weather.duplicate_permille == 0 && weather.reorder_permille == 0 => {}
+                Fault::Weather(_) => {
+                    return no(
+                        "a real stream loses messages, and neither doubles nor reorders them",
+                    );
+                }
                 Fault::Start(_) | Fault::Blackout | Fault::Pause(_) | Fault::Resume(_) if ours => {}
                 Fault::Start(_) | Fault::Blackout | Fault::Pause(_) | Fault::Resume(_) => {
                     return no("this needs `--world processes`");
                 }
-                Fault::Join(..)
-                | Fault::Clog(..)
-                | Fault::Unclog(..)
-                | Fault::Weather(_)
-                | Fault::Fuse(..)
+                Fault::Fuse(..)
                 | Fault::Stall(..)
                 | Fault::SyncError(_)
                 | Fault::WriteError(_)
@@ -101,18 +113,8 @@ pub(super) fn refuse(script: &Script, ours: bool) -> Result<(), String> {
 }
 
 impl Live {
-    /// Plays the script, telling each line as it ends. What the workloads recorded, and whether all held.
-    pub(super) async fn play(&self, script: &Script) -> Played {
-        let mut loaded = Vec::new();
-        let done = self.try_play(script, &mut loaded).await;
-        (loaded, done)
-    }
-
-    async fn try_play(
-        &self,
-        script: &Script,
-        loaded: &mut Vec<(&'static str, Vec<Operation>)>,
-    ) -> Result<(), String> {
+    /// Plays the script, telling each line as it ends. The error: it could not be played at all.
+    pub(super) async fn play(&self, script: &Script) -> Result<Played, String> {
         self.anywhere("CREATE TABLE IF NOT EXISTS chaos_probe (id int PRIMARY KEY, n bigint)")
             .await?;
         let hosts = self.nodes.values().cloned().collect::<Vec<String>>().join(",");
@@ -122,53 +124,67 @@ impl Live {
         for kind in &script.workloads {
             let load = AnyLoad::of_script(*kind).expect("refused before the start");
             load.prepare(&hosts).await?;
-            loads.push(load);
+            loads.push((*kind, load));
         }
         let until = Arc::new(Until::new(None));
         let begun = Instant::now();
-        let loadings: Vec<Loading> =
-            loads.into_iter().map(|load| start(load, script, &hosts, begun, &until)).collect();
-        let mut failures = 0;
+        let loadings: Vec<Loading> = loads
+            .into_iter()
+            .map(|(kind, load)| start(kind, load, script, &hosts, begun, &until))
+            .collect();
+        let mut outcomes = Vec::new();
         for planned in &script.plan {
             wait_until(begun + planned.at, begun, &loadings).await;
-            let verdict = match &planned.action {
-                Action::Do(faults) => self.inject(script, planned, faults).await,
-                Action::Down(nodes, _) => self.kill(nodes),
-                Action::Assert(assertion) => self.check(assertion).await,
-            };
-            let told = match &verdict {
-                Ok(()) => "ok".to_string(),
-                Err(why) => format!("FAILED: {why}"),
-            };
-            failures += u32::from(verdict.is_err());
-            println!("{:>8.1} s  {:<50} {told}", begun.elapsed().as_secs_f64(), planned.text);
+            let began = begun.elapsed();
+            let verdict = self.carry_out(script, planned, &loadings).await;
+            let (place, text, ended) = (planned.place, planned.text.clone(), begun.elapsed());
+            let outcome = Outcome { place, began, ended, text, verdict };
+            (self.tell)(&outcome.to_string());
+            outcomes.push(outcome);
         }
         wait_until(begun + script.end, begun, &loadings).await;
-        let healed = self.heal().await;
+        let verdict = self.heal().await;
         until.stop();
-        for Loading { load, report, task } in loadings {
+        let (mut loaded, length) = (Vec::new(), begun.elapsed());
+        for Loading { kind, report, task, .. } in loadings {
             let judged = task.await.map_err(|error| error.to_string())?;
-            println!("\n{}\n{}", load.name(), report.text());
-            match &judged.verdict {
-                Ok(_) if report.total(Kind::Ok) == 0 => {
-                    println!("FAILED: nothing was acknowledged: nothing was tested");
-                    failures += 1;
-                }
-                Ok(holds) => println!("{holds}"),
-                Err(why) => {
-                    println!("FAILED: {why}");
-                    failures += 1;
-                }
-            }
-            loaded.push((load.name(), judged.operations));
+            let nothing = "nothing was acknowledged: nothing was tested";
+            let verdict = match judged.verdict {
+                Ok(_) if report.total(Kind::Ok) == 0 => Err(nothing.to_string()),
+                verdict => verdict,
+            };
+            let clients = CLIENTS_PER_NODE * script.nodes;
+            let acts = acts(&judged.operations, 0, |record| {
+                (record.client < clients).then(|| NodeId(record.client % script.nodes + 1))
+            });
+            let load = Loaded { kind, verdict, acts, operations: judged.operations };
+            (self.tell)(&format!("\n{load}\n{}", report.text().trim_end()));
+            loaded.push(load);
         }
-        healed?;
-        match failures {
-            0 => {
-                println!("all held");
+        Ok(Played { outcomes, loads: loaded, verdict, length })
+    }
+
+    async fn carry_out(
+        &self,
+        script: &Script,
+        planned: &Planned,
+        loadings: &[Loading],
+    ) -> Result<(), String> {
+        if let Some(condition) = &planned.when {
+            self.await_condition(condition, loadings)
+                .await
+                .map_err(|why| format!("not done, what it waits for did not come: {why}"))?;
+        }
+        match &planned.action {
+            Action::Do(faults) => self.inject(script, planned, faults).await,
+            Action::Down(nodes, _) => self.kill(nodes),
+            Action::Assert(Assertion::Unavailable(nodes, within)) => {
+                for node in nodes {
+                    self.is_refused(*node, *within).await?;
+                }
                 Ok(())
             }
-            count => Err(format!("{count} of the script's lines and workloads do not hold")),
+            Action::Assert(assertion) => self.await_condition(assertion, loadings).await,
         }
     }
 
@@ -178,52 +194,82 @@ impl Live {
         planned: &Planned,
         faults: &[Fault],
     ) -> Result<(), String> {
+        let left = script.end.saturating_sub(planned.at) + FAULT_GRACE;
         for (place, fault) in faults.iter().enumerate() {
+            let other_half = |half: &Fault| match (half, fault) {
+                (Fault::Cut(a, b), Fault::Cut(c, d)) | (Fault::Join(a, b), Fault::Join(c, d)) => {
+                    a == d && b == c
+                }
+                _ => false,
+            };
+            if place > 0 && other_half(&faults[place - 1]) {
+                continue;
+            }
+            let both_ways = faults.get(place + 1).is_some_and(other_half);
+            if let Some(statement) = self.statement(fault, both_ways, left) {
+                self.anywhere(&statement).await?;
+                continue;
+            }
             match fault {
-                // The other half of a cut both ways.
-                Fault::Cut(from, _)
-                    if place > 0
-                        && matches!(&faults[place - 1], Fault::Cut(_, to) if to == from) => {}
-                Fault::Cut(from, to) => {
-                    let left = script.end.saturating_sub(planned.at) + FAULT_GRACE;
-                    let statement = format!(
-                        "CHAOS PARTITION {} FROM {} FOR '{}ms'",
-                        quoted(from),
-                        quoted(to),
-                        left.as_millis()
-                    );
-                    self.anywhere(&statement).await?;
-                }
-                Fault::Step(node, 0) => tracing::debug!(%node, "its skew has ended by itself"),
-                Fault::Step(node, offset_us) => {
-                    let lasts = until_next_step(script, planned, *node);
-                    let statement = format!(
-                        "CHAOS CLOCK '{node}' SKEW '{}ms' FOR '{}ms'",
-                        offset_us / 1000,
-                        lasts.as_millis().max(1)
-                    );
-                    self.anywhere(&statement).await?;
-                }
                 Fault::Crash(node, _) => match &self.processes {
                     None => drop(self.anywhere(&format!("CHAOS CRASH '{node}'")).await?),
                     Some(_) => {
                         self.kill(&[*node])?;
-                        self.each(&[*node], Nodes::revive)?;
+                        self.revive(&[*node])?;
                     }
                 },
-                Fault::Start(node) => self.each(&[*node], Nodes::revive)?,
-                Fault::Pause(node) => self.each(&[*node], |nodes, at| nodes.signal(at, "STOP"))?,
-                Fault::Resume(node) => self.each(&[*node], |nodes, at| nodes.signal(at, "CONT"))?,
+                Fault::Start(node) => self.revive(&[*node])?,
+                Fault::Pause(node) => {
+                    self.away().insert(*node);
+                    self.each(&[*node], |nodes, at| nodes.signal(at, "STOP"))?;
+                }
+                Fault::Resume(node) => {
+                    self.away().remove(node);
+                    self.each(&[*node], |nodes, at| nodes.signal(at, "CONT"))?;
+                }
                 Fault::Blackout => {
                     let all: Vec<NodeId> = self.nodes.keys().copied().collect();
                     self.kill(&all)?;
-                    self.each(&all, Nodes::revive)?;
+                    self.revive(&all)?;
                 }
                 Fault::Heal => self.heal().await?,
                 other => unreachable!("refused before the start: {other}"),
             }
         }
         Ok(())
+    }
+
+    /// The statement that makes a fault, or ends one, in the product's own transport and clock. A fault replaces its like, so that one
+    /// which is over at once ends it.
+    fn statement(&self, fault: &Fault, both_ways: bool, left: Duration) -> Option<String> {
+        let (what, lasts) = match fault {
+            Fault::Cut(from, to) | Fault::Join(from, to) => {
+                let (from, to) = (quoted(from), quoted(to));
+                let what = if both_ways {
+                    format!("PARTITION {from} FROM {to}")
+                } else {
+                    format!("CUT {from} TO {to}")
+                };
+                (what, matches!(fault, Fault::Cut(..)))
+            }
+            Fault::Clog(from, to) | Fault::Unclog(from, to) => {
+                let jitter = CLOG_MAX.as_millis();
+                let what = format!("LATENCY '{from}' TO '{to}' ADD '0ms' JITTER '{jitter}ms'");
+                (what, matches!(fault, Fault::Clog(..)))
+            }
+            Fault::Weather(weather) => {
+                let all: Vec<NodeId> = self.nodes.keys().copied().collect();
+                let (all, loss) = (quoted(&all), weather.loss_permille);
+                (format!("LOSS {all} TO {all} PERMILLE {loss}"), loss > 0)
+            }
+            Fault::Step(node, offset_us) => {
+                (format!("CLOCK '{node}' SKEW '{offset_us}us'"), *offset_us != 0)
+            }
+            Fault::Drift(node, _, ppm) => (format!("CLOCK '{node}' DRIFT '{ppm}ppm'"), *ppm != 0),
+            _ => return None,
+        };
+        let lasts_ms = if lasts { left.as_millis() } else { 1 };
+        Some(format!("CHAOS {what} FOR '{lasts_ms}ms'"))
     }
 
     /// Ends every fault, and waits until every node answers.
@@ -233,6 +279,7 @@ impl Live {
                 processes.signal(place, "CONT")?;
                 processes.revive(place)?;
             }
+            self.away().clear();
             let ready = || processes.members.iter().all(|member| is_ready(member.http));
             let begun = Instant::now();
             while !ready() {
@@ -247,10 +294,21 @@ impl Live {
         self.anywhere("CHAOS HEAL").await.map(|_| ())
     }
 
-    /// All at once.
+    /// All at once; they stay down.
     fn kill(&self, nodes: &[NodeId]) -> Result<(), String> {
+        self.away().extend(nodes);
         let places: Vec<usize> = nodes.iter().map(place_of).collect();
         self.processes.as_ref().expect("refused before the start").kill(&places)
+    }
+
+    fn revive(&self, nodes: &[NodeId]) -> Result<(), String> {
+        self.away().retain(|node| !nodes.contains(node));
+        self.each(nodes, Nodes::revive)
+    }
+
+    /// Nodes that cannot answer, because of us.
+    fn away(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
+        self.away.lock().expect("nobody panics while holding the list")
     }
 
     fn each(
@@ -265,8 +323,13 @@ impl Live {
         Ok(())
     }
 
-    async fn check(&self, assertion: &Assertion) -> Result<(), String> {
-        match assertion {
+    async fn await_condition(
+        &self,
+        condition: &Assertion,
+        loadings: &[Loading],
+    ) -> Result<(), String> {
+        let begun = Instant::now();
+        match condition {
             Assertion::Available(nodes, within) => {
                 for node in nodes {
                     self.until_it_writes(*node, *within).await?;
@@ -275,22 +338,58 @@ impl Live {
             }
             Assertion::Unavailable(nodes, within) => {
                 for node in nodes {
-                    match tokio::time::timeout(*within, self.probe(*node)).await {
-                        Ok(Err(_)) => {}
-                        Ok(Ok(())) => return Err(format!("a write through {node} succeeded")),
-                        Err(_) => return Err(format!("{node} gave no answer within {within:?}")),
+                    while self.is_refused(*node, *within).await.is_err() {
+                        if begun.elapsed() > *within {
+                            return Err(format!("{node} still served after {within:?}"));
+                        }
+                        sleep(TRY_PAUSE).await;
                     }
                 }
                 Ok(())
             }
             Assertion::Converged(within) => {
-                let begun = Instant::now();
                 for node in self.nodes.keys() {
                     let left = within.saturating_sub(begun.elapsed());
                     self.until_it_writes(*node, left).await?;
                 }
                 self.all_led(within.saturating_sub(begun.elapsed())).await
             }
+            Assertion::Progress(count, within) => {
+                let total = || loadings.iter().map(|one| one.report.total(Kind::Ok)).sum::<u64>();
+                let before = total();
+                while total() < before + *count as u64 {
+                    if begun.elapsed() > *within {
+                        let made = total() - before;
+                        return Err(format!("{made} operations of {count} within {within:?}"));
+                    }
+                    sleep(TRY_PAUSE).await;
+                }
+                Ok(())
+            }
+            Assertion::Invariant => {
+                for (sql, expected) in loadings.iter().filter_map(|one| one.load.look()) {
+                    let answers = self.anywhere(&sql).await?;
+                    let row = answers.first().and_then(|answer| answer.rows.first());
+                    let seen: Vec<&str> = row
+                        .into_iter()
+                        .flatten()
+                        .map(|text| text.as_deref().unwrap_or(""))
+                        .collect();
+                    if seen != expected.iter().map(String::as_str).collect::<Vec<_>>() {
+                        return Err(format!("VIOLATED: {sql}: {seen:?} instead of {expected:?}"));
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// A write through this node fails, with an answer, in time.
+    async fn is_refused(&self, node: NodeId, within: Duration) -> Result<(), String> {
+        match tokio::time::timeout(within, self.probe(node)).await {
+            Ok(Err(_)) => Ok(()),
+            Ok(Ok(())) => Err(format!("a write through {node} succeeded")),
+            Err(_) => Err(format!("{node} gave no answer within {within:?}")),
         }
     }
 
@@ -343,7 +442,8 @@ impl Live {
     /// Runs a statement at the first node that takes it.
     async fn anywhere(&self, sql: &str) -> Result<Vec<Answer>, String> {
         let mut last = "there is no node".to_string();
-        for address in self.nodes.values() {
+        let away = self.away().clone();
+        for (_, address) in self.nodes.iter().filter(|(node, _)| !away.contains(node)) {
             match tokio::time::timeout(STATEMENT_MAX, self.ask(address, sql)).await {
                 Ok(Ok(answers)) => return Ok(answers),
                 Ok(Err(why)) => last = why,
@@ -361,23 +461,13 @@ impl Live {
     }
 }
 
-/// How long a skew lasts: until the script touches this clock again, heals, or ends.
-fn until_next_step(script: &Script, planned: &Planned, node: NodeId) -> Duration {
-    let touches = |fault: &Fault| matches!(fault, Fault::Step(other, _) if *other == node);
-    let later = script.plan.iter().filter(|other| other.at > planned.at);
-    let next = later
-        .filter(|other| matches!(&other.action, Action::Do(faults) if faults.iter().any(touches)))
-        .map(|other| other.at)
-        .next();
-    next.unwrap_or(script.end).saturating_sub(planned.at)
-}
-
 fn quoted(nodes: &[NodeId]) -> String {
     let distinct: BTreeSet<String> = nodes.iter().map(|node| format!("'{node}'")).collect();
     distinct.into_iter().collect::<Vec<String>>().join(", ")
 }
 
 fn start(
+    kind: Workload,
     load: AnyLoad,
     script: &Script,
     hosts: &Hosts,
@@ -397,7 +487,7 @@ fn start(
     let playing = load.clone();
     #[allow(clippy::disallowed_methods)] // Beside the script, which may wait for a process.
     let task = tokio::spawn(async move { playing.play(&run).await });
-    Loading { load, report, task }
+    Loading { kind, load, report, task }
 }
 
 /// Where a node of ours stands among the processes.
@@ -427,8 +517,7 @@ async fn wait_until(end: Instant, begun: Instant, loadings: &[Loading]) {
 }
 
 /// Processes for a script, started and serving.
-pub(super) fn start_processes(script: &Script, nodes: Nodes) -> Result<Nodes, String> {
-    println!("Starting {} nodes in {} regions.", nodes.members.len(), script.regions.len());
+pub(super) fn start_processes(nodes: Nodes) -> Result<Nodes, String> {
     let stop = AtomicBool::new(false);
     let started = nodes.start(&stop).and_then(|()| {
         let all_ready = || nodes.members.iter().all(|member| is_ready(member.http));

@@ -1,22 +1,27 @@
 //! `meridian chaos run FILE`: a fault script. `meridian chaos check FILE`: a history before its judge.
 
 mod live;
+mod page;
+mod scenarios;
 
 use ::chaos::check::Level;
-use ::chaos::check::file::{Model, Operation};
-use ::chaos::script::{NodeId, Script, parse, run_in_sim};
+use ::chaos::check::file::Model;
+use ::chaos::script::{Loaded, NodeId, Played, Script, parse, run_in_sim};
 use clap::{Args, Subcommand, ValueEnum};
 use node::faults::Latencies;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Mutex;
 
 use crate::backend::Backend;
 use crate::processes::{Member, Nodes};
 use crate::url::Url;
 use crate::workload::load::{format_of, write_history};
 use live::Live;
+use page::{Heading, page};
 
 /// Fault scripts.
 #[derive(Args)]
@@ -42,7 +47,12 @@ enum ChaosCommand {
         /// name before the extension.
         #[arg(long)]
         history: Option<PathBuf>,
+        /// Write a report to this file, one HTML page that needs nothing else.
+        #[arg(long)]
+        report: Option<PathBuf>,
     },
+    /// Plays every shipped scenario, and prints a Markdown table.
+    Scenarios(scenarios::ScenariosArguments),
     /// Judges a history written as EDN or JSON, by us or by Jepsen.
     Check {
         /// The history.
@@ -111,36 +121,37 @@ pub(crate) fn run(arguments: &ChaosArguments) -> Result<(), String> {
         std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))
     };
     match &arguments.command {
-        ChaosCommand::Run { file, world, data, history } => {
+        ChaosCommand::Run { file, world, data, history, report } => {
             if let Some(path) = history {
                 format_of(path)?;
             }
-            let script =
-                parse(&read(file)?).map_err(|error| format!("{}: {error}", file.display()))?;
+            let text = read(file)?;
             let named = |why: String| format!("{}: {why}", file.display());
-            let (loaded, done) = match world {
-                WorldKind::Sim => {
-                    let report = run_in_sim(&script);
-                    println!("{report}");
-                    let failed = || "the script's assertions do not hold".to_string();
-                    let done = if report.is_good() { Ok(()) } else { Err(failed()) };
-                    let loaded = report.histories.into_iter();
-                    (loaded.map(|(kind, ops)| (kind.name(), ops)).collect(), done)
-                }
-                WorldKind::Processes => {
-                    live::refuse(&script, true).map_err(named)?;
-                    run_on_processes(&script, data.as_deref())?
-                }
-                WorldKind::Cluster(url) => {
-                    live::refuse(&script, false).map_err(named)?;
-                    run_on_cluster(&script, url)?
-                }
-            };
+            let script = parse(&text).map_err(|error| named(error.to_string()))?;
+            world.refuse(&script).map_err(named)?;
+            let played = world.play(&script, data.as_deref(), |line| println!("{line}"))?;
+            println!("\nserved, by second\n{}", played.table(&script));
             if let Some(path) = history {
-                write_histories(&loaded, path)?;
+                write_histories(&played, path)?;
             }
-            done
+            if let Some(path) = report {
+                let name = file.file_stem().unwrap_or_default().to_string_lossy();
+                let heading = Heading { name: &name, text: &text, world: &world.to_string() };
+                let page = page(&heading, &script, &played);
+                std::fs::write(path, page)
+                    .map_err(|error| format!("{}: {error}", path.display()))?;
+                println!("the report is in {}", path.display());
+            }
+            match &played.verdict {
+                Ok(()) if played.is_good() => {
+                    println!("all held");
+                    Ok(())
+                }
+                Ok(()) => Err("not all of the script's lines and workloads hold".to_string()),
+                Err(why) => Err(why.clone()),
+            }
         }
+        ChaosCommand::Scenarios(arguments) => scenarios::run(arguments),
         ChaosCommand::Check { file, model, level } => {
             let verdict = model.judge(&read(file)?, (*level).into());
             println!("{verdict}");
@@ -149,18 +160,58 @@ pub(crate) fn run(arguments: &ChaosArguments) -> Result<(), String> {
     }
 }
 
-/// What clients did, by workload, and whether all held.
-type Played = (Vec<(&'static str, Vec<Operation>)>, Result<(), String>);
+/// The comment that a script begins with.
+fn story(text: &str) -> String {
+    let comments = text.lines().take_while(|line| line.starts_with('#'));
+    comments.map(|line| line.trim_start_matches('#').trim()).collect::<Vec<_>>().join(" ")
+}
 
-fn write_histories(loaded: &[(&'static str, Vec<Operation>)], path: &Path) -> Result<(), String> {
-    for (name, operations) in loaded {
+fn write_histories(played: &Played, path: &Path) -> Result<(), String> {
+    let kept: Vec<&Loaded> =
+        played.loads.iter().filter(|load| load.kind.model().is_some()).collect();
+    for load in &kept {
+        let model = load.kind.model().expect("just filtered").name();
         let extension = path.extension().unwrap_or_default().to_string_lossy();
-        let own = path.with_extension(format!("{name}.{extension}"));
-        let path = if loaded.len() == 1 { path } else { own.as_path() };
-        write_history(operations, path)?;
-        println!("the history of {name} is in {}", path.display());
+        let own = path.with_extension(format!("{model}.{extension}"));
+        let path = if kept.len() == 1 { path } else { own.as_path() };
+        write_history(&load.operations, path)?;
+        println!("the history of {} is in {}, for --model {model}", load.kind, path.display());
     }
     Ok(())
+}
+
+impl WorldKind {
+    /// What in the script this world cannot do, with its place.
+    fn refuse(&self, script: &Script) -> Result<(), String> {
+        match self {
+            WorldKind::Sim => Ok(()),
+            WorldKind::Processes => live::refuse(script, true),
+            WorldKind::Cluster(_) => live::refuse(script, false),
+        }
+    }
+
+    /// Plays a script that it does not refuse, telling what happens. The error: it could not be played at all.
+    fn play(&self, script: &Script, data: Option<&Path>, tell: fn(&str)) -> Result<Played, String> {
+        match self {
+            WorldKind::Sim => {
+                let report = run_in_sim(script);
+                tell(&report.to_string());
+                Ok(report.played)
+            }
+            WorldKind::Processes => run_on_processes(script, data, tell),
+            WorldKind::Cluster(url) => run_on_cluster(script, url, tell),
+        }
+    }
+}
+
+impl fmt::Display for WorldKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            WorldKind::Sim => "the simulated world",
+            WorldKind::Processes => "real processes",
+            WorldKind::Cluster(_) => "a running cluster",
+        })
+    }
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, String> {
@@ -168,7 +219,11 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
     builder.worker_threads(2).enable_all().build().map_err(|error| error.to_string())
 }
 
-fn run_on_processes(script: &Script, data: Option<&Path>) -> Result<Played, String> {
+fn run_on_processes(
+    script: &Script,
+    data: Option<&Path>,
+    tell: fn(&str),
+) -> Result<Played, String> {
     let own = std::env::temp_dir().join(format!("meridian-chaos-{}", std::process::id()));
     let dir = data.unwrap_or(&own);
     std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
@@ -176,20 +231,21 @@ fn run_on_processes(script: &Script, data: Option<&Path>) -> Result<Played, Stri
     std::fs::write(&latency_file, latencies(script).to_text())
         .map_err(|error| format!("{}: {error}", latency_file.display()))?;
     let nodes = Nodes::new(&members(script, dir)?, &latency_file);
-    let nodes = live::start_processes(script, nodes)?;
+    tell(&format!("starting {} nodes in {}", script.nodes, script.regions.join(", ")));
+    let nodes = live::start_processes(nodes)?;
     let addresses = nodes.members.iter().zip(1..);
     let addresses = addresses.map(|(member, id)| (NodeId(id), member.sql.to_string())).collect();
-    let live = Live { nodes: addresses, processes: Some(nodes) };
-    let (loaded, done) = runtime()?.block_on(live.play(script));
+    let live = Live { nodes: addresses, processes: Some(nodes), away: Mutex::default(), tell };
+    let played = runtime()?.block_on(live.play(script));
     if let Some(nodes) = &live.processes {
         nodes.stop();
     }
-    match (&done, data) {
-        (Ok(()), None) => drop(std::fs::remove_dir_all(&own)),
-        (Ok(()), Some(_)) => {}
-        (Err(_), _) => eprintln!("Data and logs are in {}.", dir.display()),
+    match (played.as_ref().is_ok_and(Played::is_good), data) {
+        (true, None) => drop(std::fs::remove_dir_all(&own)),
+        (true, Some(_)) => {}
+        (false, _) => eprintln!("Data and logs are in {}.", dir.display()),
     }
-    Ok((loaded, done))
+    played
 }
 
 fn latencies(script: &Script) -> Latencies {
@@ -225,7 +281,7 @@ fn members(script: &Script, dir: &Path) -> Result<Vec<Member>, String> {
         .collect()
 }
 
-fn run_on_cluster(script: &Script, url: &Url) -> Result<Played, String> {
+fn run_on_cluster(script: &Script, url: &Url, tell: fn(&str)) -> Result<Played, String> {
     runtime()?.block_on(async {
         let connected = Backend::connect(url, "meridian chaos").await;
         let mut backend = connected.map_err(|error| error.to_string())?;
@@ -248,6 +304,6 @@ fn run_on_cluster(script: &Script, url: &Url) -> Result<Played, String> {
                 regions.join(", ")
             ));
         }
-        Ok(Live { nodes, processes: None }.play(script).await)
+        Live { nodes, processes: None, away: Mutex::default(), tell }.play(script).await
     })
 }

@@ -40,6 +40,15 @@ pub(crate) struct Bank {
     pub(super) accounts: u32,
 }
 
+impl Bank {
+    /// The total, at any time.
+    pub(super) fn look(&self) -> (String, Vec<String>) {
+        let total = i64::from(self.accounts) * INITIAL_BALANCE;
+        let sql = "SELECT count(*), sum(balance) FROM bank_accounts".to_string();
+        (sql, vec![self.accounts.to_string(), total.to_string()])
+    }
+}
+
 impl Load for Bank {
     type Op = Op;
     type Answer = Answer;

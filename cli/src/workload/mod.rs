@@ -117,6 +117,14 @@ impl AnyLoad {
         }
     }
 
+    /// What can be told while it runs: a query of one row, and what it must show. `None`: its history tells, at the end.
+    pub(crate) fn look(&self) -> Option<(String, Vec<String>)> {
+        match self {
+            AnyLoad::Bank(bank) => Some(bank.look()),
+            AnyLoad::Kv(_) | AnyLoad::Append(_) | AnyLoad::Counter(_) => None,
+        }
+    }
+
     /// Makes its tables; nothing fails meanwhile.
     pub(crate) async fn prepare(&self, hosts: &Hosts) -> Result<(), String> {
         match self {
