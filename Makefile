@@ -57,6 +57,11 @@ prove-partition: setup-tests ## a region cut off and healed, on both kinds of ta
 prove-kill: setup-tests ## kill -9 of each process under the bank
 	$(PROVE) kill_9
 
+CRASHES ?= 50
+.PHONY: prove-crashes
+prove-crashes: setup-tests ## kill -9 of all processes at once, 50 times, under bank and list-append
+	MERIDIAN_TEST_CRASHES=$(CRASHES) $(PROVE) all_processes_at_once
+
 .PHONY: prove-skew
 prove-skew: setup-tests ## a clock 300 ms off, under load
 	$(PROVE) a_clock_300_ms_off

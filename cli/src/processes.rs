@@ -150,11 +150,14 @@ impl Nodes {
         }
     }
 
-    /// Ends a process as `kill -9` does. One that does not run stays so.
-    pub(crate) fn kill(&self, place: usize) -> Result<(), String> {
+    /// Ends processes at once, as `kill -9` does. One that does not run stays so.
+    pub(crate) fn kill(&self, places: &[usize]) -> Result<(), String> {
         let mut children = self.children();
-        let child = children.get_mut(place).ok_or("there is no such node")?;
-        child.kill().and_then(|()| child.wait()).map(drop).map_err(|error| error.to_string())
+        let failed = |error: std::io::Error| error.to_string();
+        for place in places {
+            children.get_mut(*place).ok_or("there is no such node")?.kill().map_err(failed)?;
+        }
+        places.iter().try_for_each(|place| children[*place].wait().map(drop).map_err(failed))
     }
 
     /// Starts a node again, if it does not run.
@@ -168,7 +171,12 @@ impl Nodes {
 
     /// Sends a signal by its name; to one that has ended, nothing.
     pub(crate) fn signal(&self, place: usize, name: &str) -> Result<(), String> {
-        let id = self.children()[place].id().to_string();
+        let mut children = self.children();
+        // The number of one that was waited for may be somebody else's by now.
+        if matches!(children[place].try_wait(), Ok(Some(_))) {
+            return Ok(());
+        }
+        let id = children[place].id().to_string();
         let sent = Command::new("kill").arg(format!("-{name}")).arg(id).output();
         sent.map(drop).map_err(|error| format!("kill -{name}: {error}"))
     }

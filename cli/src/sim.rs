@@ -1,6 +1,5 @@
 //! `meridian sim`: the simulated world, many seeds of it.
 
-use ::chaos::check::file::Format;
 use ::chaos::episode::{self, Options};
 use ::chaos::mutants::{HuntOptions, hunt};
 use ::chaos::planted::Planted;
@@ -12,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::soak;
+use crate::workload::load;
 
 /// Seeds of which each is told of as it ends.
 const TOLD_SEEDS_MAX: u64 = 20;
@@ -141,18 +141,13 @@ fn run_mutants(arguments: &SimArguments) -> Result<(), String> {
 }
 
 fn write_history(one: Options, cut: &Cut, path: &Path) -> Result<(), String> {
-    let format = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("edn") => Format::Edn,
-        Some("json") => Format::Json,
-        _ => return Err(format!("{}: a history is written as .edn or .json", path.display())),
-    };
+    load::format_of(path)?;
     let (report, operations) = episode::run_cut(one, cut);
     println!("{report}");
     match one.workload.model() {
         Some(model) => println!("the history is for --model {model}"),
         None => return Err(format!("{} leaves no history that a file could hold", one.workload)),
     }
-    let text = ::chaos::check::file::write(&operations, format);
-    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+    load::write_history(&operations, path)?;
     report.verdict
 }

@@ -64,6 +64,18 @@ fn a_region_cut_off_refuses_strong_writes_in_seconds_and_keeps_taking_available_
     });
     assert!(equal.is_some(), "2 s after the healing the copies differ: {dumps:?}");
     println!("copies equal {:?} after the healing", equal.unwrap());
+    let late = "CHAOS LATENCY 'us-east' TO 'eu-west', 'ap-south' ADD";
+    sql(0, &format!("{late} '400ms' JITTER '50ms' FOR '60s'")).unwrap();
+    let listed = sql(2, "SHOW CHAOS").unwrap();
+    let expected = "latency us-east to eu-west, ap-south: 400 to 450 ms more";
+    assert!(listed.contains(expected), "{listed}");
+    let start = now();
+    sql(0, "INSERT INTO accounts VALUES (1004, 0)").unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(400), "{:?}", start.elapsed());
+    // One that is over at once takes its like's place.
+    sql(0, &format!("{late} '0ms' FOR '1ms'")).unwrap();
+    assert_eq!(sql(1, "SHOW CHAOS").unwrap(), "");
+    sql(0, "DELETE FROM accounts WHERE id = 1004").unwrap();
     assert!(dumps[0].contains("1|29|before"), "5 + 3 * (10 - 2): {}", dumps[0]);
     for place in 0..3 {
         let ids =
@@ -124,8 +136,40 @@ fn a_clock_300_ms_off_fences_its_node_under_load_and_returns() {
     assert_eq!(cluster.sql(2, "SELECT sum(balance) FROM bank_accounts").unwrap(), "100000");
 }
 
+/// Times that everything is killed at once.
+fn crash_count() -> u64 {
+    std::env::var("MERIDIAN_TEST_CRASHES").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
+}
+
 #[test]
-fn a_fault_script_runs_on_real_processes_and_what_they_cannot_do_is_refused_with_its_line() {
+fn kill_9_of_all_processes_at_once_under_load_over_and_over_loses_nothing() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    const ROUND_SECONDS: u64 = 7;
+    let rounds = (0..crash_count()).map(|round| {
+        let at = 2 + round * ROUND_SECONDS;
+        format!(
+            "at {at}s blackout\nat {}s available us-east, eu-west, ap-south within 30s\n",
+            at + 1
+        )
+    });
+    let end = 2 + crash_count() * ROUND_SECONDS;
+    let rounds = rounds.collect::<String>();
+    let script = format!("nodes 3\nworkload bank, append\n{rounds}end {end}s\n");
+    std::fs::write(dir.path().join("crashes.chaos"), script).unwrap();
+    let (code, said) = meridian_within(
+        Duration::from_secs(120 + 40 * crash_count()),
+        &["chaos", "run", "crashes.chaos", "--world", "processes"],
+        dir.path(),
+    );
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("all held"), "{said}");
+    assert_eq!(said.matches("invariant holds").count(), 2, "{said}");
+    println!("{said}");
+}
+
+#[test]
+fn a_fault_script_runs_on_real_processes_and_its_histories_are_judged() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let script = "# Two faults, one after the other.\n\
@@ -133,7 +177,7 @@ fn a_fault_script_runs_on_real_processes_and_what_they_cannot_do_is_refused_with
          latency us-east eu-west 10ms\n\
          latency us-east ap-south 10ms\n\
          latency eu-west ap-south 10ms\n\
-         workload bank\n\
+         workload bank, append, counter\n\
          at 1s kill n2\n\
          at 2s available n1 within 8s\n\
          at 4s start n2\n\
@@ -142,22 +186,50 @@ fn a_fault_script_runs_on_real_processes_and_what_they_cannot_do_is_refused_with
          at 8s unavailable eu-west within 5s\n\
          at 13s heal\n\
          at 13s converged within 10s\n\
-         end 14s\n";
+         at 14s weather loss 30\n\
+         at 14s clog us-east to eu-west\n\
+         at 14s drift n1 200 ppm\n\
+         at 15s progress 20 within 10s\n\
+         at 17s weather loss 0\n\
+         at 17s unclog us-east to eu-west\n\
+         at 17s cut-one-way n3 to n1, n2\n\
+         at 18s when progress 20 within 10s then heal\n\
+         at 18s available ap-south within 10s\n\
+         at 19s invariant\n\
+         end 20s\n";
     std::fs::write(dir.path().join("two.chaos"), script).unwrap();
-    let run = |file: &str| {
-        meridian_within(
-            Duration::from_secs(90),
-            &["chaos", "run", file, "--world", "processes"],
-            dir.path(),
-        )
+    let run = |arguments: &[&str]| {
+        let arguments = [&["chaos"], arguments].concat();
+        meridian_within(Duration::from_secs(90), &arguments, dir.path())
     };
-    let (code, said) = run("two.chaos");
+    let on_processes =
+        ["run", "two.chaos", "--world", "processes", "--history", "h.edn", "--report", "r.html"];
+    let (code, said) = run(&on_processes);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("all held") && said.contains("invariant holds"), "{said}");
+    assert!(said.contains("all held"), "{said}");
     println!("{said}");
+    let page = std::fs::read_to_string(dir.path().join("r.html")).unwrap();
+    for load in said.lines().filter(|line| line.contains(" unknown; invariant holds")) {
+        let (kind, counts) = load.split_once(": ").unwrap();
+        let mode = if kind == "counter" { "available" } else { "strong" };
+        let counts = counts.split(';').next().unwrap().split(", ");
+        let counts = counts.map(|count| count.split(' ').next().unwrap());
+        let cells: String = counts.map(|count| format!("<td class=\"n\">{count}</td>")).collect();
+        let row = format!("<td>{kind}</td><td>{mode}</td>{cells}");
+        assert!(page.contains(&row), "the page has no {row}");
+    }
+    for model in ["bank", "list-append", "counter"] {
+        let file = format!("h.{model}.edn");
+        let (code, judged) = run(&["check", &file, "--model", model]);
+        assert_eq!(code, Some(0), "{judged}");
+        assert!(judged.starts_with("good: "), "{judged}");
+        let history = std::fs::read_to_string(dir.path().join(&file)).unwrap();
+        assert!(history.contains(":type :ok"), "{model}");
+    }
     let disks = script.replace("kill n2", "fill n2");
     std::fs::write(dir.path().join("disks.chaos"), disks).unwrap();
-    let (code, said) = run("disks.chaos");
+    let (code, said) = run(&["run", "disks.chaos", "--world", "processes"]);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("line 7: `fill n2`: only the simulated world can do that"), "{said}");
+    let why = "line 7, column 7: `fill n2`: only the simulated world can do that";
+    assert!(said.contains(why), "{said}");
 }

@@ -14,7 +14,6 @@ use std::time::Duration;
 use storage::Key;
 use txn::api::{Batch, KvError, Request, Response, WAIT_SLICE, Wait};
 use txn::client::{Db, TxnOptions};
-use txn::runtime::Random;
 
 use crate::control::Control;
 use crate::faults::FAULT_DURATION_MAX;
@@ -22,7 +21,6 @@ use crate::faults::Link;
 use crate::join::{counter_key, text};
 use crate::shared::{Chaos, Shared};
 use crate::transport::connections::{Class, Connections};
-use crate::world::OsRandom;
 
 /// A node unheard of for this long is suspect; ten times that, dead.
 const SUSPECT_AFTER: Duration = Duration::from_secs(5);
@@ -32,6 +30,11 @@ const ORDER_TIMEOUT: Duration = Duration::from_secs(3);
 /// A new table's copies may take so long until they are in their regions before its statement goes on without them.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 const SETTLE_PAUSE: Duration = Duration::from_millis(100);
+
+/// Nobody waits for a message that is later than this.
+const LATENCY_MAX: Duration = Duration::from_secs(60);
+/// A crash takes no time; every fault lasts some.
+const CRASH_DURATION: Duration = Duration::from_micros(1);
 
 /// The cluster as one node sees it.
 pub struct NodeCluster {
@@ -127,44 +130,48 @@ impl NodeCluster {
             }
             Ok(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
         };
-        let id = OsRandom.next_u64();
-        let fault = match command {
+        let mut fault = AddFault::default();
+        let (kind, duration) = match command {
             ChaosCommand::Heal => return Ok(None),
             ChaosCommand::Partition { from, to, duration } => {
-                from.iter().chain(to).try_for_each(|name| self.known_name(name))?;
-                let duration_micros = micros(duration)?;
-                AddFault {
-                    id,
-                    kind: "partition".into(),
-                    from: from.clone(),
-                    to: to.clone(),
-                    duration_micros,
-                    ..AddFault::default()
+                (fault.from, fault.to) = (from.clone(), to.clone());
+                ("partition", duration)
+            }
+            ChaosCommand::Cut { from, to, duration } => {
+                (fault.from, fault.to) = (from.clone(), to.clone());
+                ("cut", duration)
+            }
+            ChaosCommand::Latency { from, to, extra, jitter, duration } => {
+                (fault.from, fault.to) = (from.clone(), to.clone());
+                if *extra + *jitter > LATENCY_MAX {
+                    return Err(format!("latencies go up to {} seconds", LATENCY_MAX.as_secs()));
                 }
+                fault.extra_micros = micros(&Some(*extra))?;
+                fault.jitter_micros = micros(&Some(*jitter))?;
+                ("latency", duration)
+            }
+            ChaosCommand::Loss { from, to, permille, duration } => {
+                (fault.from, fault.to) = (from.clone(), to.clone());
+                fault.loss_permille = *permille;
+                ("loss", duration)
             }
             ChaosCommand::Clock { node, skew_us, duration } => {
-                self.known_name(node)?;
-                let (from, duration_micros) = (vec![node.clone()], micros(duration)?);
-                AddFault {
-                    id,
-                    kind: "clock".into(),
-                    from,
-                    skew_micros: *skew_us,
-                    duration_micros,
-                    ..AddFault::default()
-                }
+                (fault.from, fault.skew_micros) = (vec![node.clone()], *skew_us);
+                ("clock", duration)
+            }
+            ChaosCommand::Drift { node, ppm, duration } => {
+                (fault.from, fault.drift_ppm) = (vec![node.clone()], *ppm);
+                ("drift", duration)
             }
             ChaosCommand::Crash { node } => {
-                self.known_name(node)?;
-                AddFault {
-                    id,
-                    kind: "crash".into(),
-                    from: vec![node.clone()],
-                    duration_micros: 1,
-                    ..AddFault::default()
-                }
+                fault.from = vec![node.clone()];
+                ("crash", &Some(CRASH_DURATION))
             }
         };
+        fault.from.iter().chain(&fault.to).try_for_each(|name| self.known_name(name))?;
+        fault.duration_micros = micros(duration)?;
+        fault.kind = kind.to_string();
+        fault.id = fault_id(&fault);
         Ok(Some(fault))
     }
 
@@ -260,6 +267,14 @@ impl NodeCluster {
             None => "suspect",
         }
     }
+}
+
+/// One for each kind and sides (FNV-1a), whichever node is asked: a fault replaces its like, and one that is over at once ends it.
+fn fault_id(fault: &AddFault) -> u64 {
+    let text = format!("{} {:?} {:?}", fault.kind, fault.from, fault.to);
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 impl Cluster for NodeCluster {

@@ -133,6 +133,19 @@ impl Control {
         }
         let kind = match fault.kind.as_str() {
             "partition" => FaultKind::Partition { from: fault.from.clone(), to: fault.to.clone() },
+            "cut" => FaultKind::Cut { from: fault.from.clone(), to: fault.to.clone() },
+            "latency" => FaultKind::Latency {
+                from: fault.from.clone(),
+                to: fault.to.clone(),
+                extra: Duration::from_micros(fault.extra_micros),
+                jitter: Duration::from_micros(fault.jitter_micros),
+            },
+            "loss" => FaultKind::Loss {
+                from: fault.from.clone(),
+                to: fault.to.clone(),
+                permille: fault.loss_permille,
+            },
+            "drift" => FaultKind::Drift { node: parse_node(&fault.from)?, ppm: fault.drift_ppm },
             "clock" => {
                 FaultKind::Clock { node: parse_node(&fault.from)?, skew_micros: fault.skew_micros }
             }
@@ -140,8 +153,9 @@ impl Control {
             other => return Err(format!("unknown fault {other}")),
         };
         warn!(?kind, ?duration, "a fault was injected");
-        let until = self.shared.time.monotonic().plus(duration);
-        self.shared.faults.add(fault.id, Fault { kind, until });
+        let since = self.shared.time.monotonic();
+        let until = since.plus(duration);
+        self.shared.faults.add(fault.id, Fault { kind, since, until });
         Ok(())
     }
 
@@ -171,9 +185,27 @@ impl Control {
                 FaultKind::Partition { from, to } => {
                     ("partition", format!("{} from {}", from.join(", "), to.join(", ")))
                 }
+                FaultKind::Cut { from, to } => {
+                    ("cut", format!("{} to {}", from.join(", "), to.join(", ")))
+                }
+                FaultKind::Latency { from, to, extra, jitter } => (
+                    "latency",
+                    format!(
+                        "{} to {}: {} to {} ms more",
+                        from.join(", "),
+                        to.join(", "),
+                        extra.as_millis(),
+                        (extra + jitter).as_millis()
+                    ),
+                ),
+                FaultKind::Loss { from, to, permille } => (
+                    "loss",
+                    format!("{} to {}: {permille} of 1000", from.join(", "), to.join(", ")),
+                ),
                 FaultKind::Clock { node, skew_micros } => {
                     ("clock", format!("{node} by {} ms", skew_micros / 1000))
                 }
+                FaultKind::Drift { node, ppm } => ("drift", format!("{node} by {ppm} ppm")),
             };
             format!("{id}|{kind}|{what}|{}", fault.until.since(now).as_secs())
         });

@@ -1,5 +1,5 @@
-//! Value: injected network faults of this node, as the transport sees them. Latencies between regions, and cuts that end by
-//! themselves.
+//! Value: injected faults of this node, as the transport and the clock see them. Latencies between regions; cuts, delays, losses and
+//! wrong clocks that end by themselves.
 //!
 //! Every fault is applied where a message leaves or an answer would arrive, in the product's own transport: no help of the
 //! kernel is needed, and real processes can be cut from each other on any machine. All nodes hold the same faults (the node that
@@ -27,6 +27,33 @@ pub enum FaultKind {
         /// The other; empty: everybody else.
         to: Vec<String>,
     },
+    /// Nothing passes from the one side to the other; the other way it does.
+    Cut {
+        /// Who is not heard.
+        from: Vec<String>,
+        /// Who does not hear.
+        to: Vec<String>,
+    },
+    /// What goes from the one side to the other is later.
+    Latency {
+        /// Who sends.
+        from: Vec<String>,
+        /// Who hears late.
+        to: Vec<String>,
+        /// Always.
+        extra: Duration,
+        /// And up to so much more, drawn for each message; streams keep their order.
+        jitter: Duration,
+    },
+    /// Some of what goes from the one side to the other is lost: a batch of store messages, a call, an answer.
+    Loss {
+        /// Who sends.
+        from: Vec<String>,
+        /// Who does not hear all.
+        to: Vec<String>,
+        /// Of 1000.
+        permille: u32,
+    },
     /// The wall clock of `node` is off by so much.
     Clock {
         /// Which node.
@@ -34,13 +61,22 @@ pub enum FaultKind {
         /// Positive: ahead.
         skew_micros: i64,
     },
+    /// The wall clock of `node` runs at another rate, from the fault's beginning on.
+    Drift {
+        /// Which node.
+        node: NodeId,
+        /// Parts per million; positive: too fast.
+        ppm: i64,
+    },
 }
 
-/// A fault and its end.
+/// A fault, its beginning and its end.
 #[derive(Clone, Debug)]
 pub struct Fault {
     /// What.
     pub kind: FaultKind,
+    /// Began at, on this node's monotonic clock.
+    pub since: Monotonic,
     /// Ends at, on this node's monotonic clock.
     pub until: Monotonic,
 }
@@ -67,6 +103,31 @@ pub enum Link {
     Delay(Duration),
     /// Lost.
     Cut,
+}
+
+/// How a link treats messages, with chance left open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Conduct {
+    is_cut: bool,
+    delay: Duration,
+    jitter: Duration,
+    loss_permille: u32,
+}
+
+impl Conduct {
+    /// What happens to one message; `bits` are its chance.
+    pub fn meet(self, bits: u64) -> Link {
+        if self.is_cut || bits % 1000 < u64::from(self.loss_permille) {
+            return Link::Cut;
+        }
+        let share = (bits >> 32) as f64 / (1_u64 << 32) as f64;
+        Link::Delay(self.delay + self.jitter.mul_f64(share))
+    }
+
+    /// Whether every message meets the same.
+    pub fn is_certain(self) -> bool {
+        self.is_cut || (self.jitter.is_zero() && self.loss_permille == 0)
+    }
 }
 
 /// Round trip times between regions, by name, symmetric.
@@ -204,27 +265,48 @@ impl Faults {
         active
             .values()
             .filter(|fault| fault.until > now)
-            .filter_map(|fault| match fault.kind {
-                FaultKind::Clock { node: skewed, skew_micros } if skewed == node => {
-                    Some(skew_micros)
+            .map(|fault| match fault.kind {
+                FaultKind::Clock { node: skewed, skew_micros } if skewed == node => skew_micros,
+                FaultKind::Drift { node: drifting, ppm } if drifting == node => {
+                    let passed = i64::try_from(now.since(fault.since).as_micros());
+                    passed.unwrap_or(i64::MAX).saturating_mul(ppm) / 1_000_000
                 }
-                FaultKind::Clock { .. } | FaultKind::Partition { .. } => None,
+                FaultKind::Clock { .. }
+                | FaultKind::Drift { .. }
+                | FaultKind::Partition { .. }
+                | FaultKind::Cut { .. }
+                | FaultKind::Latency { .. }
+                | FaultKind::Loss { .. } => 0,
             })
             .sum()
     }
 
-    /// What happens to a message from `from` to `to` that leaves at `now`. One way: half the round trip.
-    pub fn link(&self, from: &Place, to: &Place, now: Monotonic) -> Link {
+    /// How messages from `from` to `to` that leave at `now` are treated. One way: half the round trip.
+    pub fn conduct(&self, from: &Place, to: &Place, now: Monotonic) -> Conduct {
         let active = self.active.read();
-        let cut =
-            active.values().filter(|fault| fault.until > now).any(|fault| match &fault.kind {
-                FaultKind::Partition { from: one, to: other } => separates(one, other, from, to),
-                FaultKind::Clock { .. } => false,
-            });
-        if cut {
-            return Link::Cut;
+        let mut conduct = Conduct::default();
+        let goes = |one: &[String], other: &[String]| from.is_named(one) && to.is_named(other);
+        for fault in active.values().filter(|fault| fault.until > now) {
+            match &fault.kind {
+                FaultKind::Partition { from: one, to: other } => {
+                    conduct.is_cut |= separates(one, other, from, to);
+                }
+                FaultKind::Cut { from: one, to: other } => conduct.is_cut |= goes(one, other),
+                FaultKind::Latency { from: one, to: other, extra, jitter } if goes(one, other) => {
+                    conduct.delay += *extra;
+                    conduct.jitter += *jitter;
+                }
+                FaultKind::Loss { from: one, to: other, permille } if goes(one, other) => {
+                    conduct.loss_permille = conduct.loss_permille.max(*permille);
+                }
+                FaultKind::Latency { .. }
+                | FaultKind::Loss { .. }
+                | FaultKind::Clock { .. }
+                | FaultKind::Drift { .. } => {}
+            }
         }
-        Link::Delay(self.latencies.read().round_trip(&from.region, &to.region) / 2)
+        conduct.delay += self.latencies.read().round_trip(&from.region, &to.region) / 2;
+        conduct
     }
 }
 
@@ -244,12 +326,74 @@ mod tests {
         Place { node: NodeId(node), region: region.to_string() }
     }
 
-    fn cut(from: &[&str], to: &[&str], until: u64) -> Fault {
-        let names = |side: &[&str]| side.iter().map(ToString::to_string).collect();
-        Fault {
-            kind: FaultKind::Partition { from: names(from), to: names(to) },
-            until: Monotonic::from_nanos(until),
-        }
+    fn names(side: &[&str]) -> Vec<String> {
+        side.iter().map(ToString::to_string).collect()
+    }
+
+    fn until(kind: FaultKind, until: u64) -> Fault {
+        Fault { kind, since: Monotonic::ZERO, until: Monotonic::from_nanos(until) }
+    }
+
+    fn cut(from: &[&str], to: &[&str], end: u64) -> Fault {
+        until(FaultKind::Partition { from: names(from), to: names(to) }, end)
+    }
+
+    fn link(faults: &Faults, from: &Place, to: &Place, now: Monotonic) -> Link {
+        faults.conduct(from, to, now).meet(0)
+    }
+
+    #[test]
+    fn a_cut_one_way_leaves_the_other() {
+        let faults = Faults::new(Latencies::default());
+        let kind = FaultKind::Cut { from: names(&["n1"]), to: names(&["eu-west"]) };
+        faults.add(1, until(kind, 100));
+        let (one, other) = (place(1, "us-east"), place(2, "eu-west"));
+        assert_eq!(link(&faults, &one, &other, Monotonic::ZERO), Link::Cut);
+        assert_eq!(link(&faults, &other, &one, Monotonic::ZERO), Link::Delay(Duration::ZERO));
+        assert_eq!(
+            link(&faults, &one, &other, Monotonic::from_nanos(100)),
+            Link::Delay(Duration::ZERO)
+        );
+    }
+
+    #[test]
+    fn latency_adds_up_and_its_jitter_stays_within_its_bound() {
+        let faults = Faults::new(Latencies::realistic());
+        let (us, eu) = (place(1, "us-east"), place(2, "eu-west"));
+        let (extra, jitter) = (Duration::from_millis(100), Duration::from_millis(50));
+        let kind =
+            FaultKind::Latency { from: names(&["us-east"]), to: names(&["n2"]), extra, jitter };
+        faults.add(1, until(kind, 100));
+        let conduct = faults.conduct(&us, &eu, Monotonic::ZERO);
+        assert!(!conduct.is_certain());
+        assert_eq!(conduct.meet(0), Link::Delay(Duration::from_millis(134)));
+        let Link::Delay(late) = conduct.meet(u64::MAX) else { panic!("it passes") };
+        assert!(
+            late > Duration::from_millis(183) && late <= Duration::from_millis(184),
+            "{late:?}"
+        );
+        let back = faults.conduct(&eu, &us, Monotonic::ZERO);
+        assert!(back.is_certain() && back.meet(7) == Link::Delay(Duration::from_millis(34)));
+    }
+
+    #[test]
+    fn of_1000_messages_so_many_are_lost() {
+        let faults = Faults::new(Latencies::default());
+        let kind = FaultKind::Loss { from: names(&["n1"]), to: names(&["n2"]), permille: 250 };
+        faults.add(1, until(kind, 100));
+        let conduct = faults.conduct(&place(1, "a"), &place(2, "b"), Monotonic::ZERO);
+        let lost = (0..1000).filter(|bits| conduct.meet(*bits) == Link::Cut).count();
+        assert_eq!(lost, 250);
+    }
+
+    #[test]
+    fn a_drifting_clock_is_off_by_more_and_more() {
+        let faults = Faults::new(Latencies::default());
+        let kind = FaultKind::Drift { node: NodeId(2), ppm: -200 };
+        faults.add(1, until(kind, u64::MAX));
+        let after = Monotonic::from_nanos(10_000_000_000);
+        assert_eq!(faults.skew_micros(NodeId(2), after), -2000);
+        assert_eq!(faults.skew_micros(NodeId(1), after), 0);
     }
 
     #[test]
@@ -258,11 +402,11 @@ mod tests {
         let (us, eu, ap) = (place(1, "us-east"), place(2, "eu-west"), place(3, "ap-south"));
         faults.add(1, cut(&["eu-west"], &["us-east"], 100));
         let before = Monotonic::from_nanos(99);
-        assert_eq!(faults.link(&us, &eu, before), Link::Cut);
-        assert_eq!(faults.link(&eu, &us, before), Link::Cut);
-        assert_eq!(faults.link(&eu, &ap, before), Link::Delay(Duration::from_millis(61)));
+        assert_eq!(link(&faults, &us, &eu, before), Link::Cut);
+        assert_eq!(link(&faults, &eu, &us, before), Link::Cut);
+        assert_eq!(link(&faults, &eu, &ap, before), Link::Delay(Duration::from_millis(61)));
         assert_eq!(
-            faults.link(&us, &eu, Monotonic::from_nanos(100)),
+            link(&faults, &us, &eu, Monotonic::from_nanos(100)),
             Link::Delay(Duration::from_millis(34))
         );
     }
@@ -272,9 +416,9 @@ mod tests {
         let faults = Faults::new(Latencies::default());
         faults.add(1, cut(&["n2"], &[], 100));
         let now = Monotonic::ZERO;
-        assert_eq!(faults.link(&place(1, "a"), &place(2, "b"), now), Link::Cut);
-        assert_eq!(faults.link(&place(2, "b"), &place(2, "b"), now), Link::Delay(Duration::ZERO));
-        assert_eq!(faults.link(&place(1, "a"), &place(3, "c"), now), Link::Delay(Duration::ZERO));
+        assert_eq!(link(&faults, &place(1, "a"), &place(2, "b"), now), Link::Cut);
+        assert_eq!(link(&faults, &place(2, "b"), &place(2, "b"), now), Link::Delay(Duration::ZERO));
+        assert_eq!(link(&faults, &place(1, "a"), &place(3, "c"), now), Link::Delay(Duration::ZERO));
     }
 
     #[test]
@@ -282,7 +426,7 @@ mod tests {
         let faults = Faults::new(Latencies::realistic());
         faults.add(1, cut(&["eu-west"], &[], 100));
         faults.heal();
-        let link = faults.link(&place(1, "us-east"), &place(2, "eu-west"), Monotonic::ZERO);
+        let link = link(&faults, &place(1, "us-east"), &place(2, "eu-west"), Monotonic::ZERO);
         assert_eq!(link, Link::Delay(Duration::from_millis(34)));
     }
 

@@ -4,11 +4,12 @@ use clock::TimeSource;
 use parking_lot::RwLock;
 use replication::range::{NodeId, RegionId};
 use std::sync::Arc;
+use txn::runtime::Random;
 
 use crate::clock_service::ClockService;
 use crate::directory::Directory;
 use crate::faults::{Faults, Link, Place};
-use crate::world::OsTime;
+use crate::world::{OsRandom, OsTime};
 
 /// The node as its parts see it.
 pub struct Shared {
@@ -42,14 +43,17 @@ pub enum Chaos {
 }
 
 impl Shared {
-    /// What happens to a message that leaves `from` for `to` now. Unknown nodes are reached without delay.
+    /// What happens to one message that leaves `from` for `to` now: asked for each. Unknown nodes are reached without delay.
     pub fn link(&self, from: NodeId, to: NodeId) -> Link {
         let (from, to) = {
             let directory = self.directory.read();
             (directory.place(from), directory.place(to))
         };
         match (from, to) {
-            (Some(from), Some(to)) => self.faults.link(&from, &to, self.time.monotonic()),
+            (Some(from), Some(to)) => {
+                let conduct = self.faults.conduct(&from, &to, self.time.monotonic());
+                conduct.meet(if conduct.is_certain() { 0 } else { OsRandom.next_u64() })
+            }
             _ => Link::Delay(std::time::Duration::ZERO),
         }
     }

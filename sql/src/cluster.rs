@@ -75,7 +75,49 @@ pub enum ChaosCommand {
         /// How long; `None`: until healed.
         duration: Option<Duration>,
     },
-    /// Moves a node's wall clock.
+    /// Cuts one way: nothing passes from the ones to the others.
+    Cut {
+        /// Region or node names.
+        from: Vec<String>,
+        /// Region or node names.
+        to: Vec<String>,
+        /// How long; `None`: until healed.
+        duration: Option<Duration>,
+    },
+    /// What goes from the ones to the others is later. A second one between the same replaces the first.
+    Latency {
+        /// Region or node names.
+        from: Vec<String>,
+        /// Region or node names.
+        to: Vec<String>,
+        /// By so much.
+        extra: Duration,
+        /// And up to so much more.
+        jitter: Duration,
+        /// How long; `None`: until healed.
+        duration: Option<Duration>,
+    },
+    /// Some of what goes from the ones to the others is lost. A second one between the same replaces the first.
+    Loss {
+        /// Region or node names.
+        from: Vec<String>,
+        /// Region or node names.
+        to: Vec<String>,
+        /// Of 1000 messages, 0 to 1000.
+        permille: u32,
+        /// How long; `None`: until healed.
+        duration: Option<Duration>,
+    },
+    /// A node's wall clock runs at another rate. A second one replaces the first.
+    Drift {
+        /// Which (`n3`).
+        node: String,
+        /// Parts per million, positive: too fast.
+        ppm: i64,
+        /// How long; `None`: until healed.
+        duration: Option<Duration>,
+    },
+    /// Moves a node's wall clock. A second one replaces the first.
     Clock {
         /// Which (`n3`).
         node: String,

@@ -28,7 +28,7 @@
 //! |---|---|
 //! | `regions A, B, C` · `nodes N` | the topology; nodes stand in the regions in turn |
 //! | `latency A B D` | round trip between two regions |
-//! | `seed N` · `workload NAME` | chance and clients; `workload none`: no clients |
+//! | `seed N` · `workload A, B` | chance and clients, of all these workloads at once; `workload none`: no clients |
 //! | `at T cut A from B, C` | nothing passes between them, either way |
 //! | `at T cut-one-way A to B` | nothing passes that way |
 //! | `at T kill X` · `power-off X` · `start X` | ends a process (files keep everything, or lose what was not synced), starts it. A dead process stays down until `start` or `heal` |
@@ -40,16 +40,27 @@
 //! | `at T clock X D` | its wall clock is put so far from true time (`-300ms`) |
 //! | `at T drift X N ppm` | its wall clock runs so much faster |
 //! | `at T weather loss N duplicate N reorder N` | of 1000 messages on every link |
+//! | `at T join A from B` · `join-one-way A to B` | ends the cut with the same words |
 //! | `at T heal` | ends every fault |
+//! | `at T every D N times ..` | the same N times, D apart |
+//! | `at T when C then ..` | waits for C, an assertion with its `within`; if it does not come in time, the line fails and nothing is done |
+//! | `at T random D of A, B` | for D, one fault after another of these kinds (all if none is named), each with its end, drawn from the seed: `cut`, `cut-one-way`, `kill`, `pause`, `clog`, `clock`, `loss` |
 //! | `at T available X within D` | a transaction through X must succeed in time |
 //! | `at T unavailable X within D` | one must fail, with an answer, in time |
 //! | `at T converged within D` | every range led, every replica equal |
+//! | `at T progress N within D` | so many operations of workloads are acknowledged from then on, in time |
+//! | `at T invariant` | nothing that must hold always is violated now; workloads are judged at the end in any case |
 //! | `end T` | when the script ends |
 
+mod figures;
 mod parse;
+mod random;
+mod report;
 mod run;
 
 pub use replication::range::NodeId;
 
-pub use parse::{Action, Assertion, Planned, Script, ScriptError, parse};
-pub use run::{Outcome, ScriptReport, run_in_sim};
+pub use figures::{Act, End, Mode, Served, acts, by_second, longest_silence};
+pub use parse::{Action, Assertion, Place, Planned, Script, ScriptError, parse};
+pub use report::{Loaded, Outcome, Played, Regional, Span};
+pub use run::{ScriptReport, run_in_sim};

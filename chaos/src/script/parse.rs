@@ -2,9 +2,13 @@
 
 use replication::range::NodeId;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
+use super::random::{Chosen, draw};
+use crate::check::RealTime;
 use crate::workload::Kind;
+use crate::world::chance::{Chance, Purpose};
 use crate::world::fault::{Fault, Power};
 use crate::world::network::Weather;
 
@@ -12,6 +16,8 @@ use crate::world::network::Weather;
 const NODES_MAX: u32 = 15;
 /// Longest script, in its own time.
 const END_MAX: Duration = Duration::from_secs(3600);
+/// Clocks farther apart than this void promises of real time, microseconds.
+const SKEW_MAX_US: i64 = 125_000;
 
 /// What is wrong with a script, and where.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -36,8 +42,10 @@ pub struct Script {
     pub round_trips: BTreeMap<(usize, usize), Duration>,
     /// Of everything random.
     pub seed: u64,
-    /// What clients do; `None`: there are none.
-    pub workload: Option<Kind>,
+    /// What clients do, all of it at once; none: there are none.
+    pub workloads: Vec<Kind>,
+    /// Where that was said; the beginning, if it was not.
+    pub workloads_at: Place,
     /// In order of time.
     pub plan: Vec<Planned>,
     /// When it ends.
@@ -49,12 +57,47 @@ pub struct Script {
 pub struct Planned {
     /// After the workload was prepared.
     pub at: Duration,
-    /// The line it was written in.
-    pub line: usize,
-    /// As it was written.
+    /// Where it is written.
+    pub place: Place,
+    /// As it was written; of a random episode, as it was drawn.
     pub text: String,
+    /// Waited for before it is done; if it does not come in time, it is not done.
+    pub when: Option<Assertion>,
     /// What.
     pub action: Action,
+}
+
+/// Where something stands in a script.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Place {
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}", self.line, self.column)
+    }
+}
+
+impl Script {
+    /// The region in which a node stands.
+    pub fn region_of(&self, node: NodeId) -> &String {
+        &self.regions[(node.0 as usize + self.regions.len() - 1) % self.regions.len()]
+    }
+
+    /// Whether clocks stay within their bound, so that real time counts.
+    pub fn real_time(&self) -> RealTime {
+        let far =
+            |fault: &Fault| matches!(fault, Fault::Step(_, offset) if offset.abs() > SKEW_MAX_US);
+        let beyond = self.plan.iter().any(|planned| match &planned.action {
+            Action::Do(faults) => faults.iter().any(far),
+            Action::Down(..) | Action::Assert(_) => false,
+        });
+        if beyond { RealTime::Waived } else { RealTime::Demanded }
+    }
 }
 
 /// What happens.
@@ -77,6 +120,10 @@ pub enum Assertion {
     Unavailable(Vec<NodeId>, Duration),
     /// Every range is led, every replica equal, in time.
     Converged(Duration),
+    /// So many operations of workloads are acknowledged from now on, in time.
+    Progress(usize, Duration),
+    /// Nothing that must hold always is violated: what the simulated world watches, and what a workload can tell while it runs.
+    Invariant,
 }
 
 /// Reads a script.
@@ -101,8 +148,13 @@ struct Reader {
     nodes: Option<u32>,
     round_trips: BTreeMap<(usize, usize), Duration>,
     seed: u64,
-    workload: Option<Kind>,
+    workloads: Vec<Kind>,
+    workloads_at: Place,
     plan: Vec<Planned>,
+    /// Random episodes: from when, for how long, of what; drawn when the seed is known.
+    episodes: Vec<(Duration, Duration, Vec<Chosen>, Place)>,
+    /// The last time that was written.
+    latest: Duration,
     end: Option<Duration>,
 }
 
@@ -113,8 +165,11 @@ impl Default for Reader {
             nodes: None,
             round_trips: BTreeMap::new(),
             seed: 1,
-            workload: Some(Kind::Bank),
+            workloads: vec![Kind::Bank],
+            workloads_at: Place { line: 1, column: 1 },
             plan: Vec::new(),
+            episodes: Vec::new(),
+            latest: Duration::ZERO,
             end: None,
         }
     }
@@ -126,7 +181,7 @@ impl Reader {
         if self.end.is_some() {
             return Err(verb.wrong("nothing may follow \"end\""));
         }
-        if verb.text != "at" && verb.text != "end" && !self.plan.is_empty() {
+        if verb.text != "at" && verb.text != "end" && self.has_begun() {
             return Err(
                 verb.wrong(&format!("\"{}\" must stand before the first \"at\"", verb.text))
             );
@@ -162,11 +217,21 @@ impl Reader {
             }
             "seed" => self.seed = words.number("a seed")?.1,
             "workload" => {
-                let word = words.word("a workload")?;
-                self.workload = match word.text {
-                    "none" => None,
-                    name => Some(name.parse().map_err(|why: String| word.wrong(&why))?),
-                };
+                let names = words.list("a workload")?;
+                self.workloads_at = names[0].place();
+                self.workloads.clear();
+                for word in names {
+                    match word.text {
+                        "none" if self.workloads.is_empty() => {}
+                        name => {
+                            let kind = name.parse().map_err(|why: String| word.wrong(&why))?;
+                            if self.workloads.contains(&kind) {
+                                return Err(word.wrong("a workload is named twice"));
+                            }
+                            self.workloads.push(kind);
+                        }
+                    }
+                }
             }
             "at" => self.timed(words)?,
             "end" => self.end = Some(self.moment(words)?),
@@ -175,25 +240,86 @@ impl Reader {
         Ok(())
     }
 
-    fn moment(&self, words: &mut Words<'_>) -> Result<Duration, ScriptError> {
+    fn has_begun(&self) -> bool {
+        !self.plan.is_empty() || !self.episodes.is_empty()
+    }
+
+    fn moment(&mut self, words: &mut Words<'_>) -> Result<Duration, ScriptError> {
         let word = words.peek("a time")?;
         let at = words.duration("a time")?;
         if at > END_MAX {
             return Err(word.wrong(&format!("a script lasts up to {END_MAX:?}")));
         }
-        if self.plan.last().is_some_and(|last| last.at > at) {
+        if self.latest > at {
             return Err(word.wrong("times must not go back"));
         }
+        self.latest = at;
         Ok(at)
     }
 
     fn timed(&mut self, words: &mut Words<'_>) -> Result<(), ScriptError> {
         let at = self.moment(words)?;
-        let line = words.line;
+        let place = words.peek("what happens")?.place();
+        if words.takes("random") {
+            let duration = words.duration("how long")?;
+            let kinds = if words.takes("of") { chosen(words)? } else { Chosen::ALL.to_vec() };
+            self.episodes.push((at, duration, kinds, place));
+            return Ok(());
+        }
+        let (mut period, mut times) = (Duration::ZERO, 1);
+        if words.takes("every") {
+            period = words.duration("how often")?;
+            let (word, count) = words.number("how many times")?;
+            let last = |times: u32| period.checked_mul(times.checked_sub(1)?)?.checked_add(at);
+            let fits = |times: &u32| last(*times).is_some_and(|last| last <= END_MAX);
+            let count = u32::try_from(count).ok().filter(fits);
+            let wrong = format!("something is done at least once, and up to {END_MAX:?}");
+            times = count.ok_or_else(|| word.wrong(&wrong))?;
+            words.expect("times")?;
+        }
         let text = words.rest().trim().to_string();
+        let when = words.takes("when").then(|| self.condition(words)).transpose()?;
+        if when.is_some() {
+            words.expect("then")?;
+        }
         let action = self.action(words)?;
-        self.plan.push(Planned { at, line, text, action });
+        for turn in 0..times {
+            let (text, when, action) = (text.clone(), when.clone(), action.clone());
+            self.plan.push(Planned { at: at + period * turn, place, text, when, action });
+        }
         Ok(())
+    }
+
+    fn condition(&self, words: &mut Words<'_>) -> Result<Assertion, ScriptError> {
+        let verb = words.word("a condition")?;
+        match self.assertion(verb, words)? {
+            Some(Assertion::Invariant) | None => Err(verb.wrong(&format!(
+                "\"{}\" is not available, unavailable, converged or progress",
+                verb.text
+            ))),
+            Some(condition) => Ok(condition),
+        }
+    }
+
+    /// `None`: the verb is no assertion's.
+    fn assertion(
+        &self,
+        verb: Word<'_>,
+        words: &mut Words<'_>,
+    ) -> Result<Option<Assertion>, ScriptError> {
+        Ok(Some(match verb.text {
+            "available" => Assertion::Available(self.places(words)?, words.within()?),
+            "unavailable" => Assertion::Unavailable(self.places(words)?, words.within()?),
+            "converged" => Assertion::Converged(words.within()?),
+            "progress" => {
+                let (word, count) = words.number("how many operations")?;
+                let count = usize::try_from(count).ok().filter(|count| *count > 0);
+                let count = count.ok_or_else(|| word.wrong("at least one operation"))?;
+                Assertion::Progress(count, words.within()?)
+            }
+            "invariant" => Assertion::Invariant,
+            _ => return Ok(None),
+        }))
     }
 
     fn action(&self, words: &mut Words<'_>) -> Result<Action, ScriptError> {
@@ -211,10 +337,18 @@ impl Reader {
                 }
                 Action::Do(vec![Fault::Cut(some.clone(), others.clone()), Fault::Cut(others, some)])
             }
-            "cut-one-way" => {
+            "join" => {
+                let some = self.places(words)?;
+                words.expect("from")?;
+                let others = self.places(words)?;
+                let there = Fault::Join(some.clone(), others.clone());
+                Action::Do(vec![there, Fault::Join(others, some)])
+            }
+            "cut-one-way" | "join-one-way" => {
                 let from = self.places(words)?;
                 words.expect("to")?;
-                Action::Do(vec![Fault::Cut(from, self.places(words)?)])
+                let make = if verb.text == "cut-one-way" { Fault::Cut } else { Fault::Join };
+                Action::Do(vec![make(from, self.places(words)?)])
             }
             "kill" => Action::Down(self.places(words)?, Power::Kept),
             "power-off" => Action::Down(self.places(words)?, Power::Lost),
@@ -255,16 +389,10 @@ impl Reader {
             }
             "weather" => Action::Do(vec![Fault::Weather(weather(words)?)]),
             "heal" => Action::Do(vec![Fault::Heal]),
-            "available" => {
-                let nodes = self.places(words)?;
-                Action::Assert(Assertion::Available(nodes, words.within()?))
+            other => {
+                let unknown = || verb.wrong(&format!("unknown fault or assertion \"{other}\""));
+                Action::Assert(self.assertion(verb, words)?.ok_or_else(unknown)?)
             }
-            "unavailable" => {
-                let nodes = self.places(words)?;
-                Action::Assert(Assertion::Unavailable(nodes, words.within()?))
-            }
-            "converged" => Action::Assert(Assertion::Converged(words.within()?)),
-            other => return Err(verb.wrong(&format!("unknown fault or assertion \"{other}\""))),
         })
     }
 
@@ -317,9 +445,24 @@ impl Reader {
             let what = "the script has no \"end\"".to_string();
             return Err(ScriptError { line: lines.max(1), column: 1, what });
         };
-        let Reader { regions, round_trips, seed, workload, plan, .. } = self;
-        Ok(Script { regions, nodes, round_trips, seed, workload, plan, end })
+        let Reader { regions, round_trips, seed, workloads, workloads_at, mut plan, .. } = self;
+        for (at, duration, kinds, place) in self.episodes {
+            let mut chance = Chance::new(seed, Purpose::Nemesis);
+            plan.extend(draw(nodes, at, duration, &kinds, place, &mut chance));
+        }
+        plan.sort_by_key(|planned| planned.at);
+        if let Some(late) = plan.iter().find(|planned| planned.at > end) {
+            let Place { line, column } = late.place;
+            let what = format!("this goes on until {:?}, and the script ends at {end:?}", late.at);
+            return Err(ScriptError { line, column, what });
+        }
+        Ok(Script { regions, nodes, round_trips, seed, workloads, workloads_at, plan, end })
     }
+}
+
+fn chosen(words: &mut Words<'_>) -> Result<Vec<Chosen>, ScriptError> {
+    let chosen = |word: &Word<'_>| word.text.parse::<Chosen>().map_err(|why| word.wrong(&why));
+    words.list("a kind of fault")?.iter().map(chosen).collect()
 }
 
 fn weather(words: &mut Words<'_>) -> Result<Weather, ScriptError> {
@@ -350,6 +493,10 @@ struct Word<'a> {
 }
 
 impl Word<'_> {
+    fn place(&self) -> Place {
+        Place { line: self.line, column: self.column }
+    }
+
     fn wrong(&self, what: &str) -> ScriptError {
         ScriptError { line: self.line, column: self.column, what: what.to_string() }
     }
@@ -410,6 +557,15 @@ impl<'a> Words<'a> {
             self.at += 1;
             words.push(self.word(what)?);
         }
+    }
+
+    /// Whether the next word is this one; it is read then.
+    fn takes(&mut self, text: &str) -> bool {
+        let is_next = self.peek(text).is_ok_and(|word| word.text == text);
+        if is_next {
+            self.at += text.len();
+        }
+        is_next
     }
 
     fn expect(&mut self, text: &str) -> Result<(), ScriptError> {
@@ -503,7 +659,7 @@ mod tests {
              at 2s cut a from b, n3 # comment\nat 2s clock n4 -300ms\nat 8s unavailable a within 6s\nend 9s\n",
         )
         .expect("it is right");
-        assert_eq!((script.nodes, script.seed, script.workload), (6, 7, Some(Kind::Append)));
+        assert_eq!((script.nodes, script.seed, script.workloads), (6, 7, vec![Kind::Append]));
         assert_eq!(script.round_trips[&(0, 1)], Duration::from_millis(80));
         let (a, b) = (vec![NodeId(1), NodeId(4)], vec![NodeId(2), NodeId(3), NodeId(5)]);
         let cuts = Action::Do(vec![Fault::Cut(a.clone(), b.clone()), Fault::Cut(b, a.clone())]);
@@ -511,6 +667,23 @@ mod tests {
         assert_eq!(script.plan[1].action, Action::Do(vec![Fault::Step(NodeId(4), -300_000)]));
         let assertion = Assertion::Unavailable(a, Duration::from_secs(6));
         assert_eq!(script.plan[2].action, Action::Assert(assertion));
+    }
+
+    #[test]
+    fn what_is_repeated_waited_for_and_drawn_is_planned() {
+        let text = "seed 7\nworkload bank, counter\nat 1s every 2s 3 times restart n1\n\
+             at 2s when unavailable n2 within 4s then start n2\nat 8s random 20s of cut, kill\nend 30s";
+        let script = parse(text).expect("it is right");
+        assert_eq!(script.workloads, [Kind::Bank, Kind::Counter]);
+        let times: Vec<u64> =
+            script.plan.iter().take(4).map(|planned| planned.at.as_secs()).collect();
+        assert_eq!(times, [1, 2, 3, 5], "in order of time");
+        let condition = Assertion::Unavailable(vec![NodeId(2)], Duration::from_secs(4));
+        assert_eq!(script.plan[1].when, Some(condition));
+        assert!(script.plan.len() > 8, "{:?}", script.plan);
+        assert_eq!(parse(text), Ok(script), "the same seed, the same faults");
+        let other = parse(&text.replace("seed 7", "seed 8")).expect("it is right");
+        assert_ne!(parse(text).expect("it is right").plan, other.plan);
     }
 
     #[test]
@@ -528,6 +701,26 @@ mod tests {
             ("at 5s heal\nat 4s heal\nend 9s", "line 2, column 4: times must not go back"),
             ("at 5s heal", "line 1, column 1: the script has no \"end\""),
             ("at 1s heal now\nend 2s", "line 1, column 12: \"now\" is too much"),
+            (
+                "at 1s join mars from n1\nend 2s",
+                "line 1, column 12: there is no node or region \"mars\"",
+            ),
+            (
+                "at 1s when heal then heal\nend 2s",
+                "line 1, column 12: \"heal\" is not available, unavailable, converged or progress",
+            ),
+            (
+                "at 1s when converged within 2s heal\nend 2s",
+                "line 1, column 32: \"then\" is missing before \"heal\"",
+            ),
+            (
+                "at 1s every 1s 9 times restart n1\nend 2s",
+                "line 1, column 7: this goes on until 3s, and the script ends at 2s",
+            ),
+            (
+                "at 1s random 5s of love\nend 9s",
+                "line 1, column 20: \"love\" is not cut, cut-one-way, kill, pause, clog, clock or loss",
+            ),
             ("nodes 99\nend 1s", "line 1, column 7: there can be 1 to 15 nodes"),
             ("at 1s cut n1 from n1\nend 2s", "line 1, column 7: a node cannot be cut from itself"),
             (

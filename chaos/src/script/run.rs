@@ -12,47 +12,33 @@ use storage::Key;
 use txn::client::{Settings, TxnOptions};
 use txn::server::ServerConfig;
 
+use super::figures::acts;
 use super::parse::{Action, Assertion, Planned, Script};
-use crate::check::RealTime;
+use super::report::{Loaded, Outcome, Played};
+use crate::check::file::Value;
 use crate::episode::converge;
+use crate::history::Record;
 use crate::workload::{Kind, Workload};
 use crate::world::access::{Gateway, Lost, SharedAccess};
 use crate::world::chance::{Chance, Purpose};
 use crate::world::fault::Fault;
 use crate::world::tally::Tally;
-use crate::world::{Layout, Level, SyncMode, World};
+use crate::world::{Layout, Level, SyncMode, World, nanos};
 
 /// Clients of a script's workload.
 const CLIENTS: u32 = 5;
 /// A new cluster must serve by then.
 const BOOT: Duration = Duration::from_secs(60);
+/// Between two looks at what is waited for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// A healed one must have ended everything by then.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// Clocks farther apart than this void promises of real time, microseconds.
-const SKEW_MAX_US: i64 = 125_000;
 
-/// How a line of the script went.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Outcome {
-    /// Which line.
-    pub line: usize,
-    /// When, in the script's time.
-    pub at: Duration,
-    /// As it was written.
-    pub text: String,
-    /// What is wrong, if anything.
-    pub verdict: Result<(), String>,
-}
-
-/// What came of a script.
+/// What came of a script in the simulated world.
 #[derive(Clone, Debug)]
 pub struct ScriptReport {
-    /// Every line that does something, in order.
-    pub outcomes: Vec<Outcome>,
-    /// The workload's, and of what must hold always.
-    pub verdict: Result<(), String>,
-    /// Operations that ended well, badly, nobody knows how.
-    pub operations: (usize, usize, usize),
+    /// As in any world; its time is the world's.
+    pub played: Played,
     /// What happened.
     pub tally: Tally,
     /// Hash of everything that happened.
@@ -62,23 +48,17 @@ pub struct ScriptReport {
 impl ScriptReport {
     /// Whether everything held.
     pub fn is_good(&self) -> bool {
-        self.verdict.is_ok() && self.outcomes.iter().all(|outcome| outcome.verdict.is_ok())
+        self.played.is_good()
     }
 }
 
 impl fmt::Display for ScriptReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for outcome in &self.outcomes {
-            let verdict = match &outcome.verdict {
-                Ok(()) => "ok".to_string(),
-                Err(why) => format!("FAILED: {why}"),
-            };
-            writeln!(f, "{:>8.1} s  {:<50} {verdict}", outcome.at.as_secs_f64(), outcome.text)?;
-        }
-        let (ok, failed, unknown) = self.operations;
-        writeln!(f, "operations: {ok} ok, {failed} failed, {unknown} unknown")?;
+        let Played { outcomes, loads, verdict, .. } = &self.played;
+        outcomes.iter().try_for_each(|outcome| writeln!(f, "{outcome}"))?;
+        loads.iter().try_for_each(|load| writeln!(f, "{load}"))?;
         writeln!(f, "what happened: {}", self.tally)?;
-        match &self.verdict {
+        match verdict {
             Ok(()) if self.is_good() => write!(f, "all held"),
             Ok(()) => write!(f, "FAILED: see above"),
             Err(why) => write!(f, "FAILED: {why}"),
@@ -91,21 +71,38 @@ pub fn run_in_sim(script: &Script) -> ScriptReport {
     // What a world before this one has left on the thread is not this one's.
     coverage::take();
     let mut world = World::new(layout(script));
-    let workload = script.workload.map(|kind| kind.make());
-    let mut outcomes = Vec::new();
-    let verdict = play(script, &mut world, workload.as_ref(), &mut outcomes);
+    let workloads: Vec<Arc<dyn Workload>> =
+        script.workloads.iter().map(|kind| kind.make()).collect();
+    let mut run = Run { workloads, begun: 0, outcomes: Vec::new(), ended: Duration::ZERO };
+    let verdict = run.play(script, &mut world);
+    let access = world.access();
+    let loaded = |(kind, workload): (&Kind, &Arc<dyn Workload>)| {
+        let judged = match &verdict {
+            Ok(()) => workload.check(script.real_time()),
+            Err(_) => Err("not judged: the world itself is wrong".to_string()),
+        };
+        let operations = workload.operations();
+        let node_of = |record: &Record<(String, Value), Value>| access.asked_on(record.asked);
+        Loaded {
+            kind: *kind,
+            verdict: judged.map(|()| format!("invariant holds: {}", workload.invariant())),
+            acts: acts(&operations, run.begun, node_of),
+            operations: if kind.model().is_some() { operations } else { Vec::new() },
+        }
+    };
+    let loads = script.workloads.iter().zip(&run.workloads).map(loaded).collect();
+    let Run { outcomes, ended: length, .. } = run;
     let mut tally = world.tally().clone();
     tally.take_marks();
     ScriptReport {
-        outcomes,
-        verdict,
-        operations: workload.map_or((0, 0, 0), |workload| workload.counts()),
+        played: Played { outcomes, loads, verdict, length },
         tally,
         trace: world.trace(),
     }
 }
 
 fn layout(script: &Script) -> Layout {
+    let needs_sql = script.workloads.iter().any(|kind| kind.level() == Level::Sql);
     Layout {
         seed: script.seed,
         regions: script.regions.clone(),
@@ -117,53 +114,68 @@ fn layout(script: &Script) -> Layout {
         sync_mode: SyncMode::InPlace,
         flush_interval: Duration::from_secs(2),
         call_timeout: Duration::from_secs(8),
-        level: script.workload.map_or(Level::Keys, Kind::level),
+        level: if needs_sql { Level::Sql } else { Level::Keys },
         server: ServerConfig::new(NodeId(0)),
         client: Settings::default(),
         planted: None,
     }
 }
 
-fn play(
-    script: &Script,
-    world: &mut World,
-    workload: Option<&Arc<dyn Workload>>,
-    outcomes: &mut Vec<Outcome>,
-) -> Result<(), String> {
-    let voters = if script.nodes >= 3 { 3 } else { 1 };
-    if !world.run_until(BOOT, |world| world.voters_of(RangeId(1)) == voters) {
-        return Err(format!("the cluster was not up within {BOOT:?}\n{}", world.describe()));
+/// A script under way.
+struct Run {
+    workloads: Vec<Arc<dyn Workload>>,
+    /// True time at which its own begins.
+    begun: u64,
+    outcomes: Vec<Outcome>,
+    /// When clients had ended, in its time.
+    ended: Duration,
+}
+
+impl Run {
+    /// Plays it and reads everything at its end; workloads are not judged yet.
+    fn play(&mut self, script: &Script, world: &mut World) -> Result<(), String> {
+        let voters = if script.nodes >= 3 { 3 } else { 1 };
+        if !world.run_until(BOOT, |world| world.voters_of(RangeId(1)) == voters) {
+            return Err(format!("the cluster was not up within {BOOT:?}\n{}", world.describe()));
+        }
+        let access = world.access().clone();
+        let left = Arc::new(AtomicU32::new(0));
+        for workload in &self.workloads {
+            let prepared = world.block_on(BOOT, workload.prepare(access.clone()));
+            prepared
+                .ok_or_else(|| format!("{} was not prepared within {BOOT:?}", workload.name()))??;
+        }
+        start_clients(script.seed, &self.workloads, &access, &left);
+        self.begun = world.now();
+        for planned in &script.plan {
+            advance_to(world, self.begun, planned.at);
+            let began = self.passed(world);
+            let verdict = self.carry_out(world, planned);
+            let (place, text) = (planned.place, planned.text.clone());
+            self.outcomes.push(Outcome { place, began, ended: self.passed(world), text, verdict });
+        }
+        advance_to(world, self.begun, script.end);
+        world.apply(Fault::Heal);
+        access.stop();
+        let ended = world.run_until(PATIENCE, |_| left.load(Ordering::Relaxed) == 0);
+        self.ended = self.passed(world);
+        if !ended {
+            return Err(format!(
+                "clients have not ended {PATIENCE:?} after the healing\n{}",
+                world.describe()
+            ));
+        }
+        converge(world)?;
+        for workload in &self.workloads {
+            let read = world.block_on(PATIENCE, workload.finish(access.clone()));
+            read.ok_or_else(|| format!("the data could not be read within {PATIENCE:?}"))??;
+        }
+        world.violations().first().map_or(Ok(()), |violation| Err(violation.to_string()))
     }
-    let access = world.access().clone();
-    let left = Arc::new(AtomicU32::new(0));
-    if let Some(workload) = workload {
-        let prepared = world.block_on(BOOT, workload.prepare(access.clone()));
-        prepared.ok_or_else(|| format!("the workload was not prepared within {BOOT:?}"))??;
-        start_clients(script.seed, workload, &access, &left);
+
+    fn passed(&self, world: &World) -> Duration {
+        Duration::from_nanos(world.now() - self.begun)
     }
-    let begun = world.now();
-    for planned in &script.plan {
-        advance_to(world, begun, planned.at);
-        let verdict = carry_out(world, planned);
-        let (line, at, text) = (planned.line, planned.at, planned.text.clone());
-        outcomes.push(Outcome { line, at, text, verdict });
-    }
-    advance_to(world, begun, script.end);
-    world.apply(Fault::Heal);
-    access.stop();
-    if !world.run_until(PATIENCE, |_| left.load(Ordering::Relaxed) == 0) {
-        return Err(format!(
-            "clients have not ended {PATIENCE:?} after the healing\n{}",
-            world.describe()
-        ));
-    }
-    converge(world)?;
-    if let Some(workload) = workload {
-        let read = world.block_on(PATIENCE, workload.finish(access));
-        read.ok_or_else(|| format!("the data could not be read within {PATIENCE:?}"))??;
-        workload.check(real_time_of(script))?;
-    }
-    world.violations().first().map_or(Ok(()), |violation| Err(violation.to_string()))
 }
 
 /// An assertion that took long is followed by what comes next at once.
@@ -174,24 +186,15 @@ fn advance_to(world: &mut World, begun: u64, at: Duration) {
     }
 }
 
-fn real_time_of(script: &Script) -> RealTime {
-    let far = |fault: &Fault| matches!(fault, Fault::Step(_, offset) if offset.abs() > SKEW_MAX_US);
-    let beyond = script.plan.iter().any(|planned| match &planned.action {
-        Action::Do(faults) => faults.iter().any(far),
-        Action::Down(..) | Action::Assert(_) => false,
-    });
-    if beyond { RealTime::Waived } else { RealTime::Demanded }
-}
-
 fn start_clients(
     seed: u64,
-    workload: &Arc<dyn Workload>,
+    workloads: &[Arc<dyn Workload>],
     access: &SharedAccess,
     left: &Arc<AtomicU32>,
 ) {
     let mut chance = Chance::new(seed, Purpose::Workload);
-    left.store(CLIENTS, Ordering::Relaxed);
-    for client in 0..CLIENTS {
+    for (workload, client) in workloads.iter().flat_map(|one| (0..CLIENTS).map(move |n| (one, n))) {
+        left.fetch_add(1, Ordering::Relaxed);
         let (work, left) = (workload.client(client, access.clone(), chance.split()), left.clone());
         access.spawn(Box::pin(async move {
             work.await;
@@ -200,36 +203,69 @@ fn start_clients(
     }
 }
 
-fn carry_out(world: &mut World, planned: &Planned) -> Result<(), String> {
-    match &planned.action {
-        Action::Do(faults) => {
-            faults.iter().for_each(|fault| world.apply(fault.clone()));
-            Ok(())
+impl Run {
+    fn carry_out(&self, world: &mut World, planned: &Planned) -> Result<(), String> {
+        if let Some(condition) = &planned.when {
+            self.await_condition(world, condition)
+                .map_err(|why| format!("not done, what it waits for did not come: {why}"))?;
         }
-        Action::Down(nodes, power) => {
-            for node in nodes {
-                world.leave_down(*node);
-                world.apply(Fault::Crash(*node, *power));
+        match &planned.action {
+            Action::Do(faults) => {
+                faults.iter().for_each(|fault| world.apply(fault.clone()));
+                Ok(())
             }
-            Ok(())
-        }
-        Action::Assert(Assertion::Converged(within)) => {
-            let mut why = String::new();
-            let converged = world.run_until(*within, |world| match world.check_converged() {
-                Ok(()) => true,
-                Err(reason) => {
-                    why = reason;
-                    false
+            Action::Down(nodes, power) => {
+                for node in nodes {
+                    world.leave_down(*node);
+                    world.apply(Fault::Crash(*node, *power));
                 }
-            });
-            if converged { Ok(()) } else { Err(format!("not within {within:?}: {why}")) }
+                Ok(())
+            }
+            Action::Assert(Assertion::Unavailable(nodes, within)) => {
+                nodes.iter().try_for_each(|node| await_refusal(world, *node, *within))
+            }
+            Action::Assert(assertion) => self.await_condition(world, assertion),
         }
-        Action::Assert(Assertion::Available(nodes, within)) => {
-            nodes.iter().try_for_each(|node| await_available(world, *node, *within))
+    }
+
+    fn await_condition(&self, world: &mut World, condition: &Assertion) -> Result<(), String> {
+        match condition {
+            Assertion::Converged(within) => {
+                let mut why = String::new();
+                let converged = world.run_until(*within, |world| match world.check_converged() {
+                    Ok(()) => true,
+                    Err(reason) => {
+                        why = reason;
+                        false
+                    }
+                });
+                if converged { Ok(()) } else { Err(format!("not within {within:?}: {why}")) }
+            }
+            Assertion::Available(nodes, within) => {
+                nodes.iter().try_for_each(|node| await_available(world, *node, *within))
+            }
+            Assertion::Unavailable(nodes, within) => {
+                nodes.iter().try_for_each(|node| await_unavailable(world, *node, *within))
+            }
+            Assertion::Progress(count, within) => {
+                let (begun, end) = (self.acknowledged(), world.now() + nanos(*within));
+                while self.acknowledged() < begun + count {
+                    if world.now() >= end {
+                        let made = self.acknowledged() - begun;
+                        return Err(format!("{made} operations of {count} within {within:?}"));
+                    }
+                    world.run(LOOK_INTERVAL);
+                }
+                Ok(())
+            }
+            Assertion::Invariant => {
+                world.violations().first().map_or(Ok(()), |violation| Err(violation.to_string()))
+            }
         }
-        Action::Assert(Assertion::Unavailable(nodes, within)) => {
-            nodes.iter().try_for_each(|node| await_refusal(world, *node, *within))
-        }
+    }
+
+    fn acknowledged(&self) -> usize {
+        self.workloads.iter().map(|workload| workload.counts().0).sum()
     }
 }
 
@@ -259,10 +295,21 @@ fn await_available(world: &mut World, node: NodeId, within: Duration) -> Result<
     let served = world.block_on(within, async move {
         while let Err(why) = probe(access.clone(), node).await {
             *told.lock() = why;
-            access.sleep(Duration::from_millis(50)).await;
+            access.sleep(LOOK_INTERVAL).await;
         }
     });
     served.ok_or_else(|| format!("{node} did not serve within {within:?}: {}", last.lock()))
+}
+
+/// Asks until it is refused.
+fn await_unavailable(world: &mut World, node: NodeId, within: Duration) -> Result<(), String> {
+    let access = world.access().clone();
+    let refused = world.block_on(within, async move {
+        while probe(access.clone(), node).await.is_ok() {
+            access.sleep(LOOK_INTERVAL).await;
+        }
+    });
+    refused.ok_or_else(|| format!("{node} still served after {within:?}"))
 }
 
 fn await_refusal(world: &mut World, node: NodeId, within: Duration) -> Result<(), String> {

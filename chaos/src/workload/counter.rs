@@ -14,8 +14,8 @@ use super::sql_client::{Client, Failed, integer, persevere};
 use super::{Workload, ended, persist, persist_on, rest};
 use crate::check::RealTime;
 use crate::check::convergence::{Increment, check_copies, check_counters};
-use crate::check::file::{Counting, Operation, shown};
-use crate::history::{Ended, History, Record, end_of};
+use crate::check::file::{Operation, show_counters};
+use crate::history::History;
 use crate::world::access::{Gateway, SharedAccess};
 use crate::world::chance::Chance;
 
@@ -118,26 +118,9 @@ impl Workload for Counters {
     }
 
     fn operations(&self) -> Vec<Operation> {
-        let records = self.shared.history.records();
-        let end = end_of(&records);
-        let mut all: Vec<Record<Counting, Values>> = records
-            .into_iter()
-            .map(|record| {
-                let Record { client, asked, heard, op, ended } = record;
-                let ended = match ended {
-                    Ended::Ok(()) => Ended::Ok(Values::new()),
-                    Ended::Fail => Ended::Fail,
-                    Ended::Unknown => Ended::Unknown,
-                };
-                Record { client, asked, heard, op: Counting::Add(op), ended }
-            })
-            .collect();
-        for (node, copy) in self.shared.last.lock().iter() {
-            let (asked, heard) = (end + 1, end + 2);
-            let (client, ended) = (1000 + node.0, Ended::Ok(copy.clone()));
-            all.push(Record { client, asked, heard, op: Counting::ReadAll, ended });
-        }
-        shown(&all)
+        let last = self.shared.last.lock();
+        let copies = last.iter().map(|(node, copy)| (node.0, copy.clone())).collect();
+        show_counters(&self.shared.history.records(), &copies)
     }
 
     fn counts(&self) -> (usize, usize, usize) {

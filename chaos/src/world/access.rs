@@ -50,6 +50,8 @@ pub struct Access {
     nodes: Vec<NodeId>,
     stopping: AtomicBool,
     next_range: Arc<AtomicU64>,
+    /// Through which node something was asked, by true time.
+    asked: Mutex<BTreeMap<u64, NodeId>>,
 }
 
 impl Access {
@@ -63,6 +65,7 @@ impl Access {
             nodes,
             stopping: AtomicBool::new(false),
             next_range: Arc::new(AtomicU64::new(next_range)),
+            asked: Mutex::default(),
         }
     }
 
@@ -120,6 +123,7 @@ impl Access {
         T: Send + 'static,
         W: FnOnce(Gateway) -> BoxFuture<'static, T>,
     {
+        self.asked.lock().insert(self.now(), node);
         let found = self.gateways.lock().get(&node).cloned();
         let (gateway, spawner) = found.ok_or(Lost::NotRunning)?;
         let (sender, answer) = oneshot::channel();
@@ -128,6 +132,11 @@ impl Access {
             drop(sender.send(work.await));
         }));
         answer.await.map_err(|_| Lost::Died)
+    }
+
+    /// Through which node somebody asked at this true time.
+    pub fn asked_on(&self, time: u64) -> Option<NodeId> {
+        self.asked.lock().get(&time).copied()
     }
 
     /// Makes `at` the first key of a range, trying until it is.

@@ -26,6 +26,6 @@ fn a_script_that_asks_too_much_is_told_so() {
     .expect("right");
     let report = run_in_sim(&script);
     assert!(!report.is_good(), "{report}");
-    assert!(report.outcomes[1].verdict.is_err(), "{report}");
-    assert_eq!(report.verdict, Ok(()), "{report}");
+    assert!(report.played.outcomes[1].verdict.is_err(), "{report}");
+    assert_eq!(report.played.verdict, Ok(()), "{report}");
 }

@@ -1,21 +1,27 @@
 //! `meridian chaos run FILE`: a fault script. `meridian chaos check FILE`: a history before its judge.
 
 mod live;
+mod page;
+mod scenarios;
 
 use ::chaos::check::Level;
 use ::chaos::check::file::Model;
-use ::chaos::script::{NodeId, Script, parse, run_in_sim};
+use ::chaos::script::{Loaded, NodeId, Played, Script, parse, run_in_sim};
 use clap::{Args, Subcommand, ValueEnum};
 use node::faults::Latencies;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Mutex;
 
 use crate::backend::Backend;
 use crate::processes::{Member, Nodes};
 use crate::url::Url;
+use crate::workload::load::{format_of, write_history};
 use live::Live;
+use page::{Heading, page};
 
 /// Fault scripts.
 #[derive(Args)]
@@ -37,7 +43,16 @@ enum ChaosCommand {
         /// Where `--world processes` keeps the nodes' data and logs; a new directory, removed if all held, if not given.
         #[arg(long)]
         data: Option<PathBuf>,
+        /// Write the history to this file (.edn or .json), for `meridian chaos check`; of several workloads, each to one with its
+        /// name before the extension.
+        #[arg(long)]
+        history: Option<PathBuf>,
+        /// Write a report to this file, one HTML page that needs nothing else.
+        #[arg(long)]
+        report: Option<PathBuf>,
     },
+    /// Plays every shipped scenario, and prints a Markdown table.
+    Scenarios(scenarios::ScenariosArguments),
     /// Judges a history written as EDN or JSON, by us or by Jepsen.
     Check {
         /// The history.
@@ -53,7 +68,7 @@ enum ChaosCommand {
 
 /// Which order counts.
 #[derive(Clone, Copy, ValueEnum)]
-enum LevelKind {
+pub(crate) enum LevelKind {
     /// None.
     Serializable,
     /// That in which each client asked.
@@ -62,6 +77,17 @@ enum LevelKind {
     KeyRealTime,
     /// Real time over everything, and sessions.
     Strict,
+}
+
+impl From<LevelKind> for Level {
+    fn from(kind: LevelKind) -> Level {
+        match kind {
+            LevelKind::Serializable => Level::Serializable,
+            LevelKind::Session => Level::Session,
+            LevelKind::KeyRealTime => Level::KeyRealTime,
+            LevelKind::Strict => Level::Strict,
+        }
+    }
 }
 
 /// Where a script runs.
@@ -95,50 +121,109 @@ pub(crate) fn run(arguments: &ChaosArguments) -> Result<(), String> {
         std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))
     };
     match &arguments.command {
-        ChaosCommand::Run { file, world, data } => {
-            let script =
-                parse(&read(file)?).map_err(|error| format!("{}: {error}", file.display()))?;
+        ChaosCommand::Run { file, world, data, history, report } => {
+            if let Some(path) = history {
+                format_of(path)?;
+            }
+            let text = read(file)?;
             let named = |why: String| format!("{}: {why}", file.display());
-            match world {
-                WorldKind::Sim => {
-                    let report = run_in_sim(&script);
-                    println!("{report}");
-                    if report.is_good() {
-                        Ok(())
-                    } else {
-                        Err("the script's assertions do not hold".to_string())
-                    }
+            let script = parse(&text).map_err(|error| named(error.to_string()))?;
+            world.refuse(&script).map_err(named)?;
+            let played = world.play(&script, data.as_deref(), |line| println!("{line}"))?;
+            println!("\nserved, by second\n{}", played.table(&script));
+            if let Some(path) = history {
+                write_histories(&played, path)?;
+            }
+            if let Some(path) = report {
+                let name = file.file_stem().unwrap_or_default().to_string_lossy();
+                let heading = Heading { name: &name, text: &text, world: &world.to_string() };
+                let page = page(&heading, &script, &played);
+                std::fs::write(path, page)
+                    .map_err(|error| format!("{}: {error}", path.display()))?;
+                println!("the report is in {}", path.display());
+            }
+            match &played.verdict {
+                Ok(()) if played.is_good() => {
+                    println!("all held");
+                    Ok(())
                 }
-                WorldKind::Processes => {
-                    live::refuse(&script, true).map_err(named)?;
-                    run_on_processes(&script, data.as_deref())
-                }
-                WorldKind::Cluster(url) => {
-                    live::refuse(&script, false).map_err(named)?;
-                    run_on_cluster(&script, url)
-                }
+                Ok(()) => Err("not all of the script's lines and workloads hold".to_string()),
+                Err(why) => Err(why.clone()),
             }
         }
+        ChaosCommand::Scenarios(arguments) => scenarios::run(arguments),
         ChaosCommand::Check { file, model, level } => {
-            let level = match level {
-                LevelKind::Serializable => Level::Serializable,
-                LevelKind::Session => Level::Session,
-                LevelKind::KeyRealTime => Level::KeyRealTime,
-                LevelKind::Strict => Level::Strict,
-            };
-            let verdict = model.judge(&read(file)?, level);
+            let verdict = model.judge(&read(file)?, (*level).into());
             println!("{verdict}");
             if verdict.is_good() { Ok(()) } else { Err("the history is not good".to_string()) }
         }
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, String> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(1).enable_all().build().map_err(|error| error.to_string())
+/// The comment that a script begins with.
+fn story(text: &str) -> String {
+    let comments = text.lines().take_while(|line| line.starts_with('#'));
+    comments.map(|line| line.trim_start_matches('#').trim()).collect::<Vec<_>>().join(" ")
 }
 
-fn run_on_processes(script: &Script, data: Option<&Path>) -> Result<(), String> {
+fn write_histories(played: &Played, path: &Path) -> Result<(), String> {
+    let kept: Vec<&Loaded> =
+        played.loads.iter().filter(|load| load.kind.model().is_some()).collect();
+    for load in &kept {
+        let model = load.kind.model().expect("just filtered").name();
+        let extension = path.extension().unwrap_or_default().to_string_lossy();
+        let own = path.with_extension(format!("{model}.{extension}"));
+        let path = if kept.len() == 1 { path } else { own.as_path() };
+        write_history(&load.operations, path)?;
+        println!("the history of {} is in {}, for --model {model}", load.kind, path.display());
+    }
+    Ok(())
+}
+
+impl WorldKind {
+    /// What in the script this world cannot do, with its place.
+    fn refuse(&self, script: &Script) -> Result<(), String> {
+        match self {
+            WorldKind::Sim => Ok(()),
+            WorldKind::Processes => live::refuse(script, true),
+            WorldKind::Cluster(_) => live::refuse(script, false),
+        }
+    }
+
+    /// Plays a script that it does not refuse, telling what happens. The error: it could not be played at all.
+    fn play(&self, script: &Script, data: Option<&Path>, tell: fn(&str)) -> Result<Played, String> {
+        match self {
+            WorldKind::Sim => {
+                let report = run_in_sim(script);
+                tell(&report.to_string());
+                Ok(report.played)
+            }
+            WorldKind::Processes => run_on_processes(script, data, tell),
+            WorldKind::Cluster(url) => run_on_cluster(script, url, tell),
+        }
+    }
+}
+
+impl fmt::Display for WorldKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            WorldKind::Sim => "the simulated world",
+            WorldKind::Processes => "real processes",
+            WorldKind::Cluster(_) => "a running cluster",
+        })
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().map_err(|error| error.to_string())
+}
+
+fn run_on_processes(
+    script: &Script,
+    data: Option<&Path>,
+    tell: fn(&str),
+) -> Result<Played, String> {
     let own = std::env::temp_dir().join(format!("meridian-chaos-{}", std::process::id()));
     let dir = data.unwrap_or(&own);
     std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
@@ -146,22 +231,21 @@ fn run_on_processes(script: &Script, data: Option<&Path>) -> Result<(), String> 
     std::fs::write(&latency_file, latencies(script).to_text())
         .map_err(|error| format!("{}: {error}", latency_file.display()))?;
     let nodes = Nodes::new(&members(script, dir)?, &latency_file);
-    let nodes = live::start_processes(script, nodes)?;
+    tell(&format!("starting {} nodes in {}", script.nodes, script.regions.join(", ")));
+    let nodes = live::start_processes(nodes)?;
     let addresses = nodes.members.iter().zip(1..);
     let addresses = addresses.map(|(member, id)| (NodeId(id), member.sql.to_string())).collect();
-    let rpc: Vec<String> = nodes.members.iter().map(|member| member.rpc.to_string()).collect();
-    let url = format!("meridian://root@{}/meridian", rpc.join(","));
-    let live = Live { nodes: addresses, url, processes: Some(nodes) };
-    let done = runtime()?.block_on(live.play(script));
+    let live = Live { nodes: addresses, processes: Some(nodes), away: Mutex::default(), tell };
+    let played = runtime()?.block_on(live.play(script));
     if let Some(nodes) = &live.processes {
         nodes.stop();
     }
-    match (&done, data) {
-        (Ok(()), None) => drop(std::fs::remove_dir_all(&own)),
-        (Ok(()), Some(_)) => {}
-        (Err(_), _) => eprintln!("Data and logs are in {}.", dir.display()),
+    match (played.as_ref().is_ok_and(Played::is_good), data) {
+        (true, None) => drop(std::fs::remove_dir_all(&own)),
+        (true, Some(_)) => {}
+        (false, _) => eprintln!("Data and logs are in {}.", dir.display()),
     }
-    done
+    played
 }
 
 fn latencies(script: &Script) -> Latencies {
@@ -197,20 +281,18 @@ fn members(script: &Script, dir: &Path) -> Result<Vec<Member>, String> {
         .collect()
 }
 
-fn run_on_cluster(script: &Script, url: &Url) -> Result<(), String> {
+fn run_on_cluster(script: &Script, url: &Url, tell: fn(&str)) -> Result<Played, String> {
     runtime()?.block_on(async {
         let connected = Backend::connect(url, "meridian chaos").await;
         let mut backend = connected.map_err(|error| error.to_string())?;
         let answers = backend.query("SHOW NODES").await.map_err(|error| error.to_string())?;
         let mut nodes = BTreeMap::new();
         let mut regions = Vec::new();
-        let mut rpc = Vec::new();
         for row in answers.iter().flat_map(|answer| &answer.rows) {
             let text = |place: usize| row.get(place).cloned().flatten().unwrap_or_default();
             let number = text(0).strip_prefix('n').and_then(|digits| digits.parse().ok());
             nodes.insert(NodeId(number.ok_or("SHOW NODES names a node strangely")?), text(3));
             regions.push(text(1));
-            rpc.push(text(4));
         }
         let expected: Vec<String> = (0..script.nodes as usize)
             .map(|node| script.regions[node % script.regions.len()].clone())
@@ -222,7 +304,6 @@ fn run_on_cluster(script: &Script, url: &Url) -> Result<(), String> {
                 regions.join(", ")
             ));
         }
-        let url = format!("meridian://root@{}/meridian", rpc.join(","));
-        Live { nodes, url, processes: None }.play(script).await
+        Live { nodes, processes: None, away: Mutex::default(), tell }.play(script).await
     })
 }

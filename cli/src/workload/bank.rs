@@ -1,232 +1,173 @@
-//! Transfers between accounts. The invariant: the sum of all balances never changes, and every acknowledged transfer is in the ledger
-//! exactly once, every ledger entry once in the balances.
+//! Transfers between accounts, and audits of all of them. The invariant: the sum of all balances never changes, every acknowledged
+//! transfer is in the ledger exactly once, and the ledger makes the balances.
 
+use ::chaos::check::Level;
+use ::chaos::check::bank::{Answer, Books, Op, Transfer, check};
+use ::chaos::check::file::show_bank;
+use ::chaos::history::{Ended, Record};
 use clap::Args;
+use rand::Rng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-use tokio::time::Instant;
 
-use super::report::{Kind, Report};
-use super::{Client, Common, after_error, drive, set_up_statement, url_for};
+use super::load::{Hosts, Judged, Load, integers};
+use super::{Client, Common, set_up_statement};
 
 /// Balance of every account at the start.
 const INITIAL_BALANCE: i64 = 1000;
-/// Tries of the final reads, a second apart: the cluster may still be recovering from what was done to it.
-const FINAL_TRIES_MAX: usize = 60;
+/// Most that a transfer moves.
+const AMOUNT_MAX: i64 = 10;
+/// Of a hundred operations, how many are audits.
+const AUDIT_PERCENT: u32 = 2;
+/// Rows of one INSERT of the set-up.
+const ROWS_PER_INSERT: usize = 500;
 
 /// Transfers between accounts.
 #[derive(Args)]
 pub(crate) struct BankArguments {
     #[command(flatten)]
-    common: Common,
+    pub(super) common: Common,
     /// Accounts.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
-    accounts: u32,
+    pub(super) accounts: u32,
     /// Fail if acknowledgements stop for longer than this, in seconds; 0: no limit.
     #[arg(long, default_value_t = 0.0)]
-    gap_max: f64,
+    pub(super) gap_max: f64,
 }
 
-/// Ids of acknowledged and of ambiguous transfers.
-#[derive(Default)]
-struct Ledger {
-    acknowledged: Mutex<BTreeSet<i64>>,
-    ambiguous: Mutex<BTreeSet<i64>>,
+/// See the module.
+pub(crate) struct Bank {
+    /// How many accounts.
+    pub(super) accounts: u32,
 }
 
-/// Runs it; the error says what was violated.
-pub(crate) async fn run(arguments: &BankArguments) -> Result<(), String> {
-    let common = &arguments.common;
-    let mut admin = Client::new(url_for(common, 0)?);
-    set_up(&mut admin, arguments.accounts).await?;
-    let report = Report::new();
-    let ledger = Arc::new(Ledger::default());
-    drive(common, &report, |number, deadline| {
-        let (report, ledger) = (report.clone(), ledger.clone());
-        client(arguments, number, deadline, report, ledger)
-    })
-    .await?;
-    println!("{}", report.text());
-    let verdict = check(&mut admin, arguments.accounts, &ledger).await?;
-    println!("{verdict}");
-    let gap = report.longest_gap().as_secs_f64();
-    if arguments.gap_max > 0.0 && gap > arguments.gap_max {
-        return Err(format!(
-            "acknowledgements stopped for {gap:.2} s, allowed are {:.2} s",
-            arguments.gap_max
-        ));
-    }
-    if report.total(Kind::Ok) == 0 {
-        return Err("no transfer was acknowledged: nothing was tested".to_string());
-    }
-    Ok(())
-}
-
-async fn set_up(admin: &mut Client, accounts: u32) -> Result<(), String> {
-    let mut statements = vec![
-        "DROP TABLE IF EXISTS bank_accounts".to_string(),
-        "DROP TABLE IF EXISTS bank_ledger".to_string(),
-        "CREATE TABLE IF NOT EXISTS bank_accounts (id int PRIMARY KEY, balance bigint NOT NULL)".to_string(),
-        "CREATE TABLE IF NOT EXISTS bank_ledger (id bigint PRIMARY KEY, source int NOT NULL, target int NOT NULL, amount bigint NOT NULL)".to_string(),
-    ];
-    let ids: Vec<u32> = (0..accounts).collect();
-    for chunk in ids.chunks(500) {
-        let rows: Vec<String> =
-            chunk.iter().map(|id| format!("({id}, {INITIAL_BALANCE})")).collect();
-        statements.push(format!(
-            "INSERT INTO bank_accounts VALUES {} ON CONFLICT (id) DO NOTHING",
-            rows.join(", ")
-        ));
-    }
-    for statement in statements {
-        set_up_statement(admin, &statement).await?;
-    }
-    Ok(())
-}
-
-async fn client(
-    arguments: &BankArguments,
-    number: u32,
-    deadline: Instant,
-    report: Arc<Report>,
-    ledger: Arc<Ledger>,
-) -> Result<(), String> {
-    let mut random = StdRng::seed_from_u64(arguments.common.seed ^ (u64::from(number) << 32));
-    let mut client = Client::new(url_for(&arguments.common, number)?);
-    let mut count = 0;
-    while Instant::now() < deadline {
-        count += 1;
-        let id = (i64::from(number) << 40) | count;
-        let source = random.random_range(0..arguments.accounts);
-        let target = (source + random.random_range(1..arguments.accounts)) % arguments.accounts;
-        let amount = random.random_range(1..=10);
-        let transfer = Transfer { id, source, target, amount };
-        let start = Instant::now();
-        loop {
-            match transfer.run(&mut client).await {
-                Ok(()) => {
-                    ledger.acknowledged.lock().expect("no panic while held").insert(id);
-                    report.ok(start.elapsed());
-                    break;
-                }
-                Err(error) => match after_error(&report, &error).await {
-                    Kind::Retry if Instant::now() < deadline => {}
-                    Kind::Ambiguous => {
-                        ledger.ambiguous.lock().expect("no panic while held").insert(id);
-                        break;
-                    }
-                    Kind::Ok | Kind::Retry | Kind::Failed => break,
-                },
-            }
-        }
-    }
-    Ok(())
-}
-
-struct Transfer {
-    id: i64,
-    source: u32,
-    target: u32,
-    amount: i64,
-}
-
-impl Transfer {
-    /// One transaction. An error before COMMIT was sent leaves nothing behind.
-    async fn run(&self, client: &mut Client) -> Result<(), client::Error> {
-        let Transfer { id, source, target, amount } = self;
-        let body = format!(
-            "UPDATE bank_accounts SET balance = balance - {amount} WHERE id = {source}; \
-             UPDATE bank_accounts SET balance = balance + {amount} WHERE id = {target}; \
-             INSERT INTO bank_ledger VALUES ({id}, {source}, {target}, {amount})"
-        );
-        let before_commit = async {
-            client.query("BEGIN").await?;
-            client.query(&body).await
-        };
-        if let Err(error) = before_commit.await {
-            let _ = client.query("ROLLBACK").await;
-            return Err(match error {
-                client::Error::Ambiguous(why) => client::Error::Unreachable(why),
-                other => other,
-            });
-        }
-        client.query("COMMIT").await.map(|_| ()).inspect_err(|_| client.backend = None)
+impl Bank {
+    /// The total, at any time.
+    pub(super) fn look(&self) -> (String, Vec<String>) {
+        let total = i64::from(self.accounts) * INITIAL_BALANCE;
+        let sql = "SELECT count(*), sum(balance) FROM bank_accounts".to_string();
+        (sql, vec![self.accounts.to_string(), total.to_string()])
     }
 }
 
-async fn check(admin: &mut Client, accounts: u32, ledger: &Ledger) -> Result<String, String> {
-    let answers = read_at_last(
-        admin,
-        "BEGIN READ ONLY; SELECT id, balance FROM bank_accounts; SELECT id, source, target, amount FROM bank_ledger; COMMIT",
-    )
-    .await?;
-    let numbers = |place: usize| -> Result<Vec<Vec<i64>>, String> {
-        let rows = &answers.get(place).ok_or("a final read has no result")?.rows;
-        let number = |value: &Option<String>| {
-            value.as_deref().and_then(|text| text.parse().ok()).ok_or("not a number")
-        };
-        rows.iter()
-            .map(|row| row.iter().map(number).collect::<Result<_, _>>().map_err(str::to_string))
-            .collect()
-    };
-    let (balances, entries) = (numbers(1)?, numbers(2)?);
-    let total: i64 = balances.iter().map(|row| row[1]).sum();
-    let expected = i64::from(accounts) * INITIAL_BALANCE;
-    if total != expected || balances.len() != accounts as usize {
-        return Err(format!(
-            "VIOLATED: {} accounts hold {total}, there were {accounts} with {expected}",
-            balances.len()
-        ));
-    }
-    let recorded: BTreeSet<i64> = entries.iter().map(|row| row[0]).collect();
-    let acknowledged = ledger.acknowledged.lock().expect("no panic while held");
-    let ambiguous = ledger.ambiguous.lock().expect("no panic while held");
-    if let Some(lost) = acknowledged.iter().find(|id| !recorded.contains(id)) {
-        return Err(format!("VIOLATED: the acknowledged transfer {lost} is lost"));
-    }
-    if let Some(ghost) =
-        recorded.iter().find(|id| !acknowledged.contains(id) && !ambiguous.contains(id))
-    {
-        return Err(format!("VIOLATED: the transfer {ghost} was refused, and happened"));
-    }
-    let mut replayed = vec![INITIAL_BALANCE; accounts as usize];
-    for row in &entries {
-        replayed[usize::try_from(row[1]).map_err(|error| error.to_string())?] -= row[3];
-        replayed[usize::try_from(row[2]).map_err(|error| error.to_string())?] += row[3];
-    }
-    for row in &balances {
-        let account = usize::try_from(row[0]).map_err(|error| error.to_string())?;
-        if replayed.get(account) != Some(&row[1]) {
-            return Err(format!(
-                "VIOLATED: account {account} holds {}, the ledger says {:?}",
-                row[1],
-                replayed.get(account)
+impl Load for Bank {
+    type Op = Op;
+    type Answer = Answer;
+
+    async fn prepare(&self, hosts: &Hosts) -> Result<(), String> {
+        let mut statements = vec![
+            "DROP TABLE IF EXISTS bank_accounts".to_string(),
+            "DROP TABLE IF EXISTS bank_ledger".to_string(),
+            "CREATE TABLE IF NOT EXISTS bank_accounts (id int PRIMARY KEY, balance bigint NOT NULL)".to_string(),
+            "CREATE TABLE IF NOT EXISTS bank_ledger (id bigint PRIMARY KEY, source int NOT NULL, target int NOT NULL, amount bigint NOT NULL)".to_string(),
+        ];
+        let ids: Vec<u32> = (0..self.accounts).collect();
+        for chunk in ids.chunks(ROWS_PER_INSERT) {
+            let rows: Vec<String> =
+                chunk.iter().map(|id| format!("({id}, {INITIAL_BALANCE})")).collect();
+            statements.push(format!(
+                "INSERT INTO bank_accounts VALUES {} ON CONFLICT (id) DO NOTHING",
+                rows.join(", ")
             ));
         }
+        let mut admin = hosts.admin();
+        for statement in statements {
+            set_up_statement(&mut admin, &statement).await?;
+        }
+        Ok(())
     }
-    Ok(format!(
-        "invariant holds: {accounts} accounts hold {total} in all; {} acknowledged transfers are in the ledger, none is lost",
-        acknowledged.len()
-    ))
+
+    fn draw(&self, client: u32, count: u64, random: &mut StdRng) -> Op {
+        if random.random_range(0..100) < AUDIT_PERCENT {
+            return Op::Audit;
+        }
+        let from = random.random_range(0..self.accounts);
+        let to = (from + random.random_range(1..self.accounts)) % self.accounts;
+        let id = (u64::from(client) << 40) | count;
+        Op::Move(Transfer { id, from, to, amount: random.random_range(1..=AMOUNT_MAX) })
+    }
+
+    async fn attempt(&self, client: &mut Client, op: &Op) -> Result<Answer, client::Error> {
+        match op {
+            Op::Audit => audit(client).await,
+            Op::Move(transfer) => move_money(client, *transfer).await,
+        }
+    }
+
+    async fn judge(
+        &self,
+        hosts: &Hosts,
+        history: Vec<Record<Op, Answer>>,
+        _level: Level,
+    ) -> Judged {
+        let initial = vec![INITIAL_BALANCE; self.accounts as usize];
+        let books = read_books(hosts).await;
+        let verdict = books.as_ref().map_err(String::clone).and_then(|books| {
+            check(&initial, &history, books).map_err(|why| format!("VIOLATED: {why}"))?;
+            let acknowledged = |record: &&Record<Op, Answer>| record.ended == Ended::Ok(Answer::Moved);
+            Ok(format!(
+                "invariant holds: {} accounts hold {} in all; {} acknowledged transfers are in the ledger, none is lost",
+                self.accounts,
+                books.balances.iter().sum::<i64>(),
+                history.iter().filter(acknowledged).count()
+            ))
+        });
+        let books = books.unwrap_or_default();
+        Judged { verdict, operations: show_bank(&initial, &history, &books) }
+    }
 }
 
-/// Reads when the cluster lets us.
-async fn read_at_last(
-    admin: &mut Client,
-    sql: &str,
-) -> Result<Vec<crate::backend::Answer>, String> {
-    let mut last = String::new();
-    for _ in 0..FINAL_TRIES_MAX {
-        match admin.query(sql).await {
-            Ok(answers) => return Ok(answers),
-            Err(error) => last = error.to_string(),
+/// One transaction. An account that has not enough ends it without effect.
+async fn move_money(client: &mut Client, transfer: Transfer) -> Result<Answer, client::Error> {
+    let Transfer { id, from, to, amount } = transfer;
+    let take = format!(
+        "UPDATE bank_accounts SET balance = balance - {amount} WHERE id = {from} AND balance >= {amount} RETURNING id"
+    );
+    let give = format!(
+        "UPDATE bank_accounts SET balance = balance + {amount} WHERE id = {to}; \
+         INSERT INTO bank_ledger VALUES ({id}, {from}, {to}, {amount})"
+    );
+    client.begin().await?;
+    let before_commit = async {
+        let taken = client.query(&take).await?;
+        if taken.first().is_none_or(|answer| answer.rows.is_empty()) {
+            return Ok(Answer::Poor);
         }
-        let _ = admin.query("ROLLBACK").await;
-        #[allow(clippy::disallowed_methods)]
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        client.query(&give).await.map(|_| Answer::Moved)
+    };
+    match before_commit.await {
+        Ok(Answer::Moved) => client.commit().await.map(|()| Answer::Moved),
+        other => {
+            client.roll_back().await;
+            other
+        }
     }
-    Err(format!("the final state cannot be read: {last}"))
+}
+
+async fn audit(client: &mut Client) -> Result<Answer, client::Error> {
+    let answers = client.query("SELECT balance FROM bank_accounts ORDER BY id").await?;
+    let rows = integers(&answers.into_iter().next().unwrap_or_default());
+    let rows = rows.map_err(client::Error::Protocol)?;
+    Ok(Answer::Balances(rows.into_iter().flatten().collect()))
+}
+
+async fn read_books(hosts: &Hosts) -> Result<Books, String> {
+    let sql = "BEGIN READ ONLY; SELECT balance FROM bank_accounts ORDER BY id; \
+               SELECT id, source, target, amount FROM bank_ledger ORDER BY id; COMMIT";
+    let answers = hosts.read_at_last(sql).await?;
+    let [_, balances, ledger, ..] = answers.as_slice() else {
+        return Err(format!("the final reads gave {} results", answers.len()));
+    };
+    let line = |row: Vec<i64>| -> Result<Transfer, std::num::TryFromIntError> {
+        Ok(Transfer {
+            id: u64::try_from(row[0])?,
+            from: u32::try_from(row[1])?,
+            to: u32::try_from(row[2])?,
+            amount: row[3],
+        })
+    };
+    let journal = integers(ledger)?.into_iter().map(line).collect::<Result<_, _>>();
+    Ok(Books {
+        balances: integers(balances)?.into_iter().flatten().collect(),
+        journal: journal.map_err(|error| error.to_string())?,
+    })
 }

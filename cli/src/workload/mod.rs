@@ -1,17 +1,32 @@
 //! `meridian workload`: bounded load with an invariant and a report. Each client has a connection of its own and one statement under way.
 
+mod append;
 mod bank;
+mod counter;
 mod kv;
-mod report;
+pub(crate) mod load;
+pub(crate) mod report;
 
+use ::chaos::workload::Kind as Script;
 use clap::{Args, Subcommand};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::time::Instant;
 
-use crate::backend::Backend;
+use crate::backend::{Answer, Backend};
+use crate::chaos::LevelKind;
 use crate::url::{DEFAULT_URL, Url};
+use load::{Hosts, Judged, Load, Run, Until};
 use report::{Kind, Report};
+
+/// A statement without an answer by then is given up, and nobody knows what it did.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// A connection that is not there by then will not be.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// Keys that the clients of a script's registers share.
+const SHARED_KEYS: u32 = 24;
 
 /// Bounded load with an invariant.
 #[derive(Args)]
@@ -26,6 +41,10 @@ enum Workload {
     Bank(bank::BankArguments),
     /// Reads and upserts of single rows: what is read was written, and never older than an acknowledged write.
     Kv(kv::KvArguments),
+    /// Transactions that append to and read lists: they could have run one after another.
+    ListAppend(append::AppendArguments),
+    /// Increments of an available table in every region: its copies become equal and hold each once.
+    Counter(counter::CounterArguments),
 }
 
 /// What every workload is told.
@@ -37,60 +56,218 @@ pub(crate) struct Common {
     /// Connections.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=512))]
     clients: u32,
-    /// How long, in seconds.
+    /// How long, in seconds; Ctrl-C ends it earlier.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     duration: u64,
     /// Seed of what is asked.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Each client stays at its host, served or not.
+    #[arg(long)]
+    stay: bool,
+    /// Write the history to this file (.edn or .json), for `meridian chaos check` and other judges.
+    #[arg(long)]
+    history: Option<PathBuf>,
+    /// Which order beyond that of the data counts.
+    #[arg(long, default_value = "key-real-time")]
+    level: LevelKind,
+}
+
+/// A load of any kind.
+pub(crate) enum AnyLoad {
+    /// See [`bank`].
+    Bank(bank::Bank),
+    /// See [`kv`].
+    Kv(kv::Kv),
+    /// See [`append`].
+    Append(append::Lists),
+    /// See [`counter`].
+    Counter(counter::Counters),
+}
+
+impl AnyLoad {
+    /// The load with the same invariant as a script's workload; `None`: only the simulated world has it.
+    pub(crate) fn of_script(kind: Script) -> Option<AnyLoad> {
+        match kind {
+            Script::Bank | Script::SqlBank => Some(AnyLoad::Bank(bank::Bank { accounts: 50 })),
+            Script::Register => Some(AnyLoad::Kv(kv::Kv {
+                keys: SHARED_KEYS,
+                read_percent: 50,
+                padding: String::new(),
+                owners: kv::Owners::All { written: AtomicU64::new(0) },
+            })),
+            Script::Append => Some(AnyLoad::Append(append::Lists::default())),
+            Script::Counter => Some(AnyLoad::Counter(counter::Counters)),
+            Script::Txn
+            | Script::Skew
+            | Script::LongFork
+            | Script::Monotonic
+            | Script::Shop
+            | Script::Session => None,
+        }
+    }
+
+    /// As a command line calls it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            AnyLoad::Bank(_) => "bank",
+            AnyLoad::Kv(_) => "kv",
+            AnyLoad::Append(_) => "list-append",
+            AnyLoad::Counter(_) => "counter",
+        }
+    }
+
+    /// What can be told while it runs: a query of one row, and what it must show. `None`: its history tells, at the end.
+    pub(crate) fn look(&self) -> Option<(String, Vec<String>)> {
+        match self {
+            AnyLoad::Bank(bank) => Some(bank.look()),
+            AnyLoad::Kv(_) | AnyLoad::Append(_) | AnyLoad::Counter(_) => None,
+        }
+    }
+
+    /// Makes its tables; nothing fails meanwhile.
+    pub(crate) async fn prepare(&self, hosts: &Hosts) -> Result<(), String> {
+        match self {
+            AnyLoad::Bank(load) => load.prepare(hosts).await,
+            AnyLoad::Kv(load) => load.prepare(hosts).await,
+            AnyLoad::Append(load) => load.prepare(hosts).await,
+            AnyLoad::Counter(load) => load.prepare(hosts).await,
+        }
+    }
+
+    /// Runs its clients to their end, then judges.
+    pub(crate) async fn play(&self, run: &Run) -> Judged {
+        match self {
+            AnyLoad::Bank(load) => run.play(load).await,
+            AnyLoad::Kv(load) => run.play(load).await,
+            AnyLoad::Append(load) => run.play(load).await,
+            AnyLoad::Counter(load) => run.play(load).await,
+        }
+    }
 }
 
 /// Runs a workload to its end; the error says what was violated.
 pub(crate) fn run(arguments: &WorkloadArguments) -> Result<(), String> {
+    let mut gap_max = 0.0;
+    let (common, load) = match &arguments.workload {
+        Workload::Bank(arguments) => {
+            gap_max = arguments.gap_max;
+            let accounts = arguments.accounts;
+            (&arguments.common, AnyLoad::Bank(bank::Bank { accounts }))
+        }
+        Workload::Kv(arguments) => {
+            let kv = kv::Kv {
+                keys: arguments.keys,
+                read_percent: arguments.read_percent,
+                padding: "x".repeat(arguments.value_bytes as usize),
+                owners: kv::Owners::Each,
+            };
+            (&arguments.common, AnyLoad::Kv(kv))
+        }
+        Workload::ListAppend(arguments) => {
+            (&arguments.common, AnyLoad::Append(append::Lists::default()))
+        }
+        Workload::Counter(arguments) => (&arguments.common, AnyLoad::Counter(counter::Counters)),
+    };
+    if let Some(path) = &common.history {
+        load::format_of(path)?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
-    runtime.block_on(async {
-        match &arguments.workload {
-            Workload::Bank(arguments) => bank::run(arguments).await,
-            Workload::Kv(arguments) => kv::run(arguments).await,
-        }
-    })
+    runtime.block_on(drive(common, &load, gap_max))
 }
 
-/// The parsed URL with its hosts turned, so that client `number` starts at another one.
-fn url_for(common: &Common, number: u32) -> Result<Url, String> {
-    let mut url = Url::parse(&common.url)?;
-    let turn = number as usize % url.hosts.len();
-    url.hosts.rotate_left(turn);
-    Ok(url)
+/// Runs a load until its time is over or Ctrl-C, with a line per second; `gap_max_s`: zero is no limit.
+async fn drive(common: &Common, load: &AnyLoad, gap_max_s: f64) -> Result<(), String> {
+    let manner = if common.stay { Manner::Stays } else { Manner::Roams };
+    let hosts = Hosts::new(Url::parse(&common.url)?, manner);
+    load.prepare(&hosts).await?;
+    let begun = Instant::now();
+    let run = Run {
+        hosts,
+        clients: common.clients,
+        seed: common.seed,
+        begun,
+        until: Arc::new(Until::new(Some(begun + Duration::from_secs(common.duration)))),
+        level: common.level.into(),
+        report: Report::new(),
+    };
+    let interrupted = Box::pin(async {
+        let _ = tokio::signal::ctrl_c().await;
+        run.until.stop();
+        futures::future::pending::<std::convert::Infallible>().await
+    });
+    let work = futures::future::join(load.play(&run), run.report.progress(&run.until));
+    let judged = match futures::future::select(Box::pin(work), interrupted).await {
+        futures::future::Either::Left(((judged, ()), _)) => judged,
+        futures::future::Either::Right((never, _)) => match never {},
+    };
+    println!("{}", run.report.text());
+    if let Some(path) = &common.history {
+        load::write_history(&judged.operations, path)?;
+    }
+    println!("{}", judged.verdict?);
+    let gap_s = run.report.longest_gap().as_secs_f64();
+    if gap_max_s > 0.0 && gap_s > gap_max_s {
+        return Err(format!(
+            "acknowledgements stopped for {gap_s:.2} s, allowed are {gap_max_s:.2} s"
+        ));
+    }
+    if run.report.total(Kind::Ok) == 0 {
+        return Err("nothing was acknowledged: nothing was tested".to_string());
+    }
+    Ok(())
+}
+
+/// What a client does when its host does not serve it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Manner {
+    /// Goes to another one.
+    Roams,
+    /// Asks again there.
+    Stays,
 }
 
 /// One client's connection; connects again by itself, for as long as the workload runs.
-struct Client {
+pub(crate) struct Client {
     url: Url,
     backend: Option<Backend>,
 }
 
 impl Client {
-    fn new(url: Url) -> Client {
+    fn new(url: &Url, place: usize, manner: Manner) -> Client {
+        let mut url = url.clone();
+        url.hosts.rotate_left(place);
+        if manner == Manner::Stays {
+            url.hosts.truncate(1);
+        }
         Client { url, backend: None }
     }
 
     /// The connection, made if there is none.
     async fn backend(&mut self) -> Result<&mut Backend, client::Error> {
         if self.backend.is_none() {
-            self.backend = Some(Backend::connect(&self.url, "meridian workload").await?);
+            let connected = Backend::connect(&self.url, "meridian workload");
+            let connected = tokio::time::timeout(CONNECT_WITHIN, connected).await;
+            let silent =
+                || client::Error::Unreachable(format!("no greeting within {CONNECT_WITHIN:?}"));
+            self.backend = Some(connected.unwrap_or_else(|_| Err(silent()))?);
         }
         Ok(self.backend.as_mut().expect("just made"))
     }
 
     /// Runs statements; forgets the connection when it is lost, and begins with the next host then.
-    async fn query(&mut self, sql: &str) -> Result<Vec<crate::backend::Answer>, client::Error> {
+    pub(crate) async fn query(&mut self, sql: &str) -> Result<Vec<Answer>, client::Error> {
         let done = match self.backend().await {
-            Ok(backend) => backend.query(sql).await,
+            Ok(backend) => {
+                let answer = tokio::time::timeout(ANSWER_WITHIN, backend.query(sql)).await;
+                let silent =
+                    || client::Error::Ambiguous(format!("no answer within {ANSWER_WITHIN:?}"));
+                answer.unwrap_or_else(|_| Err(silent()))
+            }
             Err(error) => Err(error),
         };
         if let Err(client::Error::Ambiguous(_) | client::Error::Unreachable(_)) = &done {
@@ -99,23 +276,23 @@ impl Client {
         }
         done
     }
-}
 
-/// Runs one future per client until the deadline, with a report that is printed every second.
-async fn drive<F>(
-    common: &Common,
-    report: &Arc<Report>,
-    client: impl Fn(u32, Instant) -> F,
-) -> Result<(), String>
-where
-    F: Future<Output = Result<(), String>>,
-{
-    let deadline = Instant::now() + Duration::from_secs(common.duration);
-    let clients = (0..common.clients).map(|number| client(number, deadline));
-    let work = futures::future::try_join_all(clients);
-    let progress = report.clone().progress(deadline);
-    let (done, ()) = futures::future::join(work, progress).await;
-    done.map(|_| ())
+    /// Opens a block.
+    async fn begin(&mut self) -> Result<(), client::Error> {
+        self.query("BEGIN").await.map(drop)
+    }
+
+    /// Ends the block. After an error the connection is a new one: whatever state the old one was in, nobody trips over it.
+    async fn commit(&mut self) -> Result<(), client::Error> {
+        self.query("COMMIT").await.map(drop).inspect_err(|_| self.backend = None)
+    }
+
+    /// Leaves a block that has failed; a lost connection has left it already.
+    async fn roll_back(&mut self) {
+        if self.backend.is_some() && self.query("ROLLBACK").await.is_err() {
+            self.backend = None;
+        }
+    }
 }
 
 /// Tries of a statement that sets up.

@@ -6,6 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::time::Instant;
 
+use super::load::Until;
+
+/// Between two lines of progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What became of an operation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Kind {
@@ -90,12 +95,12 @@ impl Report {
         }
     }
 
-    /// A line per second until the deadline.
-    pub(crate) async fn progress(self: Arc<Report>, deadline: Instant) {
+    /// A line per second until it is over.
+    pub(crate) async fn progress(&self, until: &Until) {
         let mut before = 0;
-        while Instant::now() < deadline {
+        while !until.is_over() {
             #[allow(clippy::disallowed_methods)]
-            tokio::time::sleep(Duration::from_secs(1).min(deadline - Instant::now())).await;
+            tokio::time::sleep(PROGRESS_INTERVAL).await;
             let ok = self.total(Kind::Ok);
             eprintln!(
                 "{:>6} ok/s   retries {:<6} ambiguous {:<4} failed {}",

@@ -7,6 +7,9 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::Token;
 use std::time::Duration;
 
+/// Clocks that are injected to run faster or slower than this would be no clocks.
+const DRIFT_PPM_MAX: i64 = 500_000;
+
 /// Ours alone, or done by doing nothing.
 #[derive(Clone, Debug)]
 pub(crate) enum Extension {
@@ -235,11 +238,38 @@ fn chaos(parser: &mut Parser) -> Result<ChaosCommand, ParserError> {
     }
     if word(parser, "CLOCK") {
         let node = parser.parse_literal_string()?;
+        if word(parser, "DRIFT") {
+            let ppm = parts_per_million(parser)?;
+            return Ok(ChaosCommand::Drift { node, ppm, duration: for_duration(parser)? });
+        }
         expect_word(parser, "SKEW")?;
         let (negative, size) = duration(parser)?;
         let size = i64::try_from(size.as_micros()).unwrap_or(i64::MAX);
         let skew_us = if negative { -size } else { size };
         return Ok(ChaosCommand::Clock { node, skew_us, duration: for_duration(parser)? });
+    }
+    if word(parser, "CUT") {
+        let (from, to) = one_way(parser)?;
+        return Ok(ChaosCommand::Cut { from, to, duration: for_duration(parser)? });
+    }
+    if word(parser, "LATENCY") {
+        let (from, to) = one_way(parser)?;
+        expect_word(parser, "ADD")?;
+        let extra = positive_duration(parser)?;
+        let jitter =
+            if word(parser, "JITTER") { positive_duration(parser)? } else { Duration::ZERO };
+        let duration = for_duration(parser)?;
+        return Ok(ChaosCommand::Latency { from, to, extra, jitter, duration });
+    }
+    if word(parser, "LOSS") {
+        let (from, to) = one_way(parser)?;
+        expect_word(parser, "PERMILLE")?;
+        let at = parser.peek_token();
+        let permille = u32::try_from(parser.parse_literal_uint()?).ok();
+        let Some(permille) = permille.filter(|permille| *permille <= 1000) else {
+            return parser.expected("at most 1000 of 1000 messages", at);
+        };
+        return Ok(ChaosCommand::Loss { from, to, permille, duration: for_duration(parser)? });
     }
     expect_word(parser, "PARTITION")?;
     let from = parser.parse_comma_separated(Parser::parse_literal_string)?;
@@ -248,15 +278,37 @@ fn chaos(parser: &mut Parser) -> Result<ChaosCommand, ParserError> {
     Ok(ChaosCommand::Partition { from, to, duration: for_duration(parser)? })
 }
 
+/// `'a', 'b' TO 'c'`: who sends, who hears.
+fn one_way(parser: &mut Parser) -> Result<(Vec<String>, Vec<String>), ParserError> {
+    let from = parser.parse_comma_separated(Parser::parse_literal_string)?;
+    parser.expect_keyword(Keyword::TO)?;
+    Ok((from, parser.parse_comma_separated(Parser::parse_literal_string)?))
+}
+
+/// `'-200ppm'`.
+fn parts_per_million(parser: &mut Parser) -> Result<i64, ParserError> {
+    let at = parser.peek_token();
+    let text = parser.parse_literal_string()?;
+    let ppm = text.trim().strip_suffix("ppm").and_then(|number| number.trim().parse().ok());
+    match ppm.filter(|ppm: &i64| ppm.abs() <= DRIFT_PPM_MAX) {
+        Some(ppm) => Ok(ppm),
+        None => parser.expected("a rate such as '-200ppm', at most 500000", at),
+    }
+}
+
+fn positive_duration(parser: &mut Parser) -> Result<Duration, ParserError> {
+    let at = parser.peek_token();
+    match duration(parser)? {
+        (false, duration) => Ok(duration),
+        (true, _) => parser.expected("a positive duration", at),
+    }
+}
+
 fn for_duration(parser: &mut Parser) -> Result<Option<Duration>, ParserError> {
     if !parser.parse_keyword(Keyword::FOR) {
         return Ok(None);
     }
-    let at = parser.peek_token();
-    match duration(parser)? {
-        (false, duration) => Ok(Some(duration)),
-        (true, _) => parser.expected("a positive duration", at),
-    }
+    positive_duration(parser).map(Some)
 }
 
 /// `'300ms'`, `'-2s'`, `'1m'`, `'1h'`: sign and size.

@@ -18,10 +18,9 @@ use std::fmt;
 
 use crate::history::{Ended, Record};
 
-pub use models::Model;
-pub(crate) use models::show_bank;
-pub use shown::Shown;
-pub(crate) use shown::{Counting, Skewed, Skewing, shown};
+pub use models::{Model, show_bank, show_counters};
+pub use shown::{Shown, shown};
+pub(crate) use shown::{Skewed, Skewing};
 pub use value::{Format, Malformed, Value, show};
 
 use value::Reader;

@@ -11,6 +11,9 @@ use crate::check::{
 };
 use crate::history::{Ended, Record, end_of};
 
+/// Clients that read the copies of counters have numbers from here on.
+const COPIES_BEGIN: u32 = 1000;
+
 /// Which judge.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Model {
@@ -194,7 +197,7 @@ fn judge_bank(records: &[Record<Banking, Banked>]) -> Result<(), String> {
 }
 
 /// The bank's history for a file, with the books at its end.
-pub(crate) fn show_bank(
+pub fn show_bank(
     initial: &[i64],
     history: &[Record<bank::Op, bank::Answer>],
     books: &bank::Books,
@@ -220,6 +223,30 @@ pub(crate) fn show_bank(
     let answer = bank::Answer::Balances(books.balances.clone());
     records.push(at(end + 1, Banking::Op(bank::Op::Audit), Banked::Answer(answer)));
     records.push(at(end + 2, Banking::Journal, Banked::Lines(books.journal.clone())));
+    shown(&records)
+}
+
+/// The counters' history for a file, with what each copy shows at its end, by any number.
+pub fn show_counters(
+    history: &[Record<convergence::Increment, ()>],
+    copies: &BTreeMap<u32, BTreeMap<u64, i64>>,
+) -> Vec<Operation> {
+    let end = end_of(history);
+    let mut records: Vec<Record<Counting, BTreeMap<u64, i64>>> = Vec::new();
+    for record in history {
+        let Record { client, asked, heard, op, ref ended } = *record;
+        let ended = match ended {
+            Ended::Ok(()) => Ended::Ok(BTreeMap::new()),
+            Ended::Fail => Ended::Fail,
+            Ended::Unknown => Ended::Unknown,
+        };
+        records.push(Record { client, asked, heard, op: Counting::Add(op), ended });
+    }
+    for (number, copy) in copies {
+        let (asked, heard) = (end + 1, end + 2);
+        let (client, ended) = (COPIES_BEGIN + number, Ended::Ok(copy.clone()));
+        records.push(Record { client, asked, heard, op: Counting::ReadAll, ended });
+    }
     shown(&records)
 }
 

@@ -35,7 +35,7 @@ pub trait Shown: Sized {
 }
 
 /// Records as operations, to be written.
-pub(crate) fn shown<O: Shown>(records: &[Record<O, O::Answer>]) -> Vec<Operation> {
+pub fn shown<O: Shown>(records: &[Record<O, O::Answer>]) -> Vec<Operation> {
     let show = |record: &Record<O, O::Answer>| {
         let (f, value) = record.op.show();
         let ended = match &record.ended {
