@@ -6,7 +6,7 @@
 
 use crate::types::{SqlState, TypeError};
 use std::fmt;
-use txn::client::{TimeoutKind, TxnError};
+use txn::client::{RetryKind, TimeoutKind, TxnError};
 
 /// Codes that values never raise.
 pub(crate) mod codes {
@@ -86,6 +86,8 @@ pub struct SqlError {
     pub constraint: Option<String>,
     /// What the session may do about it unseen by the client.
     pub(crate) recovery: Recovery,
+    /// Where others were in the way: the detail names it until the catalog tells table and values.
+    pub(crate) key: Option<storage::Key>,
 }
 
 /// What may be done about an error while nothing has been shown to the client.
@@ -129,6 +131,7 @@ impl SqlError {
             column: None,
             constraint: None,
             recovery: Recovery::Report,
+            key: None,
         }
     }
 
@@ -226,23 +229,44 @@ impl SqlState {
 impl From<TxnError> for SqlError {
     fn from(error: TxnError) -> SqlError {
         let message = error.to_string();
+        let key = match &error {
+            TxnError::Retry { key, .. } | TxnError::Timeout { key, .. } => key.clone(),
+            TxnError::Deadlock { key, .. } | TxnError::Blocked { key, .. } => Some(key.clone()),
+            _ => None,
+        };
+        SqlError { key, ..SqlError::by_kind(error, message) }
+    }
+}
+
+impl SqlError {
+    fn by_kind(error: TxnError, message: String) -> SqlError {
         let recoverable = |code: SqlState, message: String, recovery: Recovery| SqlError {
             recovery,
             ..SqlError::new(code, message)
         };
         match error {
-            TxnError::Retry { reason, .. } => recoverable(
+            TxnError::Retry { kind, reason, .. } => recoverable(
                 codes::SERIALIZATION_FAILURE,
-                format!("restart transaction: {reason}"),
+                match kind {
+                    RetryKind::Overwritten => "could not serialize access due to concurrent update",
+                    RetryKind::Aborted => {
+                        "could not serialize access: another transaction had to go first"
+                    }
+                    RetryKind::DeadlinePassed => {
+                        "could not serialize access: the commit came too late"
+                    }
+                }
+                .to_string(),
                 Recovery::Restart,
             )
+            .with_detail(sentence(&reason))
             .with_hint("The transaction might succeed if retried."),
             TxnError::Deadlock { .. } => recoverable(
                 codes::DEADLOCK_DETECTED,
                 "deadlock detected".to_string(),
                 Recovery::Restart,
             )
-            .with_detail(message)
+            .with_detail(sentence(&message))
             .with_hint("The transaction might succeed if retried."),
             TxnError::Exists { key, .. } => recoverable(
                 codes::UNIQUE_VIOLATION,
@@ -251,7 +275,7 @@ impl From<TxnError> for SqlError {
             ),
             TxnError::Blocked { .. } => {
                 SqlError::new(codes::LOCK_NOT_AVAILABLE, "could not obtain lock on row")
-                    .with_detail(message)
+                    .with_detail(sentence(&message))
             }
             TxnError::SchemaChanged { table, version } => recoverable(
                 codes::SERIALIZATION_FAILURE,
@@ -281,7 +305,7 @@ impl From<TxnError> for SqlError {
             TxnError::TooLarge { .. } => SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message),
             TxnError::Timeout { kind: TimeoutKind::Lock, .. } => {
                 SqlError::new(codes::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")
-                    .with_detail(message)
+                    .with_detail(sentence(&message))
             }
             TxnError::Timeout { kind: TimeoutKind::Statement, .. } => {
                 SqlError::new(codes::QUERY_CANCELED, "canceling statement due to statement timeout")
@@ -293,4 +317,15 @@ impl From<TxnError> for SqlError {
             TxnError::Invalid(_) => SqlError::internal(message),
         }
     }
+}
+
+/// As DETAIL wants it: a capital, a full stop.
+fn sentence(clause: &str) -> String {
+    capitalised(clause) + "."
+}
+
+pub(crate) fn capitalised(clause: &str) -> String {
+    let mut rest = clause.chars();
+    let first = rest.next().map(char::to_uppercase).into_iter().flatten();
+    first.chain(rest).collect()
 }

@@ -2,6 +2,7 @@
 
 mod clients;
 mod copies;
+mod isolation;
 mod psql;
 mod scripts;
 mod world;

@@ -2,7 +2,7 @@
 
 use super::Session;
 use crate::catalog::{Catalog, IndexDescriptor, TableDescriptor, TableMode};
-use crate::error::{Recovery, SqlError};
+use crate::error::{Recovery, SqlError, capitalised, codes};
 use crate::rows::direction;
 use crate::types::{Datum, EvalContext, key_decode, text};
 use coverage::Mark;
@@ -25,6 +25,19 @@ impl Session {
                 error = error.on_table(&table.name).on_constraint(&index.name);
             }
         }
+        if let Some(key) = error.key.take()
+            && let Some((table, index, values)) = self.read_key(&key)
+        {
+            let row = self.in_words(&table, &index, &values);
+            let named = |text: String| capitalised(&text.replace(&key.to_string(), &row));
+            error.detail = error.detail.map(named);
+            if error.code == codes::LOCK_NOT_AVAILABLE {
+                error.message = error
+                    .message
+                    .replace("lock on row", &format!("lock on row in relation \"{}\"", table.name));
+            }
+            error = error.on_table(&table.name);
+        }
         if let Recovery::Missing { nodes } = error.recovery.clone() {
             error.recovery = Recovery::Report;
             if !nodes.is_empty() {
@@ -42,6 +55,21 @@ impl Session {
             }
         }
         error
+    }
+
+    /// `the row (id)=(5) of table "accounts"`.
+    fn in_words(&self, table: &TableDescriptor, index: &IndexDescriptor, values: &str) -> String {
+        let columns = index.columns.iter().map(|column| column.column);
+        let names = table.column_names(columns).join(", ");
+        let table_name = &table.name;
+        if index.id == table.primary().id {
+            format!("the row ({names})=({values}) of table \"{table_name}\"")
+        } else {
+            format!(
+                "the entry ({names})=({values}) of index \"{}\" of table \"{table_name}\"",
+                index.name
+            )
+        }
     }
 
     /// Nodes with their regions: `eu-west (n2), ap-south (n3)`.
