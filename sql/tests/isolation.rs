@@ -201,6 +201,44 @@ fn conflicts_name_the_row_they_are_about() {
     assert_eq!(error.message, "could not obtain lock on row in relation \"accounts\"");
 }
 
+/// A statement that others make run again and again ends when its time is up, or its user says so.
+#[test]
+fn a_statement_that_is_run_again_keeps_its_timeout_and_hears_a_cancel() {
+    let cluster = TestCluster::new();
+    let (mut reader, mut writer) = (cluster.session(&cluster.east), cluster.session(&cluster.west));
+    cluster.run(&mut reader, "CREATE TABLE hot (id int PRIMARY KEY, n int); INSERT INTO hot VALUES (1, 0); CREATE TABLE log (n int)");
+    let stop = Arc::new(Mutex::new(false));
+    let (stopped, time) = (stop.clone(), cluster.world.runtime().time);
+    cluster.world.spawn(async move {
+        while !*stopped.lock() {
+            // Who reads where the other writes moves it past what it has read.
+            run(&mut writer, "UPDATE hot SET n = n + 1; SELECT count(*) FROM log").await;
+            time.sleep_until(time.monotonic().plus(Duration::from_millis(50))).await;
+        }
+    });
+    // It reads, takes a while, and writes: by then what it has read was overwritten.
+    let statement = "INSERT INTO log SELECT n FROM (SELECT n, pg_sleep(0.2) FROM hot) s";
+    let time = cluster.world.runtime().time;
+    let begun = time.monotonic();
+    cluster.run(&mut reader, "SET statement_timeout = '1s'");
+    let error = cluster.world.block_on(last_error(&mut reader, statement));
+    assert_eq!(error.message, "canceling statement due to statement timeout");
+    let took = time.monotonic().since(begun);
+    assert!((Duration::from_secs(1)..Duration::from_millis(1600)).contains(&took), "{took:?}");
+
+    cluster.run(&mut reader, "SET statement_timeout = 0");
+    let (cancel, at) = (reader.cancel_handle(), time.monotonic().plus(Duration::from_millis(777)));
+    let sleeper = time.clone();
+    cluster.world.spawn(async move {
+        sleeper.sleep_until(at).await;
+        cancel.cancel();
+    });
+    let error = cluster.world.block_on(last_error(&mut reader, statement));
+    assert_eq!(error.message, "canceling statement due to user request");
+    assert!(time.monotonic() < at.plus(Duration::from_millis(300)), "it went on");
+    *stop.lock() = true;
+}
+
 async fn last_error(session: &mut Session, text: &str) -> sql::SqlError {
     let mut script = session.simple(text).await;
     let mut last = None;

@@ -27,6 +27,7 @@ use crate::exec::{Facts, Uniqueness};
 use crate::outcome::{CancelHandle, Column, Notice, Outcome, TransactionStatus};
 use crate::types::{Datum, binary, text};
 use bytes::{Bytes, BytesMut};
+use clock::Monotonic;
 use settings::Settings;
 use statement::{Portal, Prepared};
 use std::collections::BTreeMap;
@@ -100,6 +101,8 @@ pub struct Session {
     active: Option<Active>,
     /// What INSERT may leave to the commit.
     uniqueness: Uniqueness,
+    /// When `statement_timeout` ends the statement that runs.
+    deadline: Option<Monotonic>,
     copy: Option<copy::CopyIn>,
     notices: Vec<Notice>,
     cancel: CancelHandle,
@@ -147,6 +150,7 @@ impl Session {
             block: Block::None,
             active: None,
             uniqueness: Uniqueness::AtOnce,
+            deadline: None,
             copy: None,
             notices: Vec::new(),
             cancel: CancelHandle::default(),

@@ -53,9 +53,36 @@ impl Session {
         prepared: &Arc<Prepared>,
         params: Vec<Datum>,
     ) -> Result<Outcome, SqlError> {
+        self.begin_statement();
+        self.attempt(prepared, params).await
+    }
+
+    /// `statement_timeout` counts from here, and a cancel is heard from here on, through all attempts.
+    fn begin_statement(&mut self) {
+        self.cancel.reset();
+        let now = self.engine.db.runtime().time.monotonic();
+        let timeout = self.settings.milliseconds("statement_timeout");
+        self.deadline = timeout.map(|timeout| now.plus(timeout));
+    }
+
+    fn check_time(&self) -> Result<(), SqlError> {
+        let now = self.engine.db.runtime().time.monotonic();
+        match self.deadline {
+            Some(deadline) if now > deadline => Err(SqlError::new(
+                codes::QUERY_CANCELED,
+                "canceling statement due to statement timeout",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    async fn attempt(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        params: Vec<Datum>,
+    ) -> Result<Outcome, SqlError> {
         let Some(parsed) = prepared.parsed.clone() else { return Ok(Outcome::Empty) };
         self.refuse_in_failed(Some(&parsed))?;
-        self.cancel.reset();
         if prepared.plannable().is_some() {
             return self.run_planned(prepared, params).await;
         }
@@ -81,9 +108,10 @@ impl Session {
     ) -> Result<Outcome, SqlError> {
         let mut restarts = 0;
         let mut pause = PAUSE_MIN;
+        self.begin_statement();
         loop {
             self.uniqueness = Uniqueness::AtCommit;
-            let outcome = self.run(prepared, params.clone()).await;
+            let outcome = self.attempt(prepared, params.clone()).await;
             self.uniqueness = Uniqueness::AtOnce;
             let outcome = outcome?;
             let Err(error) = self.end_implicit().await else { return Ok(outcome) };
@@ -101,6 +129,7 @@ impl Session {
             }
             self.engine.pause(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
+            self.check_time()?;
         }
     }
 
@@ -133,6 +162,7 @@ impl Session {
                     restarts += 1;
                     self.engine.pause(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
+                    self.check_time()?;
                     self.restart();
                 }
                 Recovery::Refresh { table, version } if waits < 2 * SCHEMA_WAITS => {
@@ -186,13 +216,9 @@ impl Session {
     ) -> Result<Outcome, SqlError> {
         self.begin_if_none();
         let facts = self.facts_now();
-        let deadline = self
-            .settings
-            .milliseconds("statement_timeout")
-            .map(|timeout| facts.runtime.time.monotonic().plus(timeout));
         let lock_timeout = self.settings.milliseconds("lock_timeout");
         let active = self.active.as_mut().expect("begun above");
-        active.txn.set_deadline(deadline);
+        active.txn.set_deadline(self.deadline);
         active.txn.set_lock_timeout(lock_timeout);
         let mut exec = Exec::new(
             &mut active.txn,
@@ -223,12 +249,7 @@ impl Session {
         } else {
             exec.affected
         };
-        if deadline.is_some_and(|deadline| facts.runtime.time.monotonic() > deadline) {
-            return Err(SqlError::new(
-                codes::QUERY_CANCELED,
-                "canceling statement due to statement timeout",
-            ));
-        }
+        self.check_time()?;
         self.apply_setting_changes()?;
         let tag = planned.verb.tag(count);
         Ok(match &planned.columns {
