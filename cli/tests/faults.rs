@@ -208,6 +208,16 @@ fn a_fault_script_runs_on_real_processes_and_its_histories_are_judged() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("all held"), "{said}");
     println!("{said}");
+    // Two regions whose nodes run all the time: whatever happens elsewhere, their available tables answer.
+    let silence = |region: &str| -> f64 {
+        let is_it = |line: &&str| line.starts_with("  available") && line.contains(region);
+        let line = said.lines().find(is_it).unwrap();
+        let (_, seconds) = line.rsplit_once("longest silence ").unwrap();
+        seconds.trim_end_matches(" s").parse().unwrap()
+    };
+    for region in ["us-east", "ap-south"] {
+        assert!(silence(region) < 3.0, "{region} was silent for {} s: {said}", silence(region));
+    }
     let page = std::fs::read_to_string(dir.path().join("r.html")).unwrap();
     for load in said.lines().filter(|line| line.contains(" unknown; invariant holds")) {
         let (kind, counts) = load.split_once(": ").unwrap();

@@ -12,6 +12,7 @@ use sql::{Engine, TableMode};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -39,13 +40,17 @@ pub async fn run(
     while !stop.is_cancelled() {
         let round = Box::pin(async {
             let pause = if is_puller(&shared, &control) {
-                pull_all(&shared, &engine).await
+                // A task of its own, which goes on when this round is given up: dropped in the middle of its commit it would leave
+                // intents behind, for which the clients of this region wait until they expire.
+                let (shared, engine) = (shared.clone(), engine.clone());
+                let pull = Handle::current().spawn(async move { pull_all(&shared, &engine).await });
+                pull.await.unwrap_or(FAILURE_PAUSE)
             } else {
                 FAILURE_PAUSE
             };
             sleep(&shared, pause).await;
         });
-        // A pull that waits for somebody who is back by now is given up, and begun again at once.
+        // A pull that waits for somebody who is back by now is not waited for: another is begun at once.
         let round = select(round, Box::pin(somebody_is_back(&shared, &control)));
         select(round, Box::pin(stop.cancelled())).await;
     }

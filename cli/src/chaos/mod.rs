@@ -15,6 +15,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::backend::Backend;
 use crate::processes::{Member, Nodes};
@@ -224,7 +225,9 @@ fn run_on_processes(
     data: Option<&Path>,
     tell: fn(&str),
 ) -> Result<Played, String> {
-    let own = std::env::temp_dir().join(format!("meridian-chaos-{}", std::process::id()));
+    static RUNS: AtomicU32 = AtomicU32::new(1);
+    let run = RUNS.fetch_add(1, Ordering::Relaxed);
+    let own = std::env::temp_dir().join(format!("meridian-chaos-{}-{run}", std::process::id()));
     let dir = data.unwrap_or(&own);
     std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     let latency_file = dir.join("latency.txt");

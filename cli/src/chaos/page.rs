@@ -194,10 +194,15 @@ fn lane(drawing: &mut String, span: &Span, scale: &Scale, y: f64) {
     let from = scale.x(span.from);
     let width = (scale.x(span.to) - from).max(2.0);
     let text = escape(&span.text);
-    // Words stand where there is room for them.
-    let (x, anchor) =
-        if from > WIDTH * 0.6 { (from - 4.0, "end") } else { (from + width + 4.0, "start") };
-    let (x, anchor) = if x > WIDTH * 0.8 { (from + 4.0, "start") } else { (x, anchor) };
+    // Words stand where there is room for them: behind the bar, before it, or on it.
+    let behind = from + width + 4.0;
+    let (x, anchor) = if behind < WIDTH * 0.75 {
+        (behind, "start")
+    } else if from > WIDTH * 0.45 {
+        (from - 4.0, "end")
+    } else {
+        (from + 4.0, "start")
+    };
     writeln!(
         drawing,
         "<g><title>{text}: {:.1} s to {:.1} s</title><rect x=\"{from:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{:.1}\" rx=\"2\" fill=\"#d88a84\"/>\

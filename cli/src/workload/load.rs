@@ -43,6 +43,10 @@ pub(crate) trait Load: Sync {
         client: &mut Client,
         op: &Self::Op,
     ) -> impl Future<Output = Result<Self::Answer, client::Error>> + Send;
+    /// A client's pause between two operations.
+    fn rest(&self) -> Duration {
+        Duration::ZERO
+    }
     /// Reads what is there after all has ended, and judges.
     fn judge(
         &self,
@@ -190,6 +194,10 @@ impl Run {
             };
             history.push(number, asked, self.now(), op, ended);
             self.until.recorded.fetch_add(1, Ordering::Relaxed);
+            if !load.rest().is_zero() {
+                #[allow(clippy::disallowed_methods)] // A load lives in real time.
+                tokio::time::sleep(load.rest()).await;
+            }
         }
     }
 }

@@ -89,7 +89,12 @@ impl Report {
     /// Remembers an error's text.
     pub(crate) fn note(&self, error: &client::Error) {
         let mut counts = self.lock();
-        let text = error.to_string();
+        let whole = error.to_string();
+        // What is tried again names keys and times: no two are alike.
+        let text = match whole.split_once(": ") {
+            Some((what, _)) if error.is_retryable() => what.to_string(),
+            _ => whole,
+        };
         if counts.errors.len() < ERRORS_MAX || counts.errors.contains_key(&text) {
             *counts.errors.entry(text).or_default() += 1;
         }
