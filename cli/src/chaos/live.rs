@@ -30,6 +30,10 @@ const CLOG_MAX: Duration = Duration::from_millis(1500);
 const TRY_PAUSE: Duration = Duration::from_millis(100);
 /// A healed cluster answers by then.
 const HEALED_WITHIN: Duration = Duration::from_secs(60);
+/// Ranges whose replicas have not changed for so long stay where they are.
+const SETTLED_FOR: Duration = Duration::from_secs(3);
+/// They do by then.
+const SETTLED_WITHIN: Duration = Duration::from_secs(90);
 /// One statement.
 const STATEMENT_MAX: Duration = Duration::from_secs(20);
 /// Between two lines of progress.
@@ -126,6 +130,7 @@ impl Live {
             load.prepare(&hosts).await?;
             loads.push((*kind, load));
         }
+        self.settle().await?;
         let until = Arc::new(Until::new(None));
         let begun = Instant::now();
         let loadings: Vec<Loading> = loads
@@ -162,6 +167,22 @@ impl Live {
             loaded.push(load);
         }
         Ok(Played { outcomes, loads: loaded, verdict, length })
+    }
+
+    /// Waits until no range gets or loses a replica any more: before, a young cluster survives less than a script may ask of it.
+    async fn settle(&self) -> Result<(), String> {
+        let (begun, mut changed, mut last) = (Instant::now(), Instant::now(), None);
+        while changed.elapsed() < SETTLED_FOR {
+            if begun.elapsed() > SETTLED_WITHIN {
+                return Err(format!("ranges still move after {SETTLED_WITHIN:?}"));
+            }
+            let now = Some(self.anywhere("SHOW RANGES").await?);
+            if now != last {
+                (changed, last) = (Instant::now(), now);
+            }
+            sleep(TRY_PAUSE).await;
+        }
+        Ok(())
     }
 
     async fn carry_out(
