@@ -28,15 +28,17 @@ use crate::shrink::Cut;
 use crate::workload::{Kind, Workload, item_key};
 use crate::world::access::SharedAccess;
 use crate::world::chance::{Chance, Purpose};
-use crate::world::fault::{Fault, Power};
+use crate::world::fault::{Fault, Power, Strike, Trigger};
 use crate::world::network::Weather;
 use crate::world::tally::Tally;
-use crate::world::{Layout, SyncMode, Violation, World};
+use crate::world::{Layout, Level, SyncMode, Violation, World};
 
 /// How long faults last in all.
 const SAFETY: Duration = Duration::from_secs(20);
 /// Clients go on for so long after everything was healed.
 const HEALED: Duration = Duration::from_secs(4);
+/// After this every node has asked every other one for the time.
+const CLOCKS_MEASURED: Duration = Duration::from_millis(1500);
 /// A healed cluster must have converged by then.
 const LIVENESS: Duration = Duration::from_secs(90);
 /// A new cluster must have spread by then.
@@ -140,8 +142,11 @@ pub fn nodes_of(options: Options) -> u32 {
 
 /// A seed's faults, each with its time after the preparation; a [`Cut`] names them by their places here.
 pub fn plan_of(options: Options) -> Vec<(Duration, Fault)> {
-    let nodes: Vec<NodeId> = (1..=nodes_of(options)).map(NodeId).collect();
-    draw_plan(options.seed, &nodes, real_time_of(options.seed))
+    let layout = layout_of(options);
+    let nodes: Vec<NodeId> = (1..=layout.nodes).map(NodeId).collect();
+    let mut plan = draw_plan(options.seed, &nodes, real_time_of(options.seed));
+    plan.extend(draw_topology(&layout, &nodes));
+    plan
 }
 
 fn plan_within(options: Options, cut: &Cut) -> Vec<(usize, Duration, Fault)> {
@@ -180,7 +185,7 @@ fn play(
     cut: &Cut,
 ) -> Result<(), String> {
     let real_time = real_time_of(options.seed);
-    let nodes = world.access().nodes().to_vec();
+    let nodes = world.access().nodes();
     let voters = if nodes.len() >= 3 { 3 } else { 1 };
     if !world.run_until(BOOT, |world| world.voters_of(RangeId(1)) == voters) {
         return Err(format!(
@@ -200,12 +205,18 @@ fn play(
             ));
         }
     }
+    // Clocks are never equal; how far apart they are, each node has measured before anybody relies on it (docs/limits.md).
+    let plan = plan_within(options, cut).into_iter().map(|(_, after, fault)| (after, fault));
+    let (clocks, plan): (Vec<_>, Vec<_>) =
+        plan.partition(|(after, fault)| after.is_zero() && is_of_clocks(fault));
+    clocks.into_iter().for_each(|(_, fault)| world.apply(fault));
+    world.run(CLOCKS_MEASURED);
     let left = if world.layout().planted == Some(Planted::World(WorldBug::IdleClients)) {
         Arc::default()
     } else {
         start_clients(workload, &access, options.seed, cut.clients.unwrap_or(CLIENTS))
     };
-    for (_, after, fault) in plan_within(options, cut) {
+    for (after, fault) in plan {
         world.plan(after, fault);
     }
     world.run(cut.safety.unwrap_or(SAFETY));
@@ -226,7 +237,7 @@ fn play(
         ));
     }
     converge(world)?;
-    serve_everywhere(world, &nodes)?;
+    serve_everywhere(world)?;
     match world.block_on(LIVENESS, workload.finish(access)) {
         Some(read) => read?,
         None => {
@@ -243,6 +254,10 @@ fn play(
         return Err(format!("only {ok} operations ended well: such a run proves nothing"));
     }
     Ok(())
+}
+
+fn is_of_clocks(fault: &Fault) -> bool {
+    matches!(fault, Fault::Step(..) | Fault::Drift(..))
 }
 
 fn first(violations: &[Violation]) -> Result<(), String> {
@@ -286,9 +301,9 @@ pub(crate) fn converge(world: &mut World) -> Result<(), String> {
 }
 
 /// A write succeeds through every gateway.
-fn serve_everywhere(world: &mut World, nodes: &[NodeId]) -> Result<(), String> {
-    for node in nodes {
-        let (access, node) = (world.access().clone(), *node);
+fn serve_everywhere(world: &mut World) -> Result<(), String> {
+    for node in world.access().nodes() {
+        let access = world.access().clone();
         let served = world.block_on(LIVENESS, async move {
             let work = move |gateway: crate::world::access::Gateway| {
                 async move {
@@ -340,7 +355,7 @@ fn draw_layout(options: Options, knobs: &mut Chance) -> Layout {
         ..StoreConfig::default()
     };
     let slow_disk = knobs.permille(300);
-    Layout {
+    let mut layout = Layout {
         seed: options.seed,
         regions,
         nodes: if knobs.permille(200) { 5 } else { 3 },
@@ -352,11 +367,47 @@ fn draw_layout(options: Options, knobs: &mut Chance) -> Layout {
         flush_interval: knobs.pick(&[millis(300), millis(2000), millis(8000)]),
         call_timeout: knobs.pick(&[millis(1500), millis(8000)]),
         level: options.workload.level(),
+        lag: Duration::ZERO,
+        log_cache_bytes: 32 << 20,
+        spares: 0,
         // Drawn last: what was added later must not shift what was there before.
         server: draw_server(knobs),
         client: draw_client(knobs),
         planted: options.planted,
+    };
+    draw_habits(knobs, &mut layout);
+    layout
+}
+
+/// What was added later.
+fn draw_habits(knobs: &mut Chance, layout: &mut Layout) {
+    let millis = Duration::from_millis;
+    if layout.nodes == 3 && knobs.permille(250) {
+        layout.nodes = 4;
     }
+    let store = &mut layout.store;
+    if knobs.permille(200) {
+        // One entry per append: commits fall between any two.
+        store.raft.append_bytes_max = 1;
+    }
+    store.read_bound_slack = knobs.pick(&[millis(20), millis(150), millis(500)]);
+    store.dead_after = knobs.pick(&[millis(4000), Duration::from_secs(300)]);
+    store.stall_max = knobs.pick(&[millis(400), millis(1000)]);
+    layout.log_cache_bytes = knobs.pick(&[0, 4 << 10, 32 << 20]);
+    // A copy of an available table in a region of one node is on one disk.
+    if layout.level == Level::Keys && knobs.permille(160) {
+        layout.spares = 1;
+        layout.store.dead_after = millis(4000);
+    }
+    if knobs.permille(200) {
+        layout.store.promise_duration = millis(4000);
+        layout.store.promise_interval = millis(1000);
+    }
+    if layout.sync_mode == SyncMode::Overlapped && knobs.permille(300) {
+        // A disk behind a network.
+        layout.sync.1 = millis(200);
+    }
+    layout.lag = knobs.pick(&[millis(0), millis(0), millis(40), millis(400)]);
 }
 
 /// Limits that are reached only when they are small.
@@ -422,6 +473,182 @@ fn draw_plan(seed: u64, nodes: &[NodeId], real_time: RealTime) -> Vec<(Duration,
         }
     }
     plan
+}
+
+/// What happens to ranges and members all through the run, and faults that aim at such moments.
+fn draw_topology(layout: &Layout, nodes: &[NodeId]) -> Vec<(Duration, Fault)> {
+    let millis = Duration::from_millis;
+    let mut chance = Chance::new(layout.seed, Purpose::Topology);
+    let mut plan = Vec::new();
+    if layout.spares > 0 {
+        // One disk at most: two of three would be beyond every promise.
+        let (node, at) = (chance.pick(nodes), chance.duration(millis(500), SAFETY / 2));
+        if chance.permille(500) {
+            plan.push((at, Fault::Replace(node)));
+        } else {
+            for _ in 0..chance.between(1, 12) {
+                plan.push((at + chance.duration(millis(0), SAFETY / 3), Fault::Rot(node)));
+            }
+            // What has rotted is read again when the node starts.
+            for _ in 0..2 {
+                let dies = at + chance.duration(millis(500), SAFETY / 3);
+                plan.push((dies, Fault::Crash(node, Power::Lost)));
+            }
+        }
+    }
+    // A third of the seeds is left as it was: there, what one fault does is not hidden by the next.
+    if chance.permille(330) {
+        return plan;
+    }
+    if chance.permille(500) {
+        let mut at = chance.duration(millis(0), millis(3000));
+        while at < SAFETY {
+            plan.push((at, Fault::HandOver(chance.index(8), chance.pick(nodes))));
+            at += chance.duration(millis(150), millis(3000));
+        }
+    }
+    if nodes.len() > 3 && chance.permille(700) {
+        let mut at = chance.duration(millis(0), millis(3000));
+        while at < SAFETY {
+            let node = chance.pick(nodes);
+            plan.push((at, Fault::Drain(node)));
+            at += chance.duration(millis(500), millis(5000));
+            plan.push((at, Fault::Undrain(node)));
+        }
+    }
+    if chance.permille(250) {
+        // A range is split just as its lease moves, or its leader falls.
+        for _ in 0..chance.between(1, 5) {
+            let at = chance.duration(millis(500), SAFETY - millis(1000));
+            let table = chance.pick(&[100, 101, 110, 120, 130, 140]);
+            plan.push((at, Fault::Split(item_key(table, chance.below(8)))));
+            let soon = at + chance.duration(millis(0), millis(60));
+            match chance.below(3) {
+                0 => plan.push((soon, Fault::HandOver(chance.index(12), chance.pick(nodes)))),
+                1 => plan.push((soon, Fault::Fuse(chance.pick(nodes), chance.below(8) as u32))),
+                _ => {}
+            }
+        }
+    }
+    for _ in 0..chance.pick(&[0, 0, 2, 5]) {
+        let at = chance.duration(millis(0), SAFETY - millis(3000));
+        plan.push((at, draw_ambush(&mut chance)));
+    }
+    for _ in 0..chance.pick(&[0, 1, 1, 3]) {
+        let at = chance.duration(millis(500), SAFETY - millis(8000));
+        draw_misfortune(&mut chance, nodes, at, &mut plan);
+    }
+    plan
+}
+
+fn draw_ambush(chance: &mut Chance) -> Fault {
+    let millis = Duration::from_millis;
+    let trigger = chance.pick(&[Trigger::Elected, Trigger::Voted, Trigger::Reconfigured]);
+    let ends = chance.duration(millis(300), millis(5000));
+    let strike = match chance.below(6) {
+        0 | 1 => Strike::Fuse(chance.below(8) as u32),
+        2 => Strike::Isolate(ends),
+        3 => Strike::Deafen(ends),
+        4 => Strike::Pause(ends),
+        _ => Strike::Stall(ends.min(millis(1500))),
+    };
+    Fault::Ambush(trigger, strike)
+}
+
+/// Two things at once, or one thing again and again: what single faults do not lead to.
+fn draw_misfortune(
+    chance: &mut Chance,
+    nodes: &[NodeId],
+    at: Duration,
+    plan: &mut Vec<(Duration, Fault)>,
+) {
+    let millis = Duration::from_millis;
+    let node = chance.pick(nodes);
+    let others: Vec<NodeId> = nodes.iter().copied().filter(|other| *other != node).collect();
+    let other = chance.pick(&others);
+    let ends = at + chance.duration(millis(1000), millis(6000));
+    let both = |plan: &mut Vec<(Duration, Fault)>, from: Vec<NodeId>, to: Vec<NodeId>, at, ends| {
+        for (some, rest) in [(from.clone(), to.clone()), (to, from)] {
+            plan.push((at, Fault::Cut(some.clone(), rest.clone())));
+            plan.push((ends, Fault::Join(some, rest)));
+        }
+    };
+    match chance.below(10) {
+        // Two nodes do not hear each other; then the one between them dies, and the first is alone.
+        0 => {
+            let falls = at + chance.duration(millis(300), millis(3500));
+            both(plan, vec![node], others.clone(), falls, ends.max(falls + millis(2000)));
+            both(plan, vec![node], vec![other], at, ends.max(falls + millis(2000)));
+            let power = chance.pick(&[Power::Stopped, Power::Kept, Power::Lost]);
+            for third in others.iter().filter(|third| **third != other) {
+                plan.push((falls, Fault::Crash(*third, power)));
+            }
+        }
+        // A node is cut off, and its clock is put back within its bound.
+        1 => {
+            both(plan, vec![node], others, at, ends);
+            plan.push((at + millis(50), Fault::Step(node, -SKEW_MAX_US)));
+            plan.push((ends, Fault::Step(node, 0)));
+        }
+        // It dies as often as it starts.
+        2 => {
+            let mut when = at;
+            for _ in 0..chance.between(3, 8) {
+                let power = chance.pick(&[Power::Stopped, Power::Kept, Power::Lost]);
+                plan.push((when, Fault::Crash(node, power)));
+                when += chance.duration(millis(50), millis(1200));
+            }
+        }
+        // One after another, in any order: an upgrade.
+        3 => {
+            let mut when = at;
+            let power = chance.pick(&[Power::Stopped, Power::Kept, Power::Lost]);
+            for _ in nodes {
+                plan.push((when, Fault::Crash(chance.pick(nodes), power)));
+                when += chance.duration(millis(100), millis(2500));
+            }
+        }
+        // Its disk hangs for long.
+        4 => plan.push((at, Fault::Stall(node, chance.duration(millis(3000), millis(60_000))))),
+        5 => {
+            plan.push((at, Fault::Slow(node, chance.between(5, 100) as u32)));
+            plan.push((ends, Fault::Slow(node, 1)));
+        }
+        // It boots with a clock that knows nothing, until somebody tells it.
+        6 => {
+            plan.push((at, Fault::Crash(node, Power::Lost)));
+            plan.push((at, Fault::Step(node, -chance.signed(1_000_000, 3_600_000_000))));
+            plan.push((ends, Fault::Step(node, 0)));
+        }
+        7 => {
+            for other in others {
+                let rate = Some(chance.between(4 << 10, 256 << 10));
+                plan.push((at, Fault::Throttle(node, other, rate)));
+                plan.push((ends, Fault::Throttle(node, other, None)));
+            }
+        }
+        8 => {
+            let weather = Weather {
+                loss_permille: chance.below(20) as u32,
+                duplicate_permille: chance.between(100, 400) as u32,
+                reorder_permille: chance.below(200) as u32,
+            };
+            plan.push((at, Fault::Weather(weather)));
+            plan.push((ends, Fault::Weather(Weather::default())));
+        }
+        // Everybody stands still.
+        _ => {
+            if chance.permille(500) {
+                plan.push((at, Fault::ReadError(node)));
+            }
+            for node in nodes {
+                let begins = at + chance.duration(millis(0), millis(300));
+                plan.push((begins, Fault::Pause(*node)));
+                let goes_on = begins + chance.duration(millis(100), millis(4000));
+                plan.push((goes_on, Fault::Resume(*node)));
+            }
+        }
+    }
 }
 
 /// Faults of several parts, each with its end.

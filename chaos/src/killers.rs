@@ -71,7 +71,7 @@ pub const KILLERS: &[Killer] = &[
         "R08",
         "RAFT",
         "shrinking 2->1 or removing the leader strands the group ; config change + minority failure deadlock",
-        "removing members below three is refused by placement; no planted bug",
+        "placement hands leadership over before it removes a leader, and never goes below its goal (replication's placement tests); no planted bug",
     ),
     killer(
         "R09",
@@ -339,7 +339,7 @@ pub const KILLERS: &[Killer] = &[
         "T07",
         "TRANSACTIONS",
         "SELECT FOR UPDATE does not lock absent keys / lost on lease move (unreplicated locks)",
-        "tested by txn/tests/server_scripts; no planted bug",
+        "losing a lock is allowed, it only orders contenders (txn::api); absent keys are tested by txn/tests/server_scripts; no planted bug",
     ),
     killer(
         "T08",
@@ -399,7 +399,7 @@ pub const KILLERS: &[Killer] = &[
         "Q02",
         "SQL / SCHEMA",
         "backfilled entries stamped 'now' mask newer deletes",
-        "no planted bug",
+        "an index is filled by transactions that conflict with writers, at their own timestamps; no planted bug",
     ),
     killer(
         "Q03",
@@ -471,25 +471,25 @@ pub const KILLERS: &[Killer] = &[
         "A02",
         "AP TABLES",
         "equal timestamps resolved differently on replicas => permanent divergence",
-        "no planted bug",
+        "a region's dots go up within a row, so that two writes never have one dot (sql/src/copies/state.rs); no planted bug",
     ),
     killer(
         "A03",
         "AP TABLES",
         "tombstone GCed before every replica saw it => resurrection, even with QUORUM",
-        "no planted bug",
+        "tombstones are never collected yet",
     ),
     killer(
         "A04",
         "AP TABLES",
         "hints/late anti-entropy replay after tombstone GC",
-        "no planted bug",
+        "tombstones are never collected yet",
     ),
     killer(
         "A05",
         "AP TABLES",
         "counter increment retried => double count; PN-counter slot reused after node replace",
-        "no planted bug",
+        "an increment whose answer was lost is T04; slots are merged by their maximum (sql/src/copies tests); no planted bug",
     ),
     killer(
         "A06",

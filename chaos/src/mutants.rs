@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::episode::Options;
 use crate::killers::KILLERS;
-use crate::planted::{MUTANTS, Mutant};
+use crate::planted::{MUTANTS, Mutant, Planted};
 use crate::sim::run_caught;
 use crate::workload::Kind;
 
@@ -26,6 +26,9 @@ const WORKLOADS: [Kind; 7] = [
     Kind::LongFork,
     Kind::Monotonic,
 ];
+
+/// The same for mistakes in SQL.
+const SQL_WORKLOADS: [Kind; 3] = [Kind::Shop, Kind::Session, Kind::Counter];
 
 /// How to hunt.
 #[derive(Clone, Debug)]
@@ -58,6 +61,11 @@ impl Quarry {
         sorted.sort_unstable();
         let middle = *sorted.get(sorted.len().saturating_sub(1) / 2)?;
         (middle != u64::MAX).then_some(middle)
+    }
+
+    /// Whether it was not found because something else guards against what it breaks.
+    pub fn is_masked(&self) -> bool {
+        self.mutant.guard.is_some() && self.median().is_none()
     }
 
     /// The most; `None`: some hunt did not find it.
@@ -105,7 +113,11 @@ fn hunt_one(options: &HuntOptions, mutant: &'static Mutant) -> Quarry {
     for number in 0..options.hunts {
         let first = number * APART + 1;
         let found = (0..options.seeds).find(|seed| {
-            let workload = WORKLOADS[(*seed % WORKLOADS.len() as u64) as usize];
+            let workloads = match mutant.planted {
+                Planted::Sql(_) => &SQL_WORKLOADS[..],
+                _ => &WORKLOADS[..],
+            };
+            let workload = workloads[(*seed % workloads.len() as u64) as usize];
             let one = Options { seed: first + seed, workload, planted: Some(mutant.planted) };
             match run_caught(one).verdict {
                 Ok(()) => false,
@@ -148,7 +160,12 @@ impl fmt::Display for HuntReport {
              not exist yet or nobody has planted it.\n"
         )?;
         let found = self.quarries.iter().filter(|quarry| quarry.most().is_some()).count();
-        writeln!(f, "{found} of {} planted bugs were found in every hunt.", self.quarries.len())?;
+        let masked = self.quarries.iter().filter(|quarry| quarry.is_masked()).count();
+        writeln!(
+            f,
+            "{found} of {} planted bugs were found in every hunt; {masked} are masked: something else keeps them from doing harm.",
+            self.quarries.len()
+        )?;
         let mut section = "";
         for killer in KILLERS {
             if killer.section != section {
@@ -167,11 +184,15 @@ impl fmt::Display for HuntReport {
                 covered = true;
                 let number = |n: Option<u64>| n.map_or("not found".to_string(), |n| n.to_string());
                 let counts = match (quarry.median(), quarry.most()) {
+                    (None, None) if quarry.mutant.guard.is_some() => "masked".to_string(),
                     (None, None) => "**not found**".to_string(),
                     (median, most) => format!("{}, {}", number(median), number(most)),
                 };
                 let name = quarry.mutant.name;
-                let how = short(&quarry.how);
+                let how = match quarry.mutant.guard {
+                    Some(guard) if quarry.how.is_empty() => guard.to_string(),
+                    Some(_) | None => short(&quarry.how),
+                };
                 writeln!(f, "| {} | {} | `{name}` | {counts} | {how} |", killer.id, killer.what)?;
             }
             if !covered {

@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use replication::raft::PlantedBug as RaftBug;
 use replication::store::PlantedBug as StoreBug;
+use sql::PlantedBug as SqlBug;
+use storage::log::PlantedBug as LogBug;
 use txn::server::PlantedBug as ServerBug;
 
 /// A mistake of the world's own drivers, disks and clocks: what `node/` does in production.
@@ -17,6 +19,8 @@ pub enum WorldBug {
     AckBeforeSync,
     /// An error of a sync is ignored, and the next one relied on.
     SyncErrorIgnored,
+    /// A full disk is taken for one that has written.
+    FullIgnored,
     /// The state engine's flushes are not atomic over its spaces.
     FlushNotAtomic,
     /// The store is told of a flush that was not made.
@@ -58,6 +62,10 @@ pub enum Planted {
     Store(StoreBug),
     /// See [`ServerBug`].
     Server(ServerBug),
+    /// See [`LogBug`].
+    Log(LogBug),
+    /// See [`SqlBug`].
+    Sql(SqlBug),
 }
 
 /// A planted bug's name, and the killers it brings back.
@@ -69,22 +77,39 @@ pub struct Mutant {
     pub planted: Planted,
     /// Killers by their number.
     pub killers: &'static [&'static str],
+    /// What keeps it from doing harm, so that no seed can find it.
+    pub guard: Option<&'static str>,
+}
+
+impl Mutant {
+    /// The same, harmless because of something else.
+    const fn behind(self, guard: &'static str) -> Mutant {
+        Mutant { guard: Some(guard), ..self }
+    }
 }
 
 const fn world(name: &'static str, bug: WorldBug, killers: &'static [&'static str]) -> Mutant {
-    Mutant { name, planted: Planted::World(bug), killers }
+    Mutant { name, planted: Planted::World(bug), killers, guard: None }
 }
 
 const fn raft(name: &'static str, bug: RaftBug, killers: &'static [&'static str]) -> Mutant {
-    Mutant { name, planted: Planted::Raft(bug), killers }
+    Mutant { name, planted: Planted::Raft(bug), killers, guard: None }
 }
 
 const fn store(name: &'static str, bug: StoreBug, killers: &'static [&'static str]) -> Mutant {
-    Mutant { name, planted: Planted::Store(bug), killers }
+    Mutant { name, planted: Planted::Store(bug), killers, guard: None }
 }
 
 const fn server(name: &'static str, bug: ServerBug, killers: &'static [&'static str]) -> Mutant {
-    Mutant { name, planted: Planted::Server(bug), killers }
+    Mutant { name, planted: Planted::Server(bug), killers, guard: None }
+}
+
+const fn log(name: &'static str, bug: LogBug, killers: &'static [&'static str]) -> Mutant {
+    Mutant { name, planted: Planted::Log(bug), killers, guard: None }
+}
+
+const fn sql(name: &'static str, bug: SqlBug, killers: &'static [&'static str]) -> Mutant {
+    Mutant { name, planted: Planted::Sql(bug), killers, guard: None }
 }
 
 /// All of them, in the order of killers.
@@ -95,20 +120,29 @@ pub const MUTANTS: &[Mutant] = &[
     world("sync-error-ignored", WorldBug::SyncErrorIgnored, &["R03"]),
     world("flush-not-atomic", WorldBug::FlushNotAtomic, &["R04", "S03"]),
     raft("own-copy-counted-unsynced", RaftBug::CountOwnUnsynced, &["R05"]),
-    raft("change-before-own-commit", RaftBug::ChangeBeforeOwnCommit, &["R06"]),
+    raft("change-before-own-commit", RaftBug::ChangeBeforeOwnCommit, &["R06"])
+        .behind("every change of voters goes through a joint membership, whose majorities contain one of the former voters (the killer is of changes of one voter at a time)"),
     raft("membership-at-apply", RaftBug::MembershipAtApply, &["R07"]),
     raft("commit-by-counting", RaftBug::CommitByCounting, &["R09"]),
     raft("lease-never-expires", RaftBug::LeaseNeverExpires, &["R10"]),
     store("votes-after-restart", StoreBug::VotesAfterRestart, &["R10"]),
-    raft("read-index-unconfirmed", RaftBug::ReadIndexUnconfirmed, &["R12"]),
+    raft("read-index-unconfirmed", RaftBug::ReadIndexUnconfirmed, &["R12"])
+        .behind("nothing above Raft asks for read indexes yet; replication/tests/raft does"),
     store("snapshot-overlaps", StoreBug::SnapshotOverlaps, &["R13"]),
     store("removed-returns", StoreBug::RemovedReturns, &["R15"]),
+    raft("birth-forgets-binding", RaftBug::BirthForgetsBinding, &["R14"]),
+    raft("birth-led-by-any-leader", RaftBug::BirthLedByAnyLeader, &["R14"]),
+    raft("no-pre-vote", RaftBug::NoPreVote, &["R17"]),
     raft("stale-completion", RaftBug::StaleCompletion, &["R16"]),
     world("calls-doubled", WorldBug::CallsDoubled, &["R18"]),
     store("apply-depends-on-node", StoreBug::ApplyDependsOnNode, &["R20"]),
     world("older-disk", WorldBug::OlderDisk, &["R21"]),
+    store("snapshot-not-repeated", StoreBug::SnapshotNotRepeated, &["R23"]),
     world("births-not-flushed", WorldBug::BirthsNotFlushed, &["R22"]),
     world("mark-without-flush", WorldBug::MarkWithoutFlush, &["S03"]),
+    log("damage-is-tail", LogBug::DamageIsTail, &["S02"]),
+    world("full-ignored", WorldBug::FullIgnored, &["S04"]),
+    log("checksums-ignored", LogBug::ChecksumsIgnored, &["S06"]),
     world("stall-unnoticed", WorldBug::StallUnnoticed, &["S05"]),
     world("clock-bound-forgotten", WorldBug::ClockBoundForgotten, &["H01"]),
     world("far-clocks-absorbed", WorldBug::FarClocksAbsorbed, &["H02"]),
@@ -120,18 +154,27 @@ pub const MUTANTS: &[Mutant] = &[
     server("bound-ignored", ServerBug::BoundIgnored, &["H10"]),
     store("restart-forgets-reads", StoreBug::RestartForgetsReads, &["H10"]),
     server("split-forgets-reads", ServerBug::SplitForgetsReads, &["H11"]),
+    raft("birth-floor-of-others", RaftBug::BirthFloorOfOthers, &["H11"]),
     server("eviction-forgets", ServerBug::EvictionForgets, &["H12"]),
-    world("fence-ignored", WorldBug::FenceIgnored, &["H13"]),
+    world("fence-ignored", WorldBug::FenceIgnored, &["H13"])
+        .behind("whoever gets a message from beyond the cap refuses it: the leases of a clock that is wrong run out without the fence, too"),
     world("lease-on-wall-clock", WorldBug::LeaseOnWallClock, &["H14"]),
     store("promise-from-receipt", StoreBug::PromiseFromReceipt, &["H14"]),
     world("lost-reply-counts-as-unsent", WorldBug::LostReplyCountsAsUnsent, &["T01", "T04"]),
     server("abort-not-recorded", ServerBug::AbortNotRecorded, &["T03"]),
     server("scan-protects-rows-only", ServerBug::ScanProtectsRowsOnly, &["T06"]),
     server("refresh-forgotten", ServerBug::RefreshForgotten, &["T08"]),
+    server("aborted-reads-on", ServerBug::AbortedReadsOn, &["T09"])
+        .behind("a transaction whose record is aborted never commits: what it read without its intents goes nowhere"),
     server("reads-pass-writes-in-flight", ServerBug::ReadsPassWritesInFlight, &["T10"]),
     server("push-forgotten", ServerBug::PushForgotten, &["T11"]),
+    server("deadlock-unseen", ServerBug::DeadlockUnseen, &["T12"]),
     server("fast-path-skips-cache", ServerBug::FastPathSkipsCache, &["T13"]),
     server("late-write-commits", ServerBug::LateWriteCommits, &["T14"]),
+    sql("fence-skipped", SqlBug::FenceSkipped, &["Q01", "Q05"]),
+    sql("duplicates-indexed", SqlBug::DuplicatesIndexed, &["Q03"]),
+    sql("page-end-missed", SqlBug::PageEndMissed, &["Q08"]),
+    sql("later-arrival-wins", SqlBug::LaterArrivalWins, &["A08"]),
     world("idle-clients", WorldBug::IdleClients, &["C08"]),
 ];
 

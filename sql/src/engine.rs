@@ -28,6 +28,21 @@ pub struct EngineSettings {
     pub restarts_max: u32,
     /// What is said to be the version of the product.
     pub product: String,
+    /// Chaos only: a known mistake made on purpose, so that a harness can show that it would notice.
+    pub planted: Option<PlantedBug>,
+}
+
+/// A mistake that has broken real systems, brought back on purpose. Never set outside of chaos and tests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PlantedBug {
+    /// Q01: a schema change does not wait for those who write under the old schema.
+    FenceSkipped,
+    /// Q03: a unique index is filled with rows that are not.
+    DuplicatesIndexed,
+    /// Q08: the last row of a page does not get into the index.
+    PageEndMissed,
+    /// A08: of two states of a row the one that arrives later stays, whichever it is.
+    LaterArrivalWins,
 }
 
 impl Default for EngineSettings {
@@ -36,6 +51,7 @@ impl Default for EngineSettings {
             statement_memory_bytes_max: 256 << 20,
             restarts_max: 20,
             product: concat!("Meridian ", env!("CARGO_PKG_VERSION")).to_string(),
+            planted: None,
         }
     }
 }
@@ -95,6 +111,11 @@ impl Engine {
             coverage::reached(Mark::CatalogRefreshed);
             *current = fresh;
         }
+    }
+
+    /// Whether that mistake is planted.
+    pub(crate) fn has(&self, bug: PlantedBug) -> bool {
+        self.settings.planted == Some(bug)
     }
 
     /// A session for a client that has been let in.

@@ -46,7 +46,7 @@ pub mod types;
 pub use catalog::{Catalog, ColumnDescriptor, IndexDescriptor, TableDescriptor, TableMode};
 pub use cluster::{ChaosCommand, ChaosSummary, ClockSummary, Cluster, NodeSummary, RangeSummary};
 pub use copies::stream::{Progress, pump};
-pub use engine::{Engine, EngineSettings};
+pub use engine::{Engine, EngineSettings, PlantedBug};
 pub use error::SqlError;
 pub use outcome::{CancelHandle, Column, Notice, Outcome, Row, TransactionStatus};
 pub use session::{Next, Session, SessionParams, SimpleScript};

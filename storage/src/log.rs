@@ -19,7 +19,7 @@ pub mod sim_file;
 pub use disk::DiskDir;
 pub use file::{LogDir, LogFile};
 pub use recover::Recovered;
-pub use segmented::{LogOptions, SegmentedLog};
+pub use segmented::{LogOptions, PlantedBug, SegmentedLog};
 pub use sim_file::SimDir;
 
 use bytes::Bytes;

@@ -20,6 +20,7 @@ fn small(pending_bytes_max: usize) -> LogOptions {
         cache_bytes: 256,
         rewrite_bytes_per_append: 200,
         pending_bytes_max,
+        ..LogOptions::default()
     }
 }
 

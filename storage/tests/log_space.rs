@@ -15,6 +15,7 @@ const OPTIONS: LogOptions = LogOptions {
     cache_bytes: 1 << 10,
     rewrite_bytes_per_append: 512,
     pending_bytes_max: 1 << 20,
+    planted: None,
 };
 
 fn append(group: u64, index: u64, data: impl Into<Bytes>) -> LogOp {

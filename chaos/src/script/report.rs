@@ -169,7 +169,11 @@ impl Played {
 /// Whether a fault lasts until something ends it.
 fn lasts(fault: &Fault) -> bool {
     match fault {
-        Fault::Cut(..) | Fault::Clog(..) | Fault::Pause(_) | Fault::Full(_) => true,
+        Fault::Cut(..) | Fault::Clog(..) | Fault::Pause(_) | Fault::Full(_) | Fault::Drain(_) => {
+            true
+        }
+        Fault::Throttle(_, _, bytes) => bytes.is_some(),
+        Fault::Slow(_, times) => *times > 1,
         Fault::Step(_, offset) => *offset != 0,
         Fault::Drift(_, monotonic, wall) => (*monotonic, *wall) != (0, 0),
         Fault::Weather(weather) => *weather != Default::default(),
@@ -187,6 +191,11 @@ fn lasts(fault: &Fault) -> bool {
         | Fault::Flush(_)
         | Fault::HandOver(..)
         | Fault::Split(_)
+        | Fault::ReadError(_)
+        | Fault::Rot(_)
+        | Fault::Replace(_)
+        | Fault::Undrain(_)
+        | Fault::Ambush(..)
         | Fault::Heal => false,
     }
 }
@@ -199,8 +208,13 @@ fn is_end(fault: &Fault) -> bool {
         | Fault::Start(_)
         | Fault::Resume(_)
         | Fault::Roomy(_)
+        | Fault::Undrain(_)
         | Fault::Heal => true,
-        Fault::Step(..) | Fault::Drift(..) | Fault::Weather(_) => !lasts(fault),
+        Fault::Step(..)
+        | Fault::Drift(..)
+        | Fault::Weather(_)
+        | Fault::Throttle(..)
+        | Fault::Slow(..) => !lasts(fault),
         Fault::Cut(..)
         | Fault::Clog(..)
         | Fault::Pause(_)
@@ -213,6 +227,11 @@ fn is_end(fault: &Fault) -> bool {
         | Fault::WriteError(_)
         | Fault::Flush(_)
         | Fault::HandOver(..)
+        | Fault::ReadError(_)
+        | Fault::Rot(_)
+        | Fault::Replace(_)
+        | Fault::Drain(_)
+        | Fault::Ambush(..)
         | Fault::Split(_) => false,
     }
 }
@@ -225,9 +244,12 @@ fn ends(first: &Fault, second: &Fault) -> bool {
         (Fault::Crash(a, _), Fault::Start(b))
         | (Fault::Pause(a), Fault::Resume(b))
         | (Fault::Full(a), Fault::Roomy(b))
+        | (Fault::Drain(a), Fault::Undrain(b))
+        | (Fault::Slow(a, _), Fault::Slow(b, _))
         | (Fault::Step(a, _), Fault::Step(b, _))
         | (Fault::Drift(a, _, _), Fault::Drift(b, _, _)) => same(a, b),
-        (Fault::Clog(a, b), Fault::Unclog(c, d)) => same(a, c) && same(b, d),
+        (Fault::Clog(a, b), Fault::Unclog(c, d))
+        | (Fault::Throttle(a, b, _), Fault::Throttle(c, d, _)) => same(a, c) && same(b, d),
         (Fault::Cut(a, b), Fault::Join(c, d)) => a == c && b == d,
         (Fault::Weather(_), Fault::Weather(_)) => true,
         _ => false,

@@ -78,7 +78,7 @@ impl Workload for Lists {
         async move {
             let mut appended = 0;
             while !access.is_stopping() {
-                let node = chance.pick(access.nodes());
+                let node = chance.pick(&access.nodes());
                 let op = draw(client, &mut appended, &mut chance);
                 let lock = if chance.permille(300) { Some(Lock::Exclusive) } else { None };
                 let steps = op.clone();

@@ -107,7 +107,7 @@ impl Workload for Bank {
         async move {
             let mut transfers = 0;
             while !access.is_stopping() {
-                let node = chance.pick(access.nodes());
+                let node = chance.pick(&access.nodes());
                 let op = if chance.permille(250) {
                     Op::Audit
                 } else {

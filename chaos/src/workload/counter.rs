@@ -79,7 +79,7 @@ impl Workload for Counters {
         let shared = self.shared.clone();
         async move {
             while !access.is_stopping() {
-                let node = chance.pick(access.nodes());
+                let node = chance.pick(&access.nodes());
                 let increment = (chance.below(COUNTERS), chance.signed(-3, 9));
                 let asked = access.now();
                 let work =
@@ -166,7 +166,7 @@ async fn read(gateway: &Gateway) -> Result<Values, Failed> {
 /// What each node shows.
 async fn read_copies(access: &SharedAccess) -> Result<BTreeMap<NodeId, Values>, String> {
     let mut copies = BTreeMap::new();
-    for node in access.nodes().to_vec() {
+    for node in access.nodes() {
         let copy =
             access.on_node(node, |gateway| async move { read(&gateway).await }.boxed()).await;
         let copy = copy

@@ -64,7 +64,7 @@ impl Workload for LongFork {
         let shared = self.shared.clone();
         async move {
             while !access.is_stopping() {
-                let node = chance.pick(access.nodes());
+                let node = chance.pick(&access.nodes());
                 let op = shared.draw(&mut chance);
                 let asked = access.now();
                 let what = op.clone();

@@ -209,9 +209,10 @@ pub(crate) fn ended<T, E: ClientError>(result: Result<Result<T, E>, Lost>) -> En
     }
 }
 
-/// A client rests between two operations.
+/// A client rests between two operations. Sometimes hardly: what one gateway has just acknowledged is then asked of another one.
 pub(crate) async fn rest(access: &SharedAccess, chance: &mut Chance) {
-    access.sleep(chance.duration(Duration::from_millis(1), Duration::from_millis(120))).await;
+    let longest = if chance.permille(250) { 4 } else { 120 };
+    access.sleep(chance.duration(Duration::from_millis(1), Duration::from_millis(longest))).await;
 }
 
 /// The key of an item of a table.

@@ -50,7 +50,7 @@ impl Workload for Monotonic {
         let history = self.history.clone();
         async move {
             while !access.is_stopping() {
-                let node = chance.pick(access.nodes());
+                let node = chance.pick(&access.nodes());
                 let counter = chance.below(COUNTERS);
                 let op =
                     if chance.permille(500) { Op::Increment(counter) } else { Op::Read(counter) };

@@ -78,7 +78,7 @@ impl Workload for Registers {
         async move {
             let mut written = 0;
             while !access.is_stopping() {
-                let node = chance.pick(access.nodes());
+                let node = chance.pick(&access.nodes());
                 let register = chance.below(REGISTERS);
                 written += 1;
                 let fresh = u64::from(client + 1) << 32 | written;

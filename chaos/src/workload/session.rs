@@ -184,7 +184,7 @@ async fn read(gateway: &Gateway) -> Result<Rooms, Failed> {
 /// What each node shows.
 async fn read_copies(access: &SharedAccess) -> Result<BTreeMap<NodeId, Rooms>, String> {
     let mut copies = BTreeMap::new();
-    for node in access.nodes().to_vec() {
+    for node in access.nodes() {
         let work = |gateway: Gateway| async move { read(&gateway).await }.boxed();
         let copy = access.on_node(node, work).await;
         let copy = copy

@@ -1,8 +1,9 @@
 //! Driver: a shop in SQL text: strong tables with indexes, an available table, both in one transaction; INSERT .. ON CONFLICT, UPDATE and
-//! DELETE by key, by index and by range.
+//! DELETE by key, by index and by range; and, while all that goes on, indexes and columns that come and go.
 //!
 //! Invariants: *whoever looks, every index says what its table says, and no tag is there twice; in the end the sold count of every
-//! shelf, in every region's copy, is the number of orders from that shelf, and every acknowledged order is there exactly once.*
+//! shelf, in every region's copy, is the number of orders from that shelf, and every acknowledged order is there exactly once.* And of what
+//! comes and goes: *a unique index that is there has no two rows of one value, a column that was added has its default in every row.*
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -43,8 +44,53 @@ enum Op {
     Sell { order: u64, shelf: u64 },
     /// Takes a tag for an item, which nobody else may have.
     Tag { item: u64, tag: u64 },
+    /// Gives an item a code, which nobody else may have while there is an index over codes.
+    Code { item: u64, code: u64 },
+    /// An index or a column comes or goes.
+    Change(Change),
     /// Compares indexes with their tables.
     Look,
+}
+
+/// A change of the schema.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Change {
+    /// An ordinary index comes.
+    Index,
+    /// It goes.
+    NoIndex,
+    /// A unique index comes, if there are no two rows of one value.
+    Unique,
+    /// It goes.
+    NotUnique,
+    /// A column with a default comes.
+    Column,
+    /// It goes.
+    NoColumn,
+}
+
+impl Change {
+    const ALL: [Change; 6] = [
+        Change::Index,
+        Change::NoIndex,
+        Change::Unique,
+        Change::NotUnique,
+        Change::Column,
+        Change::NoColumn,
+    ];
+
+    fn text(self) -> &'static str {
+        match self {
+            Change::Index => "CREATE INDEX IF NOT EXISTS items_by_owner ON items (owner)",
+            Change::NoIndex => "DROP INDEX IF EXISTS items_by_owner",
+            Change::Unique => "CREATE UNIQUE INDEX IF NOT EXISTS items_by_code ON items (code)",
+            Change::NotUnique => "DROP INDEX IF EXISTS items_by_code",
+            Change::Column => {
+                "ALTER TABLE items ADD COLUMN IF NOT EXISTS shade INT NOT NULL DEFAULT 7"
+            }
+            Change::NoColumn => "ALTER TABLE items DROP COLUMN IF EXISTS shade",
+        }
+    }
 }
 
 /// See the module.
@@ -109,7 +155,7 @@ impl Workload for Shop {
         async move {
             let mut drawn = 0;
             while !access.is_stopping() {
-                let node = chance.pick(access.nodes());
+                let node = chance.pick(&access.nodes());
                 drawn += 1;
                 let op = draw(u64::from(client + 1) << 20 | drawn, &mut chance);
                 let asked = access.now();
@@ -133,6 +179,16 @@ impl Workload for Shop {
                 async move { run(&gateway, Op::Look, &shared).await }.boxed()
             };
             persist_on(&access, "the tables cannot be read", look).await?;
+            let slot = shared.clone();
+            let look = move |gateway: Gateway| {
+                let shared = slot.clone();
+                async move {
+                    persevere(&gateway, |client| look_at_codes(client, shared.clone()).boxed())
+                        .await
+                }
+                .boxed()
+            };
+            persist_on(&access, "the codes cannot be read", look).await?;
             let read = |gateway| async move { read_orders(&gateway).await }.boxed();
             let orders = persist_on(&access, "the orders cannot be read", read).await?;
             shared.last.lock().orders = orders;
@@ -197,7 +253,7 @@ impl Workload for Shop {
 
 fn draw(fresh: u64, chance: &mut Chance) -> Op {
     let (item, owner) = (chance.below(ITEMS), chance.below(OWNERS));
-    match chance.below(20) {
+    match chance.below(24) {
         0..=4 => Op::Put { item, owner, price: chance.below(50) },
         5..=6 => Op::Give { from: owner, to: chance.below(OWNERS) },
         7..=8 => Op::Raise { low: item, high: item + 3, by: chance.between(1, 9) },
@@ -205,6 +261,8 @@ fn draw(fresh: u64, chance: &mut Chance) -> Op {
         10 => Op::Clear { owner, below: chance.below(40) },
         11..=14 => Op::Sell { order: fresh, shelf: chance.below(SHELVES) },
         15..=16 => Op::Tag { item, tag: chance.below(ITEMS / 2) },
+        20..=21 => Op::Code { item, code: chance.below(2 * ITEMS) },
+        22 => Op::Change(chance.pick(&Change::ALL)),
         _ => Op::Look,
     }
 }
@@ -212,7 +270,7 @@ fn draw(fresh: u64, chance: &mut Chance) -> Op {
 async fn open(gateway: &Gateway) -> Result<(), Failed> {
     let mut client = Client::connect(gateway)?;
     for text in [
-        "CREATE TABLE IF NOT EXISTS items (id INT PRIMARY KEY, owner INT NOT NULL, price INT NOT NULL, tag INT)",
+        "CREATE TABLE IF NOT EXISTS items (id INT PRIMARY KEY, owner INT NOT NULL, price INT NOT NULL, tag INT, code INT)",
         "CREATE INDEX IF NOT EXISTS items_by_owner ON items (owner)",
         "CREATE INDEX IF NOT EXISTS items_by_price ON items (price DESC)",
         "CREATE UNIQUE INDEX IF NOT EXISTS items_by_tag ON items (tag)",
@@ -230,7 +288,10 @@ async fn run(gateway: &Gateway, op: Op, shared: &Arc<Shared>) -> Result<(), Fail
     let result = persevere(gateway, |client| run_once(client, op, shared.clone()).boxed()).await;
     match (op, result) {
         // Nobody else may have the tag: an answer like another.
-        (Op::Tag { .. }, Err(Failed::Certain(why))) if why.starts_with("23505") => Ok(()),
+        (
+            Op::Tag { .. } | Op::Code { .. } | Op::Change(Change::Unique),
+            Err(Failed::Certain(why)),
+        ) if why.starts_with("23505") => Ok(()),
         (_, result) => result,
     }
 }
@@ -256,6 +317,8 @@ async fn run_once(client: &mut Client, op: Op, shared: Arc<Shared>) -> Result<()
             client.run(&format!("UPDATE shelves SET sold = sold + 1 WHERE id = {shelf}")).await?;
             "COMMIT".to_string()
         }
+        Op::Code { item, code } => format!("UPDATE items SET code = {code} WHERE id = {item}"),
+        Op::Change(change) => change.text().to_string(),
         Op::Look => return look(client, &shared).await,
     };
     client.run(&text).await.map(|_| ())
@@ -304,6 +367,39 @@ async fn look(client: &mut Client, shared: &Arc<Shared>) -> Result<(), Failed> {
     Ok(())
 }
 
+/// Looks at what comes and goes, when nothing does any more: the unique index, if it is there, and the column.
+async fn look_at_codes(client: &mut Client, shared: Arc<Shared>) -> Result<(), Failed> {
+    let there = "SELECT indexname FROM pg_indexes WHERE indexname = 'items_by_code'";
+    let unique = !client.run(there).await?.is_empty();
+    let table = client.run("SELECT id, code FROM items ORDER BY id").await?;
+    let with: Vec<Vec<Datum>> = table.into_iter().filter(|row| row[1] != Datum::Null).collect();
+    let table = pairs(&with)?;
+    let codes: BTreeSet<i64> = table.iter().map(|(_, code)| *code).collect();
+    if unique && codes.len() != table.len() {
+        shared.note(format!("there is a unique index over codes, and the table has {table:?}"));
+    }
+    let mut by_code = Vec::new();
+    for code in codes {
+        let rows = client.run(&format!("SELECT id, code FROM items WHERE code = {code}")).await?;
+        by_code.extend(pairs(&rows)?);
+    }
+    if let Err(what) = index::check("items_by_code", &table, &by_code) {
+        shared.note(what);
+    }
+    match client.run("SELECT id, shade FROM items").await {
+        Ok(rows) => {
+            let shades = pairs(&rows)?;
+            if let Some(row) = shades.iter().find(|(_, shade)| *shade != 7) {
+                shared.note(format!("a column was added with its default 7, and there is {row:?}"));
+            }
+        }
+        // It is not there.
+        Err(Failed::Certain(why)) if why.starts_with("42703") => {}
+        Err(failed) => return Err(failed),
+    }
+    Ok(())
+}
+
 impl Shared {
     fn note(&self, what: String) {
         self.broken.lock().get_or_insert(what);
@@ -333,7 +429,7 @@ async fn shelves(gateway: &Gateway) -> Result<BTreeMap<u64, u64>, Failed> {
 /// What each node shows.
 async fn read_sold(access: &SharedAccess) -> Result<BTreeMap<NodeId, BTreeMap<u64, u64>>, String> {
     let mut copies = BTreeMap::new();
-    for node in access.nodes().to_vec() {
+    for node in access.nodes() {
         let work = |gateway: Gateway| async move { shelves(&gateway).await }.boxed();
         let copy = access.on_node(node, work).await;
         let copy = copy

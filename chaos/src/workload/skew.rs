@@ -76,7 +76,7 @@ impl Workload for Skew {
         async move {
             let mut rows = 0;
             while !access.is_stopping() {
-                let node = chance.pick(access.nodes());
+                let node = chance.pick(&access.nodes());
                 rows += 1;
                 let (group, row) = (shared.next_group(), u64::from(client + 1) << 32 | rows);
                 let slot = chance.below(SLOTS);

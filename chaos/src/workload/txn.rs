@@ -74,7 +74,7 @@ impl Workload for Txns {
         async move {
             let mut written = 0;
             while !access.is_stopping() {
-                let node = chance.pick(access.nodes());
+                let node = chance.pick(&access.nodes());
                 let op = draw(client, &mut written, &mut chance);
                 let lock = if chance.permille(200) { Some(Lock::Exclusive) } else { None };
                 let steps = op.clone();

@@ -47,7 +47,7 @@ pub struct Access {
     clock: MachineClock,
     outside: Spawner,
     gateways: Mutex<BTreeMap<NodeId, (Gateway, Spawner)>>,
-    nodes: Vec<NodeId>,
+    nodes: Mutex<Vec<NodeId>>,
     stopping: AtomicBool,
     next_range: Arc<AtomicU64>,
     /// Through which node something was asked, by true time.
@@ -62,7 +62,7 @@ impl Access {
             truth,
             outside,
             gateways: Mutex::default(),
-            nodes,
+            nodes: Mutex::new(nodes),
             stopping: AtomicBool::new(false),
             next_range: Arc::new(AtomicU64::new(next_range)),
             asked: Mutex::default(),
@@ -87,9 +87,16 @@ impl Access {
         drop(closed);
     }
 
-    /// All nodes, running or not.
-    pub fn nodes(&self) -> &[NodeId] {
-        &self.nodes
+    /// All nodes, running or not, but those that are lost for good.
+    pub fn nodes(&self) -> Vec<NodeId> {
+        self.nodes.lock().clone()
+    }
+
+    /// One is lost for good, another one takes its place.
+    pub(super) fn replace(&self, lost: NodeId, by: NodeId) {
+        let mut nodes = self.nodes.lock();
+        nodes.retain(|node| *node != lost);
+        nodes.push(by);
     }
 
     /// True time, nanoseconds since the world began.
@@ -144,7 +151,7 @@ impl Access {
         loop {
             let right = self.take_range();
             let key = at.clone();
-            let node = self.nodes[0];
+            let node = self.nodes()[0];
             let split = self
                 .on_node(node, move |gateway| {
                     Box::pin(async move {

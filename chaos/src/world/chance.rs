@@ -24,6 +24,8 @@ pub enum Purpose {
     Nodes,
     /// Sizes and limits of this seed's cluster.
     Knobs,
+    /// What happens to ranges and members while the load runs, and faults that aim at it.
+    Topology,
 }
 
 /// One stream.

@@ -143,6 +143,13 @@ impl NodeClock {
         self.hlc.raise(bound);
     }
 
+    /// The last act of an orderly stop: what the next start must be above, if that is known.
+    pub fn close(&self) -> Option<Timestamp> {
+        let sealed = self.hlc.seal();
+        let spent = UpperBound::new(Timestamp::MIN, BOUND_WINDOW);
+        std::mem::replace(&mut self.judgement.lock().bound, spent).close(sealed)
+    }
+
     /// What no reading of this process reaches.
     pub fn bound(&self) -> Timestamp {
         self.hlc.bound()
@@ -151,6 +158,11 @@ impl NodeClock {
     /// This node's own error bound.
     pub fn own_bound(&self) -> Duration {
         Duration::from_micros(self.own_bound_us.load(Ordering::Relaxed))
+    }
+
+    /// The last reading.
+    pub fn last(&self) -> ClockTimestamp {
+        self.hlc.last()
     }
 
     /// Messages refused because their clock was too far ahead.

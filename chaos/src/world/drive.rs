@@ -8,8 +8,8 @@ use replication::range::NodeId;
 use replication::store::{Deferred, FlushMark, MessageBatch, Persisted, StoreMessage};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use storage::log::Log;
 use storage::log::sim_file::{Crash, FileOperation};
+use storage::log::{Log, LogSequence};
 use storage::{Engine, StorageError};
 use txn::api::{KvError, Reply, Response};
 use txn::runtime::HlcSource;
@@ -114,7 +114,7 @@ impl World {
             return Ok(());
         }
         while let Some(input) = process.inbox.pop_front() {
-            take(process, input);
+            self.take_input(process, input);
         }
         let now = read(process);
         if process.wake_at <= self.truth.now() {
@@ -124,24 +124,36 @@ impl World {
         self.carry_out(node, process)
     }
 
+    fn take_input(&mut self, process: &mut Process, input: Input) {
+        match input {
+            Input::Request(batch, waiter) => {
+                process.last_request += 1;
+                let id = process.last_request;
+                process.waiting.insert(id, waiter);
+                process.asked.extend(self.note_asked(&batch).map(|asked| (id, asked)));
+                process.shard.step(read(process), ShardEvent::Request { id: RequestId(id), batch });
+            }
+            Input::Messages(from, messages) => {
+                for message in messages {
+                    process.shard.step(read(process), ShardEvent::Message { from, message });
+                }
+            }
+            Input::Event(event) => process.shard.step(read(process), event),
+        }
+    }
+
     fn waits_for_syncs(&self) -> bool {
         self.layout.sync_mode == SyncMode::InPlace && !self.layout.has(WorldBug::AckBeforeSync)
     }
 
     fn synced_of(&mut self, node: NodeId, process: &mut Process) -> Result<(), Died> {
         process.syncing = false;
-        let synced = match process.log.sync() {
-            Ok(synced) => synced,
-            // The lie: the next one will do.
-            Err(_) if self.layout.has(WorldBug::SyncErrorIgnored) => {
-                self.machines[&node].dir.set_fault(FileOperation::Sync, None);
-                process.appended
-            }
-            Err(error) => return Err(Died::Disk(error)),
+        let synced = match process.sync_covers.take() {
+            Some(covered) => covered,
+            None => self.write_log(node, process)?,
         };
         self.tally.count("log syncs");
         process.synced = synced;
-        process.note_durable();
         self.burn(node)?;
         let proof = Persisted::after_sync(synced);
         let (released, kept): (Vec<Deferred>, Vec<Deferred>) =
@@ -152,6 +164,25 @@ impl World {
         }
         process.shard.step(read(process), ShardEvent::Persisted(proof));
         self.carry_out(node, process)
+    }
+
+    /// What was appended so far becomes durable now.
+    fn write_log(&mut self, node: NodeId, process: &mut Process) -> Result<LogSequence, Died> {
+        let synced = match process.log.sync() {
+            Ok(synced) => synced,
+            // The lie: what does not fit is written.
+            Err(StorageError::Full(_)) if self.layout.has(WorldBug::FullIgnored) => {
+                process.appended
+            }
+            // The lie: the next one will do.
+            Err(_) if self.layout.has(WorldBug::SyncErrorIgnored) => {
+                self.machines[&node].dir.set_fault(FileOperation::Sync, None);
+                process.appended
+            }
+            Err(error) => return Err(Died::Disk(error)),
+        };
+        process.note_durable();
+        Ok(synced)
     }
 
     fn carry_out(&mut self, node: NodeId, process: &mut Process) -> Result<(), Died> {
@@ -192,9 +223,17 @@ impl World {
     ) -> Result<(), Died> {
         if process.appended > process.synced && !process.syncing {
             process.syncing = true;
+            process.sync_began = self.truth.now();
             let (low, high) = self.layout.sync;
-            let took = self.chances.disk.duration(low, high);
+            let took = self.chances.disk.duration(low, high) * self.machines[&node].slow;
             self.push_after(took, Event::Synced(node, process.incarnation));
+            // A disk writes at some time between: what is appended after that is not covered.
+            let early = self.layout.sync_mode == SyncMode::Overlapped
+                && self.chances.disk.permille(500)
+                && self.machines[&node].stalled_until <= self.truth.now();
+            if early {
+                process.sync_covers = Some(self.write_log(node, process)?);
+            }
         }
         if self.layout.has(WorldBug::AckBeforeSync) {
             // The lie: the batch is only appended.
@@ -246,6 +285,7 @@ impl World {
     ) -> Result<(), Died> {
         let mut by_node: BTreeMap<NodeId, Vec<StoreMessage>> = BTreeMap::new();
         for (to, message) in messages {
+            self.note_message(node, &message);
             by_node.entry(to).or_default().push(message);
         }
         for (to, messages) in by_node {
@@ -268,6 +308,9 @@ impl World {
     ) -> Result<(), Died> {
         let Some(waiter) = process.waiting.remove(&id.0) else { return Ok(()) };
         self.count_answer(&reply);
+        if let Some(asked) = process.asked.remove(&id.0) {
+            self.check_answered(node, process, &asked, &reply);
+        }
         if reply.as_ref().is_ok_and(is_write) {
             self.check_durable(node, process, &reply);
         }
@@ -323,23 +366,6 @@ impl Process {
 
 fn read(process: &Process) -> Now {
     Now { clock: process.clock.now(), monotonic: process.clock.time.monotonic() }
-}
-
-fn take(process: &mut Process, input: Input) {
-    match input {
-        Input::Request(batch, waiter) => {
-            process.last_request += 1;
-            let id = process.last_request;
-            process.waiting.insert(id, waiter);
-            process.shard.step(read(process), ShardEvent::Request { id: RequestId(id), batch });
-        }
-        Input::Messages(from, messages) => {
-            for message in messages {
-                process.shard.step(read(process), ShardEvent::Message { from, message });
-            }
-        }
-        Input::Event(event) => process.shard.step(read(process), event),
-    }
 }
 
 /// Whether an answer tells of something that must never be lost.

@@ -12,8 +12,61 @@ use super::network::Weather;
 pub enum Power {
     /// The process dies, the machine does not: files keep everything.
     Kept,
+    /// The process ends in good order: what its clock and its disk know is written down.
+    Stopped,
     /// The machine loses power: any part of what was not synced is lost, or torn.
     Lost,
+}
+
+/// What an ambush waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trigger {
+    /// A node has become leader of a range.
+    Elected,
+    /// It has voted.
+    Voted,
+    /// It leads a range into or out of a joint membership.
+    Reconfigured,
+}
+
+/// What happens to that node then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Strike {
+    /// It loses power after so many more outputs.
+    Fuse(u32),
+    /// Nothing passes from or to it, for so long.
+    Isolate(Duration),
+    /// Nothing passes to it, for so long.
+    Deafen(Duration),
+    /// It stands still for so long.
+    Pause(Duration),
+    /// Its disk hangs for so long, and then it loses power.
+    Stall(Duration),
+}
+
+impl Strike {
+    /// The faults that it is made of, and when, on `node`.
+    pub fn faults(self, node: NodeId, others: &[NodeId]) -> Vec<(Duration, Fault)> {
+        let (own, others) = (vec![node], others.to_vec());
+        let (begins, inwards) = (Duration::ZERO, (others.clone(), own.clone()));
+        match self {
+            Strike::Fuse(outputs) => vec![(begins, Fault::Fuse(node, outputs))],
+            Strike::Deafen(ends) => vec![
+                (begins, Fault::Cut(inwards.0.clone(), inwards.1.clone())),
+                (ends, Fault::Join(inwards.0, inwards.1)),
+            ],
+            Strike::Isolate(ends) => vec![
+                (begins, Fault::Cut(inwards.0.clone(), inwards.1.clone())),
+                (begins, Fault::Cut(own.clone(), others.clone())),
+                (ends, Fault::Join(inwards.0, inwards.1)),
+                (ends, Fault::Join(own, others)),
+            ],
+            Strike::Pause(ends) => vec![(begins, Fault::Pause(node)), (ends, Fault::Resume(node))],
+            Strike::Stall(ends) => {
+                vec![(begins, Fault::Stall(node, ends)), (ends, Fault::Crash(node, Power::Lost))]
+            }
+        }
+    }
 }
 
 /// One fault, or the end of one.
@@ -27,6 +80,8 @@ pub enum Fault {
     Clog(NodeId, NodeId),
     /// Takes that back.
     Unclog(NodeId, NodeId),
+    /// The link carries so many bytes per second and no more; `None`: as many as it is given.
+    Throttle(NodeId, NodeId, Option<u64>),
     /// Loss, duplication, reordering on all links.
     Weather(Weather),
     /// The process dies at once.
@@ -43,10 +98,18 @@ pub enum Fault {
     Resume(NodeId),
     /// Syncs of the log hang for so long.
     Stall(NodeId, Duration),
+    /// Syncs of the log take so many times as long; 1: as they should.
+    Slow(NodeId, u32),
     /// The next sync fails.
     SyncError(NodeId),
     /// The next write of the log fails.
     WriteError(NodeId),
+    /// The next read of the log fails.
+    ReadError(NodeId),
+    /// A bit on the log's disk turns round.
+    Rot(NodeId),
+    /// The node is lost for good, and a new one takes its place, if the world has a machine left.
+    Replace(NodeId),
     /// The log's disk is full.
     Full(NodeId),
     /// It has room again.
@@ -59,8 +122,14 @@ pub enum Fault {
     Flush(NodeId),
     /// Whoever leads a range hands its lease to this node; which range, by place among those that are led.
     HandOver(usize, NodeId),
+    /// Replicas shall leave the node.
+    Drain(NodeId),
+    /// They may come back.
+    Undrain(NodeId),
     /// This key becomes the start of a range.
     Split(Key),
+    /// The next node to which that happens is struck so.
+    Ambush(Trigger, Strike),
     /// Everything is healed and started; clocks are right again.
     Heal,
 }
@@ -69,15 +138,23 @@ impl Fault {
     /// Whether a world of so many nodes has the one that it strikes. Cuts between sets of nodes are within any world.
     pub fn is_within(&self, nodes: u32) -> bool {
         match self {
-            Fault::Clog(from, to) | Fault::Unclog(from, to) => from.0.max(to.0) <= nodes,
+            Fault::Clog(from, to) | Fault::Unclog(from, to) | Fault::Throttle(from, to, _) => {
+                from.0.max(to.0) <= nodes
+            }
             Fault::Crash(node, _)
             | Fault::Fuse(node, _)
             | Fault::Start(node)
             | Fault::Pause(node)
             | Fault::Resume(node)
             | Fault::Stall(node, _)
+            | Fault::Slow(node, _)
             | Fault::SyncError(node)
             | Fault::WriteError(node)
+            | Fault::ReadError(node)
+            | Fault::Rot(node)
+            | Fault::Replace(node)
+            | Fault::Drain(node)
+            | Fault::Undrain(node)
             | Fault::Full(node)
             | Fault::Roomy(node)
             | Fault::Step(node, _)
@@ -89,6 +166,7 @@ impl Fault {
             | Fault::Weather(_)
             | Fault::Blackout
             | Fault::Split(_)
+            | Fault::Ambush(..)
             | Fault::Heal => true,
         }
     }
@@ -103,11 +181,14 @@ impl fmt::Display for Fault {
             Fault::Join(from, to) => write!(f, "join {} -> {}", names(from), names(to)),
             Fault::Clog(from, to) => write!(f, "clog {from} -> {to}"),
             Fault::Unclog(from, to) => write!(f, "unclog {from} -> {to}"),
+            Fault::Throttle(from, to, Some(rate)) => write!(f, "{from} -> {to} carries {rate} B/s"),
+            Fault::Throttle(from, to, None) => write!(f, "{from} -> {to} carries everything"),
             Fault::Weather(weather) => write!(
                 f,
                 "weather: of 1000 messages {} lost, {} doubled, {} reordered",
                 weather.loss_permille, weather.duplicate_permille, weather.reorder_permille
             ),
+            Fault::Crash(node, Power::Stopped) => write!(f, "stop {node}"),
             Fault::Crash(node, Power::Kept) => write!(f, "kill {node}"),
             Fault::Crash(node, Power::Lost) => write!(f, "power off {node}"),
             Fault::Fuse(node, outputs) => write!(f, "power off {node} after {outputs} outputs"),
@@ -116,8 +197,12 @@ impl fmt::Display for Fault {
             Fault::Pause(node) => write!(f, "pause {node}"),
             Fault::Resume(node) => write!(f, "resume {node}"),
             Fault::Stall(node, duration) => write!(f, "stall the disk of {node} for {duration:?}"),
+            Fault::Slow(node, times) => write!(f, "slow the disk of {node} down {times} times"),
             Fault::SyncError(node) => write!(f, "fail a sync of {node}"),
             Fault::WriteError(node) => write!(f, "fail a write of {node}"),
+            Fault::ReadError(node) => write!(f, "fail a read of {node}"),
+            Fault::Rot(node) => write!(f, "rot a bit of {node}"),
+            Fault::Replace(node) => write!(f, "replace {node}"),
             Fault::Full(node) => write!(f, "fill the disk of {node}"),
             Fault::Roomy(node) => write!(f, "free the disk of {node}"),
             Fault::Step(node, offset) => write!(f, "wall clock of {node} at {offset} us"),
@@ -128,7 +213,10 @@ impl fmt::Display for Fault {
             Fault::HandOver(place, to) => {
                 write!(f, "hand the lease of range number {place} to {to}")
             }
+            Fault::Drain(node) => write!(f, "drain {node}"),
+            Fault::Undrain(node) => write!(f, "{node} takes replicas again"),
             Fault::Split(at) => write!(f, "split at {at}"),
+            Fault::Ambush(trigger, strike) => write!(f, "ambush on {trigger:?}: {strike:?}"),
             Fault::Heal => write!(f, "heal"),
         }
     }

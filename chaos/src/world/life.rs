@@ -4,7 +4,7 @@ use bytes::Bytes;
 use clock::{ClockTimestamp, Now, TimeSource, Timestamp};
 use replication::raft::{Incarnation, ReplicaId};
 use replication::range::{NodeId, Peer, PeerRole, RangeDescriptor, RangeId, RegionId, keyspace};
-use replication::store::{Store, StoreConfig, StoreIdentity};
+use replication::store::{NodeInfo, Store, StoreConfig, StoreIdentity};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +20,12 @@ use txn::server::{Event as ShardEvent, ServerConfig, Shard};
 use super::access::Gateway;
 use super::clocks::{Begin, Leniency, NodeClock};
 use super::executor::Owner;
-use super::fault::{Fault, Power};
+use super::fault::{Fault, Power, Trigger};
 use super::machine::{Input, Process, Waiter};
-use super::port::{NodeRandom, Port};
+use super::port::{LateSpawn, NodeRandom, Port};
 use super::sql_cluster::SimCluster;
 use super::time::EPOCH_US;
-use super::{CLUSTER, Event, Level, World, life_of};
+use super::{CLUSTER, Event, Layout, Level, World, life_of};
 use crate::planted::{Planted, WorldBug};
 
 /// The first range, which holds the whole keyspace.
@@ -69,13 +69,19 @@ impl World {
     }
 
     fn log_options(&self) -> LogOptions {
-        LogOptions { segment_bytes: self.layout.segment_bytes, ..LogOptions::default() }
+        let planted = match self.layout.planted {
+            Some(Planted::Log(bug)) => Some(bug),
+            Some(_) | None => None,
+        };
+        let Layout { segment_bytes, log_cache_bytes, .. } = self.layout;
+        let cache_bytes = log_cache_bytes;
+        LogOptions { segment_bytes, cache_bytes, planted, ..LogOptions::default() }
     }
 
     /// Starts the process of a machine, if it does not run; later, if clock or disk do not let it.
     pub(super) fn start(&mut self, node: NodeId) {
         let machine = self.machines.get_mut(&node).expect("machines stay");
-        if machine.process.is_some() {
+        if machine.process.is_some() || machine.retired {
             return;
         }
         let mut persisted = None;
@@ -95,10 +101,23 @@ impl World {
                 return self.push_after(wait + Duration::from_millis(1), Event::Start(node));
             }
         };
+        let recorded = match self.layout.planted {
+            Some(Planted::World(WorldBug::ClockBoundForgotten)) => Timestamp::MIN,
+            _ => machine.recorded_bound,
+        };
         machine.clock_bound = persisted.expect("a clock that begins has persisted its bound");
+        machine.recorded_bound = machine.recorded_bound.max(machine.clock_bound);
         machine.incarnation += 1;
-        match self.open(node, clock, floor) {
-            Ok(process) => self.begin(node, process),
+        match self.open(node, clock, recorded) {
+            Ok(process) => {
+                self.begin(node, process, floor);
+            }
+            // Found out, and nothing was served: what it had its peers have.
+            Err(StorageError::Corrupt(what)) if self.machines[&node].rotten => {
+                tracing::debug!(%node, what, "the damage was found");
+                self.tally.count("rotten disks found out");
+                self.replace(node);
+            }
             Err(StorageError::Corrupt(what)) => {
                 self.violate(format!("{node} cannot open its disk after a crash: {what}"));
             }
@@ -118,7 +137,8 @@ impl World {
         let options = self.log_options();
         let nearest = self.network.nearest(node);
         let seed = self.chances.nodes.bits();
-        let random = self.chances.nodes.split();
+        let mut random = self.chances.nodes.split();
+        let late = random.split();
         let machine = &self.machines[&node];
         let log = Arc::new(SegmentedLog::open(Arc::new(machine.dir.clone()), options)?);
         let incarnation = machine.incarnation;
@@ -142,7 +162,12 @@ impl World {
         let runtime = Runtime {
             time: Arc::new(clock.time.clone()),
             hlc: clock.clone(),
-            spawn: Arc::new(self.executor.spawner(owner)),
+            spawn: Arc::new(LateSpawn::new(
+                self.executor.spawner(owner),
+                clock.time.clone(),
+                self.layout.lag,
+                late,
+            )),
             random: Arc::new(NodeRandom::new(random)),
         };
         let router =
@@ -160,12 +185,15 @@ impl World {
             port,
             engine,
             waiting: BTreeMap::new(),
+            asked: BTreeMap::new(),
             last_request: 0,
             inbox: VecDeque::new(),
             deferred: Vec::new(),
             appended,
             synced,
             syncing: false,
+            sync_began: 0,
+            sync_covers: None,
             wake_at: u64::MAX,
             durable: BTreeMap::new(),
         };
@@ -184,7 +212,7 @@ impl World {
             Some(Planted::World(WorldBug::StallUnnoticed)) => {
                 store.stall_max = Duration::from_secs(3600);
             }
-            Some(Planted::World(_)) | None => {}
+            Some(Planted::World(_) | Planted::Log(_) | Planted::Sql(_)) | None => {}
         }
         (store, server)
     }
@@ -201,7 +229,12 @@ impl World {
             port: port.clone(),
             next_range: self.access.range_numbers(),
         };
-        Some(sql::Engine::new(db.clone(), Arc::new(cluster), sql::EngineSettings::default()))
+        let planted = match self.layout.planted {
+            Some(Planted::Sql(bug)) => Some(bug),
+            Some(_) | None => None,
+        };
+        let settings = sql::EngineSettings { planted, ..sql::EngineSettings::default() };
+        Some(sql::Engine::new(db.clone(), Arc::new(cluster), settings))
     }
 
     /// As a node does: the catalog first, then the streams into its region, if it is the region's first.
@@ -227,8 +260,8 @@ impl World {
         }));
     }
 
-    fn begin(&mut self, node: NodeId, mut process: Process) {
-        let peers = self.access.nodes().to_vec().into_iter().filter(|peer| *peer != node);
+    fn begin(&mut self, node: NodeId, mut process: Process, floor: Timestamp) {
+        let peers = self.access.nodes().into_iter().filter(|peer| *peer != node);
         process.clock.set_peers(peers);
         process.inbox.push_back(Input::Event(ShardEvent::ClockBound(process.clock.bound())));
         process.inbox.push_back(Input::Event(ShardEvent::Nodes(self.infos.clone())));
@@ -236,6 +269,7 @@ impl World {
         let incarnation = process.incarnation;
         self.serve_sql(node, &process);
         self.machines.get_mut(&node).expect("machines stay").process = Some(process);
+        self.clock_began(node, floor);
         self.tally.count("process starts");
         let interval = self.layout.flush_interval;
         let first = self.chances.nodes.duration(Duration::from_millis(1), interval);
@@ -257,9 +291,14 @@ impl World {
         } else {
             machine.engine.crash()
         });
+        if power == Power::Stopped
+            && let Some(bound) = process.clock.close()
+        {
+            machine.clock_bound = bound;
+        }
         let unsynced = machine.dir.unsynced_bytes();
         let left = match power {
-            Power::Kept => Crash::Keep,
+            Power::Kept | Power::Stopped => Crash::Keep,
             Power::Lost => Crash::Seeded(self.chances.disk.bits()),
         };
         machine.dir = machine.dir.crash(left);
@@ -270,6 +309,7 @@ impl World {
         }
         match power {
             Power::Kept => self.tally.count("processes killed"),
+            Power::Stopped => self.tally.count("processes stopped in good order"),
             Power::Lost => {
                 machine.time = machine.time.reboot(self.chances.nodes.between(1, 1_000_000_000));
                 self.tally.count("power losses");
@@ -281,7 +321,7 @@ impl World {
         machine.limit_disk();
         let supervised = machine.supervised;
         self.access.close(node);
-        self.watch.died(node);
+        self.note_death(node, &process);
         drop(process);
         let machines = &self.machines;
         self.executor.bury(&|owner| life_of(machines, owner));
@@ -311,6 +351,12 @@ impl World {
                 self.network.clog(from, to);
             }
             Fault::Unclog(from, to) => self.network.unclog(from, to),
+            Fault::Throttle(from, to, rate) => {
+                if rate.is_some() {
+                    self.tally.count("links throttled");
+                }
+                self.network.throttle(from, to, rate);
+            }
             Fault::Weather(weather) => {
                 self.tally.count("changes of weather");
                 self.network.set_weather(weather);
@@ -325,7 +371,7 @@ impl World {
             }
             Fault::Blackout => {
                 self.tally.count("blackouts");
-                for node in self.access.nodes().to_vec() {
+                for node in self.access.nodes() {
                     self.crash(node, Power::Lost);
                 }
             }
@@ -343,6 +389,12 @@ impl World {
                 let machine = self.machines.get_mut(&node).expect("machines stay");
                 machine.stalled_until = machine.stalled_until.max(until);
             }
+            Fault::Slow(node, times) => {
+                if times > 1 {
+                    self.tally.count("disks slowed down");
+                }
+                self.machines.get_mut(&node).expect("machines stay").slow = times;
+            }
             Fault::SyncError(node) => {
                 self.tally.count("syncs failed");
                 let error = StorageError::Io("the simulated disk reports an error".into());
@@ -353,6 +405,13 @@ impl World {
                 let error = StorageError::Io("the simulated disk cannot write".into());
                 self.machines[&node].dir.set_fault(FileOperation::Write, Some(error));
             }
+            Fault::ReadError(node) => {
+                self.tally.count("reads failed");
+                let error = StorageError::Io("the simulated disk cannot be read".into());
+                self.machines[&node].dir.set_fault(FileOperation::Read, Some(error));
+            }
+            Fault::Rot(node) => self.rot(node),
+            Fault::Replace(node) => self.replace(node),
             Fault::Full(node) => {
                 self.tally.count("disks full");
                 let machine = self.machines.get_mut(&node).expect("machines stay");
@@ -366,6 +425,7 @@ impl World {
             }
             Fault::Step(node, offset_us) => {
                 self.tally.count("clock steps");
+                self.note_wall(node);
                 let time = &self.machines[&node].time;
                 if self.layout.has(WorldBug::LeaseOnWallClock) {
                     time.jump_monotonic_us(offset_us - time.wall_offset_us());
@@ -387,9 +447,90 @@ impl World {
                     self.begin_flush(node, incarnation);
                 }
             }
+            Fault::Ambush(trigger, strike) => self.ambushes.push((trigger, strike)),
             Fault::HandOver(place, to) => self.hand_over(place, to),
+            Fault::Drain(node) => {
+                self.tally.count("nodes drained");
+                self.set_draining(&[node], true);
+            }
+            Fault::Undrain(node) => self.set_draining(&[node], false),
             Fault::Split(at) => self.split(at),
             Fault::Heal => self.heal(),
+        }
+    }
+
+    /// A node is lost for good, its disk with all it had; another one, new, takes its place in its region. Its number is never used again.
+    fn replace(&mut self, node: NodeId) {
+        if self.machines[&node].retired || self.infos.len() >= self.machines.len() {
+            return;
+        }
+        self.tally.count("nodes replaced");
+        self.leave_down(node);
+        self.crash(node, Power::Lost);
+        self.machines.get_mut(&node).expect("machines stay").retired = true;
+        let known: Vec<NodeId> = self.infos.iter().map(|info| info.node).collect();
+        let spare = self.machines.keys().copied().find(|spare| !known.contains(spare));
+        let spare = spare.expect("more machines than nodes");
+        let region = self.machines[&node].region;
+        let (zone, draining) = (format!("z{}", spare.0), false);
+        self.infos.push(NodeInfo { node: spare, region, zone, draining });
+        self.machines.get_mut(&spare).expect("it is there").region = region;
+        self.network.place(spare, region);
+        self.access.replace(node, spare);
+        self.tell_of_nodes();
+        self.push_after(START_RETRY, Event::Start(spare));
+    }
+
+    /// A bit of what is on a node's disk turns round; it is found when it is read, now or after the next start.
+    fn rot(&mut self, node: NodeId) {
+        let dir = self.machines[&node].dir.clone();
+        let names = storage::log::LogDir::list(&dir).unwrap_or_default();
+        if names.is_empty() {
+            return;
+        }
+        let chance = &mut self.chances.disk;
+        let name = &names[chance.index(names.len())];
+        let written = dir.content(name).unwrap_or_default();
+        let bytes: Vec<usize> = (0..written.len()).filter(|place| written[*place] != 0).collect();
+        if bytes.is_empty() {
+            return;
+        }
+        let (place, bit) = (bytes[chance.index(bytes.len())], chance.below(8) as u8);
+        dir.flip_bit(name, place, bit);
+        self.machines.get_mut(&node).expect("machines stay").rotten = true;
+        self.tally.count("bits rotten");
+    }
+
+    /// Every node is told whether replicas shall leave these.
+    fn set_draining(&mut self, nodes: &[NodeId], draining: bool) {
+        for info in self.infos.iter_mut().filter(|info| nodes.contains(&info.node)) {
+            info.draining = draining;
+        }
+        self.tell_of_nodes();
+    }
+
+    fn tell_of_nodes(&mut self) {
+        for node in self.access.nodes() {
+            let process = self.machines.get_mut(&node).and_then(|it| it.process.as_mut());
+            let Some(process) = process else { continue };
+            process.inbox.push_back(Input::Event(ShardEvent::Nodes(self.infos.clone())));
+            self.turn(node);
+        }
+    }
+
+    /// Something happened on a node that somebody may lie in wait for.
+    pub(super) fn spring(&mut self, trigger: Trigger, node: NodeId) {
+        let Some(place) = self.ambushes.iter().position(|(on, _)| *on == trigger) else { return };
+        let (_, strike) = self.ambushes.remove(place);
+        self.tally.count(match trigger {
+            Trigger::Elected => "leaders struck as they were elected",
+            Trigger::Voted => "voters struck as they voted",
+            Trigger::Reconfigured => "leaders struck as they changed members",
+        });
+        let others: Vec<NodeId> =
+            self.access.nodes().into_iter().filter(|other| *other != node).collect();
+        for (after, fault) in strike.faults(node, &others) {
+            self.push_after(after, Event::Fault(fault));
         }
     }
 
@@ -466,21 +607,30 @@ impl World {
 
     fn heal(&mut self) {
         self.network.heal();
+        self.ambushes.clear();
+        self.set_draining(&self.access.nodes(), false);
         let now = self.truth.now();
-        for node in self.access.nodes().to_vec() {
+        for node in self.access.nodes() {
             self.resume(node);
             let machine = self.machines.get_mut(&node).expect("machines stay");
             machine.stalled_until = now;
+            let hangs = machine.process.as_ref().filter(|process| process.syncing);
+            let hangs = hangs.map(|process| Event::Synced(node, process.incarnation));
             machine.fuse = None;
             machine.full = false;
             machine.limit_disk();
             machine.dir.set_fault(FileOperation::Sync, None);
             machine.dir.set_fault(FileOperation::Write, None);
+            machine.dir.set_fault(FileOperation::Read, None);
+            machine.slow = 1;
             machine.time.set_rates(0, 0);
             machine.time.set_wall_offset_us(0);
-            machine.supervised = true;
+            machine.supervised = !machine.retired;
             if machine.process.is_none() {
                 self.push(now, Event::Start(node));
+            }
+            if let Some(hangs) = hangs {
+                self.push(now, hangs);
             }
         }
     }

@@ -15,6 +15,7 @@ use super::Event;
 use super::clocks::NodeClock;
 use super::port::{Call, Port};
 use super::time::MachineClock;
+use super::watch::Asked;
 
 /// See the module.
 pub struct Machine {
@@ -32,16 +33,24 @@ pub struct Machine {
     pub incarnation: u64,
     /// Durable: no reading of any process here was at or above.
     pub clock_bound: Timestamp,
+    /// Durable: no read bound above was recorded for another store. Never falls.
+    pub recorded_bound: Timestamp,
     /// What runs.
     pub process: Option<Process>,
     /// Whether the process stands still; what happened to it meanwhile.
     pub paused: Option<Vec<Event>>,
     /// Syncs do not return before this true time.
     pub stalled_until: u64,
+    /// Syncs take so many times as long as they should.
+    pub slow: u32,
     /// Outputs until the next crash.
     pub fuse: Option<u32>,
     /// Whether the supervisor starts the process again after it has died.
     pub supervised: bool,
+    /// Lost for good.
+    pub retired: bool,
+    /// Something on its disk is not what was written.
+    pub rotten: bool,
     /// The log's disk holds no more than it does now.
     pub full: bool,
     /// The log's disk as of the last flush, if such a fault or bug wants it.
@@ -82,6 +91,8 @@ pub struct Process {
     pub engine: Option<Arc<sql::Engine>>,
     /// Who waits for which request.
     pub waiting: BTreeMap<u64, Waiter>,
+    /// What they asked, as far as somebody checks it.
+    pub(super) asked: BTreeMap<u64, Asked>,
     /// Number of the last request.
     pub last_request: u64,
     /// Not yet seen by the shard.
@@ -94,6 +105,10 @@ pub struct Process {
     pub synced: LogSequence,
     /// Whether a sync is under way.
     pub syncing: bool,
+    /// True time when it began.
+    pub sync_began: u64,
+    /// It has written already what it will prove: what is appended meanwhile needs another one.
+    pub sync_covers: Option<LogSequence>,
     /// True time of the next tick that is scheduled.
     pub wake_at: u64,
     /// Last log index that is durable, by range.

@@ -38,6 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::MemoryEngine;
 use storage::log::SimDir;
+use txn::api::Request;
 use txn::runtime::HlcSource;
 use txn::server::{Event as ShardEvent, ServerConfig};
 use txn::wire;
@@ -45,7 +46,7 @@ use txn::wire;
 use access::Access;
 use chance::{Chance, Purpose};
 use executor::{Executor, Life, Owner};
-use fault::Fault;
+use fault::{Fault, Strike, Trigger};
 use machine::{Input, Machine, Waiter};
 use network::Network;
 use port::{Answered, Call, Outgoing, Packet};
@@ -105,12 +106,18 @@ pub struct Layout {
     pub store: replication::store::StoreConfig,
     /// Bytes of a log segment.
     pub segment_bytes: u64,
+    /// Bytes of recent entries that a log keeps in memory.
+    pub log_cache_bytes: usize,
+    /// Machines beside the nodes: each may take the place of a node that is lost.
+    pub spares: u32,
     /// A sync takes between these.
     pub sync: (Duration, Duration),
     /// See there.
     pub sync_mode: SyncMode,
     /// The state engine is flushed about so often.
     pub flush_interval: Duration,
+    /// What a process starts in the background begins up to so much later.
+    pub lag: Duration,
     /// A call to another node is given up after this.
     pub call_timeout: Duration,
     /// What gateways offer.
@@ -190,6 +197,7 @@ pub struct World {
     access: Arc<Access>,
     infos: Vec<NodeInfo>,
     watch: Watch,
+    ambushes: Vec<(Trigger, Strike)>,
     tally: Tally,
     trace: Trace,
     events: u64,
@@ -223,27 +231,36 @@ impl World {
             nodes: stream(Purpose::Nodes),
             schedule: stream(Purpose::Schedule),
         };
+        // A spare machine has no place yet.
+        let spares = (layout.nodes + 1..=layout.nodes + layout.spares)
+            .map(|node| (NodeId(node), RegionId(1)));
         let machines = infos
             .iter()
-            .map(|info| {
+            .map(|info| (info.node, info.region))
+            .chain(spares)
+            .map(|(node, region)| {
                 let boot_ns = chances.nodes.between(1, 1_000_000_000_000);
                 let machine = Machine {
-                    id: info.node,
-                    region: info.region,
+                    id: node,
+                    region,
                     time: MachineClock::new(truth.clone(), boot_ns),
                     dir: SimDir::new(),
                     engine: Arc::new(MemoryEngine::new()),
                     incarnation: 0,
                     clock_bound: Timestamp::MIN,
+                    recorded_bound: Timestamp::MIN,
                     process: None,
                     paused: None,
                     stalled_until: 0,
+                    slow: 1,
                     fuse: None,
                     supervised: true,
+                    retired: false,
+                    rotten: false,
                     full: false,
                     older: None,
                 };
-                (info.node, machine)
+                (node, machine)
             })
             .collect();
         let mut world = World {
@@ -258,12 +275,13 @@ impl World {
             access,
             infos,
             watch: Watch::default(),
+            ambushes: Vec::new(),
             tally: Tally::default(),
             trace: Trace::default(),
             events: 0,
         };
         world.found();
-        for node in world.access.nodes().to_vec() {
+        for node in world.access.nodes() {
             world.start(node);
         }
         world
@@ -396,7 +414,7 @@ impl World {
             let life = |owner| life_of(machines, owner);
             let polls = self.executor.run(&mut self.chances.schedule, &life);
             let mut moved = false;
-            for node in self.access.nodes().to_vec() {
+            for node in self.access.nodes() {
                 let port =
                     self.machines[&node].process.as_ref().map(|process| process.port.clone());
                 let Some(port) = port else { continue };
@@ -436,12 +454,13 @@ impl World {
     fn send(&mut self, from: NodeId, to: NodeId, packet: Packet) {
         self.tally.count("messages sent");
         let now = self.truth.now();
+        let link = (from, to, packet.bytes());
         let mut arrivals =
-            self.network.arrivals(from, to, now, &mut self.chances.network, &mut self.tally);
-        if let Packet::Request(_) = &packet
-            && !self.layout.has(WorldBug::CallsDoubled)
-        {
-            // A call goes over a stream, which does not double it: `CommitOnePhase` relies on that (txn::api).
+            self.network.arrivals(link, now, &mut self.chances.network, &mut self.tally);
+        let once = arrivals.len() > 1 || self.network.is_disordered();
+        let once = once && !self.layout.has(WorldBug::CallsDoubled) && happens_once(&packet);
+        if once {
+            // Such a call goes over a stream, which neither doubles it nor delivers it after its caller has given it up.
             arrivals.truncate(1);
         }
         if arrivals.is_empty()
@@ -451,9 +470,8 @@ impl World {
             let refused = Event::Refused { node: from, incarnation: call.incarnation, id: call.id };
             self.push_after(CUT_NOTICE, refused);
         }
-        // A call is as young as its stream; what stores send may be so late that the receiver is another incarnation.
-        let may_be_very_late =
-            self.network.is_disordered() && !matches!(packet, Packet::Request(_));
+        // What may come twice may come so late that the receiver is another incarnation.
+        let may_be_very_late = self.network.is_disordered() && !once;
         for at in arrivals {
             let very_late = may_be_very_late && self.chances.network.permille(VERY_LATE_PERMILLE);
             let more = if very_late {
@@ -541,11 +559,13 @@ impl World {
                     return;
                 }
                 process.inbox.push_back(Input::Messages(from, batch.messages));
+                self.check_carried(to, batch.clock);
                 self.turn(to);
             }
             Packet::Request(call) => {
                 self.trace.bytes(&call.body);
-                if process.clock.observe(clock::ClockTimestamp::from_raw(call.clock)).is_err() {
+                let carried = clock::ClockTimestamp::from_raw(call.clock);
+                if process.clock.observe(carried).is_err() {
                     self.tally.count("messages refused by clock");
                     return;
                 }
@@ -553,6 +573,7 @@ impl World {
                     wire::decode(call.body.clone()).expect("what was encoded can be decoded");
                 let waiter = Waiter::Remote(from, Call { body: bytes::Bytes::new(), ..call });
                 process.inbox.push_back(Input::Request(batch, waiter));
+                self.check_carried(to, carried);
                 self.turn(to);
             }
             Packet::Lookup(call) => {
@@ -595,6 +616,7 @@ impl World {
                         advertised: Duration::from_micros(bound_us),
                     };
                     process.clock.measured(from, trip);
+                    self.note_trip(to, from, trip.received.since(trip.sent));
                 }
             }
         }
@@ -621,6 +643,7 @@ impl World {
             let machine = self.machines.get_mut(&node).expect("its process was found");
             if bound_kept {
                 machine.clock_bound = extension.value();
+                machine.recorded_bound = machine.recorded_bound.max(extension.value());
             }
             let process = machine.process.as_mut().expect("it was found");
             process.clock.raise(extension);
@@ -628,12 +651,13 @@ impl World {
         }
         self.push_after(LOOK_INTERVAL, Event::Look(node, incarnation));
         self.turn(node);
+        self.check_clock(node);
     }
 
     fn gossip(&mut self, node: NodeId, incarnation: u64) {
         let Some(process) = self.process_of(node, incarnation) else { return };
         let sent = clock::TimeSource::monotonic(&process.clock.time).nanos();
-        for peer in self.access.nodes().to_vec() {
+        for peer in self.access.nodes() {
             if peer != node {
                 self.send(node, peer, Packet::Ping { incarnation, sent });
             }
@@ -645,7 +669,7 @@ impl World {
 impl Drop for World {
     /// Gateways, engines and tasks hold each other: let go of all.
     fn drop(&mut self) {
-        for node in self.access.nodes().to_vec() {
+        for node in self.access.nodes() {
             self.access.close(node);
         }
         for machine in self.machines.values_mut() {
@@ -658,6 +682,17 @@ impl Drop for World {
 /// Nanoseconds, saturating.
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Whether a packet is a call that must not be carried out twice (`txn::api` says which are idempotent).
+fn happens_once(packet: &Packet) -> bool {
+    let Packet::Request(call) = packet else { return false };
+    let batch: txn::api::Batch =
+        wire::decode(call.body.clone()).expect("what was encoded can be decoded");
+    let mut requests = batch.requests.iter();
+    requests.any(|request| {
+        matches!(request, Request::CommitOnePhase { .. } | Request::TransferLease { .. })
+    })
 }
 
 /// Which machine's process an event happens to, if it stands still while that is paused.

@@ -30,6 +30,10 @@ pub struct Network {
     clogged: BTreeSet<(NodeId, NodeId)>,
     weather: Weather,
     last_arrival: BTreeMap<(NodeId, NodeId), u64>,
+    /// Bytes per second.
+    rates: BTreeMap<(NodeId, NodeId), u64>,
+    /// When a throttled link has sent what it was given.
+    busy_until: BTreeMap<(NodeId, NodeId), u64>,
 }
 
 /// Latency between two nodes of one region.
@@ -43,6 +47,11 @@ impl Network {
     /// Nodes in their regions.
     pub fn new(regions: BTreeMap<NodeId, RegionId>) -> Network {
         Network { regions, ..Network::default() }
+    }
+
+    /// A node stands there from now on.
+    pub fn place(&mut self, node: NodeId, region: RegionId) {
+        self.regions.insert(node, region);
     }
 
     /// Round trip time between two regions.
@@ -86,8 +95,27 @@ impl Network {
         self.clogged.remove(&(from, to));
     }
 
+    /// The link carries so many bytes per second; `None`: everything.
+    pub fn throttle(&mut self, from: NodeId, to: NodeId, rate: Option<u64>) {
+        match rate {
+            Some(rate) => self.rates.insert((from, to), rate.max(1)),
+            None => self.rates.remove(&(from, to)),
+        };
+        self.busy_until.remove(&(from, to));
+    }
+
+    /// When the last byte of a message has been put on the link.
+    fn sent(&mut self, (from, to, bytes): (NodeId, NodeId, u64), now: u64) -> u64 {
+        let Some(rate) = self.rates.get(&(from, to)) else { return now };
+        let busy = self.busy_until.entry((from, to)).or_default();
+        *busy = now.max(*busy) + bytes.saturating_mul(1_000_000_000) / rate;
+        *busy
+    }
+
     /// Everything arrives again.
     pub fn heal(&mut self) {
+        self.rates.clear();
+        self.busy_until.clear();
         self.cuts.clear();
         self.clogged.clear();
         self.weather = Weather::default();
@@ -120,11 +148,10 @@ impl Network {
         self.one_way.get(&regions).copied().unwrap_or(LOCAL)
     }
 
-    /// When a message sent at `now` arrives: never, once or twice.
+    /// When a message of so many bytes sent at `now` arrives: never, once or twice.
     pub fn arrivals(
         &mut self,
-        from: NodeId,
-        to: NodeId,
+        (from, to, bytes): (NodeId, NodeId, u64),
         now: u64,
         chance: &mut Chance,
         tally: &mut Tally,
@@ -142,7 +169,7 @@ impl Network {
         let jitter = chance.between(0, nanos(base) / 10 + 50_000);
         let clog =
             if self.clogged.contains(&(from, to)) { chance.between(0, nanos(CLOG_MAX)) } else { 0 };
-        let on_time = now + nanos(base) + jitter + clog;
+        let on_time = self.sent((from, to, bytes), now) + nanos(base) + jitter + clog;
         let mut arrivals = Vec::new();
         if chance.permille(self.weather.reorder_permille) {
             tally.count("messages reordered");

@@ -12,11 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::Key;
 use txn::api::{Batch, KvError, Peers, Reply};
-use txn::runtime::{HlcSource, Random};
+use txn::runtime::{HlcSource, Random, Spawn};
 use txn::wire;
 
 use super::chance::Chance;
 use super::clocks::NodeClock;
+use super::executor::Spawner;
+use super::time::MachineClock;
 
 /// What a packet asks or tells. Everything is in bytes, as on a wire.
 #[derive(Clone, Debug)]
@@ -49,6 +51,21 @@ pub enum Packet {
         /// Its error bound, microseconds.
         bound_us: u64,
     },
+}
+
+impl Packet {
+    /// How many bytes it takes on a wire, about.
+    pub fn bytes(&self) -> u64 {
+        const HEADER: u64 = 64;
+        HEADER
+            + match self {
+                Packet::Store(bytes) => bytes.len() as u64,
+                Packet::Request(call) | Packet::Lookup(call) | Packet::Answer(call) => {
+                    call.body.len() as u64
+                }
+                Packet::Catalog(_) | Packet::Ping { .. } | Packet::Pong { .. } => 0,
+            }
+    }
 }
 
 /// A call of a gateway, or its answer.
@@ -204,6 +221,35 @@ impl Peers for Port {
 
     fn nearest(&self) -> Vec<NodeId> {
         self.nearest.clone()
+    }
+}
+
+/// A process's background tasks, which begin late: its threads have other things to do.
+pub struct LateSpawn {
+    spawn: Spawner,
+    time: MachineClock,
+    lag: Duration,
+    chance: Mutex<Chance>,
+}
+
+impl LateSpawn {
+    /// Tasks begin up to `lag` after they are spawned.
+    pub fn new(spawn: Spawner, time: MachineClock, lag: Duration, chance: Chance) -> LateSpawn {
+        LateSpawn { spawn, time, lag, chance: Mutex::new(chance) }
+    }
+}
+
+impl Spawn for LateSpawn {
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        if self.lag.is_zero() {
+            return self.spawn.spawn(task);
+        }
+        let late = self.chance.lock().duration(Duration::ZERO, self.lag);
+        let sleep = self.time.sleep_until(self.time.monotonic().plus(late));
+        self.spawn.spawn(Box::pin(async move {
+            sleep.await;
+            task.await;
+        }));
     }
 }
 

@@ -109,7 +109,15 @@ pub(super) fn refuse(script: &Script, ours: bool) -> Result<(), String> {
                 | Fault::Drift(..)
                 | Fault::Flush(_)
                 | Fault::HandOver(..)
-                | Fault::Split(_) => return no("only the simulated world can do that"),
+                | Fault::Split(_)
+                | Fault::Throttle(..)
+                | Fault::Slow(..)
+                | Fault::ReadError(_)
+                | Fault::Drain(_)
+                | Fault::Rot(_)
+                | Fault::Replace(_)
+                | Fault::Undrain(_)
+                | Fault::Ambush(..) => return no("only the simulated world can do that"),
             }
         }
     }

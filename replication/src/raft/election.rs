@@ -274,6 +274,9 @@ impl Raft {
     }
 
     pub(super) fn pre_campaign(&mut self, env: &mut Env<'_>) {
+        if self.is_planted(PlantedBug::NoPreVote) {
+            return self.stand(env, None);
+        }
         self.asked.clear();
         self.role = Role::PreCandidate { votes: BTreeMap::from([(self.id, true)]) };
         self.rearm(env);

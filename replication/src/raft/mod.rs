@@ -279,6 +279,8 @@ pub enum PlantedBug {
     ReadIndexUnconfirmed,
     /// R16: the completion of a write that was overwritten meanwhile counts for what took its place.
     StaleCompletion,
+    /// R17: who hears of no leader stands at once, without asking whether anybody would vote for it.
+    NoPreVote,
     /// The store's: whoever leads the left range when a split is applied leads the right one from birth, in whatever
     /// term the split was proposed.
     BirthLedByAnyLeader,

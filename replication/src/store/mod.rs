@@ -77,7 +77,7 @@ mod truncate;
 pub mod wire;
 
 pub use core::Store;
-pub use status::RangeStatus;
+pub use status::{GroupView, HeldPromise, RangeStatus};
 
 /// Who we are. The incarnation is raised durably at every start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,6 +134,8 @@ pub enum PlantedBug {
     SnapshotOverlaps,
     /// R15: a removed replica may come back.
     RemovedReturns,
+    /// R23: a snapshot of which a message was lost is not sent again.
+    SnapshotNotRepeated,
 }
 
 impl Default for StoreConfig {

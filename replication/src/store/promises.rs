@@ -334,6 +334,20 @@ impl Promises {
         given.map_or(Monotonic::ZERO, |given| given.until)
     }
 
+    /// What was promised to us, by whom.
+    pub(super) fn held(&self) -> impl Iterator<Item = (NodeId, Promise)> + '_ {
+        self.peers.iter().filter_map(|(node, peer)| peer.received.map(|promise| (*node, promise)))
+    }
+
+    /// Until when that incarnation of `node`'s has our promise; for ever when it is dead, for nobody can be deposed then.
+    pub(super) fn given_until(&self, node: NodeId, incarnation: Incarnation) -> Monotonic {
+        match self.peers.get(&node).and_then(|peer| peer.given) {
+            Some(given) if given.incarnation == incarnation => given.until,
+            Some(given) if given.incarnation > incarnation => Monotonic::MAX,
+            Some(_) | None => Monotonic::ZERO,
+        }
+    }
+
     fn peer(&mut self, node: NodeId) -> &mut PeerStore {
         let started = self.started;
         self.peers.entry(node).or_insert(PeerStore {

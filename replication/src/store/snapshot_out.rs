@@ -11,9 +11,9 @@ use std::sync::Arc;
 use storage::mvcc::RawSpan;
 use storage::{Direction, Snapshot, StorageError, mvcc, varint};
 
-use super::StoreMessage;
 use super::core::Store;
 use super::replica::Replica;
+use super::{PlantedBug, StoreMessage};
 use crate::raft::{LogIndex, ReplicaId, SnapshotOutcome, Term};
 use crate::range::{NodeId, RangeId, RangeState};
 
@@ -152,6 +152,9 @@ impl Store {
 
     /// Repeats overdue chunks, gives up hopeless attempts, begins what has waited for room.
     pub(super) fn retry_snapshots(&mut self, now: Now) {
+        if self.config.planted == Some(PlantedBug::SnapshotNotRepeated) {
+            return;
+        }
         let patience = self.config.promise_interval * 2;
         let mut hopeless = Vec::new();
         for ((range, to), outgoing) in &mut self.outgoing {

@@ -1,11 +1,13 @@
 //! Value: what a store knows about its ranges, for metrics, `SHOW RANGES` and people with questions. Costs a pass over all ranges.
 
-use clock::Now;
+use clock::{Monotonic, Now, Timestamp};
 
 use super::core::Store;
-use super::replica::Replica;
+use super::replica::{Reign, Replica};
 use super::{Fencing, Unavailable};
-use crate::raft::{Lease, LogIndex, PeerStatus, ReplicaId, RoleKind, Term};
+use crate::raft::{
+    Incarnation, Lease, LogIndex, Membership, PeerStatus, ReplicaId, RoleKind, Term,
+};
 use crate::range::{NodeId, RangeDescriptor, RangeId};
 
 /// One replica of ours.
@@ -43,7 +45,64 @@ pub struct RangeStatus {
     pub unavailable: Option<Unavailable>,
 }
 
+/// One replica of ours as its group sees it, at no cost: for whoever checks invariants after every event.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupView<'a> {
+    /// Which range.
+    pub range: RangeId,
+    /// Our replica.
+    pub replica: ReplicaId,
+    /// Our role in the group.
+    pub role: RoleKind,
+    /// The group's term as we know it.
+    pub term: Term,
+    /// Committed up to here, as we know it.
+    pub commit: LogIndex,
+    /// Applied up to here.
+    pub applied: LogIndex,
+    /// Our log begins after this.
+    pub truncated: LogIndex,
+    /// Our log ends here.
+    pub last: LogIndex,
+    /// Who counts, as far as we know: of the newest entry in our log.
+    pub membership: &'a Membership,
+    /// The floor of our reign: everything at or below it counts as read. `None`: we do not lead.
+    pub floor: Option<Timestamp>,
+}
+
+/// A promise of another store not to help anybody but us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeldPromise {
+    /// Who gave it.
+    pub by: (NodeId, Incarnation),
+    /// Until when we rely on it, on our monotonic clock.
+    pub until: Monotonic,
+}
+
 impl Store {
+    /// Every replica here, uninitialised ones too, by range.
+    pub fn groups(&self) -> impl Iterator<Item = GroupView<'_>> {
+        self.replicas.values().map(|replica| group_view(replica))
+    }
+
+    /// Our replica of `range`, if we have one.
+    pub fn group(&self, range: RangeId) -> Option<GroupView<'_>> {
+        self.replicas.get(&range).map(|replica| group_view(replica))
+    }
+
+    /// What other stores have promised us, expired or not.
+    pub fn promises_held(&self) -> impl Iterator<Item = HeldPromise> + '_ {
+        self.promises
+            .held()
+            .map(|(node, promise)| HeldPromise { by: (node, promise.by), until: promise.until })
+    }
+
+    /// Until when, on our monotonic clock, this store will not help to depose that incarnation of `node`'s: what it has promised,
+    /// and what its former incarnations may have.
+    pub fn bound_to_until(&self, node: NodeId, incarnation: Incarnation) -> Monotonic {
+        self.promises.given_until(node, incarnation).max(self.promises.no_vote_before())
+    }
+
     /// Every replica here, by range.
     pub fn status(&self, now: Now) -> Vec<RangeStatus> {
         self.replicas.values().map(|replica| self.status_of(now, replica)).collect()
@@ -78,5 +137,23 @@ impl Store {
             proposals_pending: replica.proposals.len(),
             unavailable: self.unavailable(now, replica.range),
         }
+    }
+}
+
+fn group_view(replica: &Replica) -> GroupView<'_> {
+    GroupView {
+        range: replica.range,
+        replica: replica.id,
+        role: replica.raft.role(),
+        term: replica.raft.term(),
+        commit: replica.raft.commit_index(),
+        applied: replica.raft.applied_index(),
+        truncated: replica.raft.truncated_index(),
+        last: replica.raft.last_index(),
+        membership: replica.raft.membership(),
+        floor: match replica.reign {
+            Reign::Led { floor, .. } => Some(floor),
+            Reign::None | Reign::Elected { .. } => None,
+        },
     }
 }

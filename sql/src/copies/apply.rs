@@ -37,13 +37,16 @@ pub(crate) struct Conflict {
     pub loser_region: u16,
 }
 
+/// Makes one state of ours and theirs: [`RowState::merge`], or what a planted bug has in its place.
+pub(crate) type Merge = fn(&RowState, &RowState) -> RowState;
+
 /// Applies the changes of one origin transaction to the copy in `destination`. Whether anything was written.
 pub(crate) async fn apply_changes(
     txn: &mut Txn,
     table: &TableDescriptor,
-    origin: u16,
-    destination: u16,
+    (origin, destination): (u16, u16),
     changes: &[Change],
+    merge: Merge,
 ) -> Result<bool, SqlError> {
     let place = Place { region: destination };
     let prefix = table.index_prefix(origin, table.primary().id);
@@ -70,7 +73,7 @@ pub(crate) async fn apply_changes(
     let mut wrote = false;
     for ((key, theirs), ours) in keys.into_iter().zip(theirs).zip(ours) {
         let ours = ours.map(|value| RowState::decode(&value)).transpose()?;
-        let merged = ours.as_ref().map_or_else(|| theirs.clone(), |ours| ours.merge(&theirs));
+        let merged = ours.as_ref().map_or_else(|| theirs.clone(), |ours| merge(ours, &theirs));
         if ours.as_ref() == Some(&merged) {
             coverage::reached(Mark::ChangeCameAgain);
             continue;

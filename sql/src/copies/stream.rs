@@ -8,9 +8,10 @@
 //! The frontier lies beside the copy it belongs to (`prefix | index 0 | origin`), so that reading and storing it needs no WAN. It is
 //! stored by the transactions that apply: INVARIANT: everything of the origin at or below a stored frontier is in the copy.
 
-use super::apply::apply_changes;
+use super::RowState;
+use super::apply::{Merge, apply_changes};
 use crate::catalog::{TableDescriptor, TableMode};
-use crate::engine::Engine;
+use crate::engine::{Engine, PlantedBug};
 use crate::error::{Recovery, SqlError, codes};
 use bytes::Bytes;
 use clock::Timestamp;
@@ -183,7 +184,12 @@ async fn apply_group(
     let result = engine.run("apply changes", |txn, _| {
         let key = key.clone();
         Box::pin(async move {
-            apply_changes(txn, table, origin.0, destination.0, group).await?;
+            let merge: Merge = if engine.has(PlantedBug::LaterArrivalWins) {
+                |_, theirs| theirs.clone()
+            } else {
+                RowState::merge
+            };
+            apply_changes(txn, table, (origin.0, destination.0), group, merge).await?;
             // A frontier that another call has moved further stays.
             let stored = txn.get(&key, Some(txn::api::Lock::Exclusive)).await?;
             let further =

@@ -55,6 +55,17 @@ pub struct LogOptions {
     pub rewrite_bytes_per_append: usize,
     /// Bytes appended and not written that make the next append write (not sync) first.
     pub pending_bytes_max: usize,
+    /// Chaos only: a known mistake made on purpose, so that a harness can show that it would notice.
+    pub planted: Option<PlantedBug>,
+}
+
+/// A mistake that has broken real systems, brought back on purpose. Never set outside of chaos and tests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PlantedBug {
+    /// S02: damage to what was durable counts as a torn tail.
+    DamageIsTail,
+    /// S06: what is read is not checked.
+    ChecksumsIgnored,
 }
 
 impl Default for LogOptions {
@@ -64,6 +75,7 @@ impl Default for LogOptions {
             cache_bytes: 32 << 20,
             rewrite_bytes_per_append: 256 << 10,
             pending_bytes_max: 32 << 20,
+            planted: None,
         }
     }
 }
@@ -113,7 +125,7 @@ impl SegmentedLog {
     pub fn open(dir: Arc<dyn LogDir>, options: LogOptions) -> Result<SegmentedLog, StorageError> {
         let segment_bytes = options.segment_bytes.max(2 * FRAMES_AT).next_multiple_of(ALIGN);
         let options = LogOptions { segment_bytes, ..options };
-        let opened = recover::open(&*dir, segment_bytes)?;
+        let opened = recover::open(&*dir, &options)?;
         let last = opened.recovered.last_sequence;
         let inner = Inner {
             index: opened.index,
@@ -348,7 +360,7 @@ impl Inner {
                     break;
                 }
                 left = left.saturating_sub(place.bytes + OVERHEAD_BYTES);
-                match read_place(&file, group, &place) {
+                match read_place(&file, group, &place, options.planted) {
                     Ok(data) => rewrite
                         .entries
                         .push(Placed { entry: Entry { term: place.term, index, data }, at: 0 }),
@@ -423,7 +435,7 @@ impl SegmentedLog {
                 (Some(data), _) => Ok(data.clone()),
                 (None, Some(file)) => {
                     coverage::reached(Mark::EntryReadFromFile);
-                    read_place(file, group, &place)
+                    read_place(file, group, &place, self.options.planted)
                 }
                 (None, None) => Err(unreadable(group, "its segment is gone")),
             };
@@ -495,12 +507,18 @@ impl Log for SegmentedLog {
     }
 }
 
-fn read_place(file: &SegmentFile, group: LogGroup, place: &Place) -> Result<Bytes, StorageError> {
+fn read_place(
+    file: &SegmentFile,
+    group: LogGroup,
+    place: &Place,
+    planted: Option<PlantedBug>,
+) -> Result<Bytes, StorageError> {
     if let Some(data) = &place.cached {
         return Ok(data.clone());
     }
     let data = read_exact(&*file.file, place.offset, place.bytes)?;
-    if crc32c::crc32c(&data) != place.crc {
+    let checked = planted != Some(PlantedBug::ChecksumsIgnored);
+    if checked && crc32c::crc32c(&data) != place.crc {
         return Err(unreadable(group, "its checksum differs"));
     }
     Ok(data.into())

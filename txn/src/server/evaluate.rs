@@ -332,7 +332,8 @@ impl<'a> Moment<'a> {
             }
         }
         // Killer T09: without its intents a transaction would read as if it had not written.
-        if self.batch.txn.as_ref().is_some_and(|txn| self.leading.is_known_aborted(txn.id)) {
+        let own = self.batch.txn.as_ref().filter(|_| !self.has(PlantedBug::AbortedReadsOn));
+        if own.is_some_and(|txn| self.leading.is_known_aborted(txn.id)) {
             coverage::reached(Mark::AbortedReaderRefused);
             return Err(KvError::TxnAborted {
                 reason: "its intents were removed by another transaction".into(),

@@ -29,13 +29,17 @@ pub enum PlantedBug {
     AbortNotRecorded,
     /// A read does not wait for writes in flight.
     ReadsPassWritesInFlight,
+    /// T09: a transaction whose intents were removed by an abort reads on, without them.
+    AbortedReadsOn,
+    /// T12: waits that close a cycle are not noticed.
+    DeadlockUnseen,
     /// A write that arrives after its transaction has ended is committed once more when it is met.
     LateWriteCommits,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [PlantedBug; 13] = [
+    pub const ALL: [PlantedBug; 15] = [
         PlantedBug::FloorForgotten,
         PlantedBug::BoundIgnored,
         PlantedBug::SplitForgetsReads,
@@ -49,5 +53,7 @@ impl PlantedBug {
         PlantedBug::AbortNotRecorded,
         PlantedBug::ReadsPassWritesInFlight,
         PlantedBug::LateWriteCommits,
+        PlantedBug::AbortedReadsOn,
+        PlantedBug::DeadlockUnseen,
     ];
 }

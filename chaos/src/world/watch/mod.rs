@@ -5,19 +5,35 @@
 //! - *Equal index, equal state*: two replicas of a range that have applied the same entry hold the same bytes (sampled, for it costs a
 //!   pass over the range).
 //! - *Ranges of a store do not overlap.*
+//! - *A stalled disk costs its node the leases* (S05).
+//!
+//! Rooms: `log` what Raft promises, `promises` what leases rest on, `reads` what transactions rest on, `clocks`.
+
+mod clocks;
+mod log;
+mod promises;
+mod reads;
+
+pub(super) use reads::Asked;
 
 use clock::{Now, TimeSource};
 use replication::range::{NodeId, PeerRole, RangeId};
+use replication::store::StoreMessage;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 use storage::log::{LogGroup, LogIndex, LogReader};
 use storage::{Direction, Reader, Span, mvcc};
 use txn::api::{KvError, Reply};
 use txn::runtime::HlcSource;
 
 use super::World;
+use super::fault::Trigger;
 use super::machine::Process;
 use super::tally::Trace;
+use clocks::ClockWatch;
+use log::LogWatch;
+use reads::ReadWatch;
 
 /// States are compared at applied indexes divisible by this, and more rarely the more there is to read.
 const STATE_EVERY: u64 = 16;
@@ -25,6 +41,10 @@ const STATE_EVERY: u64 = 16;
 const STATE_ENTRIES: u64 = 128;
 /// Leases are compared after every so many turns of a node.
 const LEASES_EVERY: u64 = 4;
+/// Whatever a store is told, it must notice a stall after this.
+const STALL_MAX: Duration = Duration::from_secs(1);
+/// Beyond what is computed.
+const SLACK: Duration = Duration::from_millis(200);
 /// Violations kept: the first ones tell, the rest is noise.
 const VIOLATIONS_MAX: usize = 8;
 
@@ -59,6 +79,9 @@ pub(super) struct Watch {
     seen: BTreeMap<(NodeId, RangeId), LogIndex>,
     holders: BTreeMap<RangeId, NodeId>,
     turns: u64,
+    log: LogWatch,
+    reads: ReadWatch,
+    clocks: ClockWatch,
 }
 
 impl Watch {
@@ -76,6 +99,14 @@ impl Watch {
     /// A process is gone; its next life re-applies from its last flush.
     pub(super) fn died(&mut self, node: NodeId) {
         self.seen.retain(|(of, _), _| *of != node);
+        self.log.died(node);
+    }
+}
+
+impl Process {
+    /// For how long a sync has been under way.
+    fn stalled(&self, now: u64) -> Option<Duration> {
+        self.syncing.then(|| Duration::from_nanos(now.saturating_sub(self.sync_began)))
     }
 }
 
@@ -92,8 +123,32 @@ impl World {
         self.watch.turns += 1;
         if self.watch.turns.is_multiple_of(LEASES_EVERY) {
             self.check_leases();
+            self.check_promises();
         }
+        self.check_logs(node);
+        self.check_floors(node);
         self.check_states(node);
+    }
+
+    /// A message leaves.
+    pub(super) fn note_message(&mut self, node: NodeId, message: &StoreMessage) {
+        if self.watch.log.leaves(node, message) {
+            self.spring(Trigger::Voted, node);
+        }
+    }
+
+    /// A process ends.
+    pub(super) fn note_death(&mut self, node: NodeId, process: &Process) {
+        self.watch.died(node);
+        self.clock_ended(node, process.clock.last().timestamp());
+    }
+
+    /// The ranges that a node serves now.
+    pub(super) fn leases_of(&self, node: NodeId) -> Vec<RangeId> {
+        let Some(process) = &self.machines[&node].process else { return Vec::new() };
+        let (now, store) = (read(process), process.shard.store());
+        let ids = store.ranges().map(|descriptor| descriptor.id);
+        ids.filter(|range| store.lease(now, *range).is_some()).collect()
     }
 
     fn check_leases(&mut self) {
@@ -107,6 +162,21 @@ impl World {
             held.extend(ranges.map(|descriptor| (*id, descriptor.id, descriptor.span.clone())));
         }
         let mut broken = Vec::new();
+        for (node, range, _) in &held {
+            // Who is alone needs nobody's promise, and nobody can take its place.
+            let store = self.machines[node].process.as_ref().map(|process| process.shard.store());
+            let group = store.and_then(|store| store.group(*range));
+            if group.is_none_or(|group| group.membership.all_voters().len() == 1) {
+                continue;
+            }
+            let stalled =
+                self.machines[node].process.as_ref().and_then(|it| it.stalled(self.truth.now()));
+            if let Some(stalled) = stalled.filter(|stalled| *stalled > self.stall_limit()) {
+                broken.push(format!(
+                    "{node} serves {range} though its disk has hung for {stalled:?}"
+                ));
+            }
+        }
         for (place, (node, range, span)) in held.iter().enumerate() {
             for (other, other_range, other_span) in &held[place + 1..] {
                 if other != node && span.overlaps(other_span) {
@@ -119,6 +189,12 @@ impl World {
             }
         }
         broken.into_iter().for_each(|what| self.violate(what));
+    }
+
+    /// A disk that hangs for so long has cost its node every lease.
+    fn stall_limit(&self) -> Duration {
+        let store = &self.layout.store;
+        store.stall_max.min(STALL_MAX) + store.promise_duration + store.promise_interval + SLACK
     }
 
     fn check_states(&mut self, node: NodeId) {
@@ -209,7 +285,8 @@ impl World {
     /// Whether every range has a leaseholder and all its replicas have applied as much and hold the same; why not.
     pub fn check_converged(&mut self) -> Result<(), String> {
         let mut leaders: BTreeMap<RangeId, (NodeId, LogIndex, Span, Vec<NodeId>)> = BTreeMap::new();
-        for (id, machine) in &self.machines {
+        for id in &self.access.nodes() {
+            let machine = &self.machines[id];
             let process = machine.process.as_ref().ok_or_else(|| format!("{id} does not run"))?;
             let now = read(process);
             let store = process.shard.store();
@@ -230,6 +307,9 @@ impl World {
             let mut first: Option<u64> = None;
             for node in nodes {
                 let machine = &self.machines[&node];
+                if machine.retired {
+                    return Err(format!("{node} is lost, and has not been replaced in {range}"));
+                }
                 let process =
                     machine.process.as_ref().ok_or_else(|| format!("{node} does not run"))?;
                 let state = process

@@ -1,0 +1,124 @@
+//! Value: what hybrid clocks promise, with all clocks at hand.
+//!
+//! - *No reading is given out twice*, over restarts.
+//! - *A clock is never farther ahead of what its own wall clock has ever shown than the cap*: others cannot drag it along (H02).
+//! - *Who has taken a message reads a later time than it carried* (H03).
+//! - *A clock that everybody knows to be wrong serves nothing* (H13).
+
+use clock::{CAP_DEFAULT, ClockTimestamp, TimeSource, Timestamp};
+use replication::range::NodeId;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use txn::runtime::HlcSource;
+
+use crate::world::{World, nanos};
+
+/// Beyond this no estimate is so bad that it does not show, if the round trip was short.
+const ASTRAY_US: i64 = 500_000;
+/// A round trip so short shows it.
+const TRIP_MAX: Duration = Duration::from_millis(200);
+/// By then it must have been noticed.
+const NOTICED: Duration = Duration::from_millis(1500);
+
+/// What was seen of all clocks so far.
+#[derive(Default)]
+pub(super) struct ClockWatch {
+    /// The latest that a wall clock has shown, or that a start began at.
+    wall: BTreeMap<NodeId, Timestamp>,
+    /// The last reading of a process that has died.
+    last: BTreeMap<NodeId, Timestamp>,
+    /// Since when a clock is wrong by more than [`ASTRAY_US`] against everybody, and who has told it so.
+    astray: BTreeMap<NodeId, (u64, BTreeSet<NodeId>)>,
+}
+
+impl World {
+    /// A process begins.
+    pub(in crate::world) fn clock_began(&mut self, node: NodeId, floor: Timestamp) {
+        let Some(process) = &self.machines[&node].process else { return };
+        let first = process.clock.now().timestamp();
+        self.watch
+            .clocks
+            .wall
+            .entry(node)
+            .and_modify(|wall| *wall = (*wall).max(floor))
+            .or_insert(floor);
+        if let Some(last) = self.watch.clocks.last.get(&node).copied()
+            && first <= last
+        {
+            self.violate(format!(
+                "the clock of {node} begins at {first}, its former life read {last}"
+            ));
+        }
+    }
+
+    /// A process ends.
+    pub(super) fn clock_ended(&mut self, node: NodeId, last: Timestamp) {
+        self.watch.clocks.astray.remove(&node);
+        let known = self.watch.clocks.last.entry(node).or_insert(last);
+        *known = last.max(*known);
+    }
+
+    /// The wall clock is about to change, or is looked at.
+    pub(in crate::world) fn note_wall(&mut self, node: NodeId) {
+        let wall = self.machines[&node].time.wall().timestamp();
+        let known = self.watch.clocks.wall.entry(node).or_insert(wall);
+        *known = wall.max(*known);
+    }
+
+    /// A message was taken that carried this clock.
+    pub(in crate::world) fn check_carried(&mut self, node: NodeId, carried: ClockTimestamp) {
+        let Some(process) = &self.machines[&node].process else { return };
+        let last = process.clock.last();
+        if last < carried {
+            self.violate(format!("{node} took a message of {carried} and reads {last} after it"));
+        }
+    }
+
+    /// An answer to a question for the time has come.
+    pub(in crate::world) fn note_trip(&mut self, node: NodeId, peer: NodeId, trip: Duration) {
+        if trip <= TRIP_MAX
+            && let Some((_, told)) = self.watch.clocks.astray.get_mut(&node)
+        {
+            told.insert(peer);
+        }
+    }
+
+    /// A clock was looked at.
+    pub(in crate::world) fn check_clock(&mut self, node: NodeId) {
+        self.note_wall(node);
+        let Some(process) = &self.machines[&node].process else { return };
+        let last = process.clock.last().timestamp();
+        let limit = self.watch.clocks.wall[&node].plus(CAP_DEFAULT).plus(Duration::from_millis(1));
+        if last > limit {
+            self.violate(format!("the clock of {node} was dragged to {last}, beyond {limit}"));
+        }
+        self.check_astray(node);
+    }
+
+    fn check_astray(&mut self, node: NodeId) {
+        let own = self.machines[&node].time.wall_offset_us();
+        let others = self.machines.iter().filter(|(other, machine)| {
+            **other != node && machine.incarnation > 0 && !machine.retired
+        });
+        let alone = others.clone().count() >= 2
+            && others
+                .clone()
+                .all(|(_, other)| (other.time.wall_offset_us() - own).abs() > ASTRAY_US);
+        let peer_count = others.count();
+        if !alone {
+            self.watch.clocks.astray.remove(&node);
+            return;
+        }
+        let now = self.truth.now();
+        let (since, told) =
+            self.watch.clocks.astray.entry(node).or_insert_with(|| (now, BTreeSet::new()));
+        if now - *since < nanos(NOTICED) || told.len() < peer_count {
+            return;
+        }
+        let holds = self.leases_of(node);
+        if let Some(range) = holds.first() {
+            let far = Duration::from_micros(own.unsigned_abs());
+            self.violate(format!("{node} serves {range} though its clock is wrong by {far:?} and all peers told it so"));
+        }
+    }
+}

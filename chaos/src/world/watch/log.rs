@@ -1,0 +1,243 @@
+//! Value: what Raft promises, held against all replicas at once.
+//!
+//! - *A vote is remembered*: a replica that has voted in a term never goes back before that term.
+//! - *One leader per term*, and *a replica that was replaced never comes back*.
+//! - *What is committed once is committed for good*: no two entries are ever committed at one index.
+//! - *Committed means durable*: a quorum of the leader's membership has it on disk.
+//! - *Who lacks a committed entry cannot be elected*: no quorum of any replica's membership would vote for it now. That is what the
+//!   election restriction, the rule of the own term's commit (R09) and those of membership changes (R06, R07) are for; looking at it
+//!   whenever something is committed finds their breach without waiting for the election.
+//! - *Applied means durable here*: else a crash leaves state without its log.
+
+use replication::raft::{LogIndex, Membership, ReplicaId, RoleKind, Term};
+use replication::range::{NodeId, RangeId};
+use replication::store::{GroupView, StoreMessage};
+use std::collections::BTreeMap;
+use storage::log::{LogGroup, LogReader};
+
+use crate::world::World;
+use crate::world::fault::Trigger;
+use crate::world::machine::Process;
+
+/// What was seen of all groups so far.
+#[derive(Default)]
+pub(super) struct LogWatch {
+    /// Terms of committed entries.
+    committed: BTreeMap<(RangeId, LogIndex), Term>,
+    /// Looked at up to here, by replica of a process.
+    looked: BTreeMap<(NodeId, RangeId), (ReplicaId, LogIndex)>,
+    leaders: BTreeMap<(RangeId, Term), ReplicaId>,
+    /// The last term voted in.
+    votes: BTreeMap<(NodeId, RangeId, ReplicaId), Term>,
+    /// The newest replica that knew its range.
+    newest: BTreeMap<(NodeId, RangeId), ReplicaId>,
+    /// As a range's last leader had it.
+    memberships: BTreeMap<RangeId, Membership>,
+}
+
+impl LogWatch {
+    pub(super) fn died(&mut self, node: NodeId) {
+        self.looked.retain(|(of, _), _| *of != node);
+    }
+
+    /// A message leaves. Whether it is a vote.
+    pub(super) fn leaves(&mut self, node: NodeId, message: &StoreMessage) -> bool {
+        use replication::raft::Body;
+        let StoreMessage::Raft { range, message, .. } = message else { return false };
+        let (Body::Vote { .. } | Body::VoteReply { granted: true, .. }) = &message.body else {
+            return false;
+        };
+        let voted = self.votes.entry((node, *range, message.from)).or_insert(message.term);
+        *voted = message.term.max(*voted);
+        true
+    }
+}
+
+/// What one replica has on disk, or in memory, of one group.
+struct Copy<'a> {
+    view: GroupView<'a>,
+    process: &'a Process,
+}
+
+impl Copy<'_> {
+    fn group(&self) -> LogGroup {
+        LogGroup(self.view.range.0)
+    }
+
+    fn durable(&self) -> LogIndex {
+        let durable = self.process.durable.get(&self.view.range).copied().unwrap_or_default();
+        durable.min(self.view.last)
+    }
+
+    /// Term and index of the end of what is on disk.
+    fn durable_end(&self) -> (Term, LogIndex) {
+        let index = self.durable();
+        (self.process.log.term(self.group(), index).unwrap_or_default(), index)
+    }
+
+    fn end(&self) -> (Term, LogIndex) {
+        let index = self.view.last;
+        (self.process.log.term(self.group(), index).unwrap_or_default(), index)
+    }
+
+    /// Whether its log, up to `upto`, has that entry.
+    fn has(&self, index: LogIndex, term: Term, upto: LogIndex) -> bool {
+        index <= upto
+            && self.process.log.term(self.group(), index).is_none_or(|found| found == term)
+    }
+}
+
+impl World {
+    /// After a turn of a node.
+    pub(super) fn check_logs(&mut self, node: NodeId) {
+        let Some(process) = &self.machines[&node].process else { return };
+        let mut broken: Vec<String> = Vec::new();
+        let mut committed: Vec<(RangeId, LogIndex, Term)> = Vec::new();
+        let mut sprung: Vec<Trigger> = Vec::new();
+        let watch = &mut self.watch.log;
+        for view in process.shard.store().groups() {
+            let range = view.range;
+            let settled = look_at_replica(watch, node, process, &view, &mut broken, &mut sprung);
+            look_at_memory(node, process, &view, &mut broken);
+            let looked =
+                watch.looked.entry((node, range)).or_insert((view.replica, LogIndex::ZERO));
+            if looked.0 != view.replica || looked.1 > view.commit {
+                *looked = (view.replica, LogIndex::ZERO);
+            }
+            if looked.1 >= view.commit {
+                continue;
+            }
+            let mut index = looked.1.max(view.truncated).next();
+            looked.1 = view.commit;
+            while index <= view.commit {
+                let found = process.log.term(LogGroup(range.0), index);
+                if let Some(term) = found {
+                    let known = *watch.committed.entry((range, index)).or_insert(term);
+                    if known != term {
+                        broken.push(format!("{node} has committed entry {index} of {range} in term {term}, others in term {known}"));
+                    }
+                }
+                index = index.next();
+            }
+            // What a range is born with each replica gets with its birth, not through the log.
+            // And what was committed just before a change was committed by the members before it.
+            if settled
+                && view.commit > view.truncated
+                && let Some(term) = process.log.term(LogGroup(range.0), view.commit)
+            {
+                committed.push((range, view.commit, term));
+            }
+        }
+        for (range, index, term) in committed {
+            broken.extend(self.commit_is_lost_without(node, range, index, term));
+        }
+        broken.into_iter().for_each(|what| self.violate(what));
+        sprung.into_iter().for_each(|trigger| self.spring(trigger, node));
+    }
+
+    /// Why the entry that `leader` has just committed can still be lost.
+    fn commit_is_lost_without(
+        &self,
+        leader: NodeId,
+        range: RangeId,
+        index: LogIndex,
+        term: Term,
+    ) -> Option<String> {
+        let copies: BTreeMap<ReplicaId, Copy<'_>> = self
+            .machines
+            .values()
+            .filter_map(|machine| machine.process.as_ref())
+            .filter_map(|process| {
+                let view = process.shard.store().group(range)?;
+                Some((view.replica, Copy { view, process }))
+            })
+            .collect();
+        let own = self.machines[&leader].process.as_ref()?.shard.store().group(range)?;
+        // Of a replica that does not run, nobody knows here: it may have it, and it does not vote.
+        let durable = |id: ReplicaId| {
+            copies.get(&id).is_none_or(|copy| copy.has(index, term, copy.durable()))
+        };
+        if !is_quorum(own.membership, durable) {
+            let on: Vec<String> = copies
+                .iter()
+                .filter(|(id, _)| own.membership.is_voter(**id) && durable(**id))
+                .map(|(id, _)| id.to_string())
+                .collect();
+            return Some(format!(
+                "{leader} committed entry {index} of {range}, which is durable on {} of {} voters only",
+                on.len(),
+                own.membership.all_voters().len()
+            ));
+        }
+        copies.values().find_map(|candidate| {
+            let membership: &Membership = candidate.view.membership;
+            let id = candidate.view.replica;
+            if !membership.is_voter(id) || candidate.has(index, term, candidate.view.last) {
+                return None;
+            }
+            let end = candidate.end();
+            let votes = |voter: ReplicaId| {
+                voter == id || copies.get(&voter).is_some_and(|copy| copy.durable_end() <= end)
+            };
+            is_quorum(membership, votes).then(|| {
+                format!(
+                    "{leader} committed entry {index} of {range} in term {term}, but replica {id}, which lacks it, could still be elected"
+                )
+            })
+        })
+    }
+}
+
+fn is_quorum(membership: &Membership, counts: impl Fn(ReplicaId) -> bool) -> bool {
+    membership.reached(counts).unwrap_or(false)
+}
+
+/// Whether it leads, with the members that the range had when it was last looked at.
+fn look_at_replica(
+    watch: &mut LogWatch,
+    node: NodeId,
+    process: &Process,
+    view: &GroupView<'_>,
+    broken: &mut Vec<String>,
+    sprung: &mut Vec<Trigger>,
+) -> bool {
+    let GroupView { range, replica, term, .. } = *view;
+    if watch.votes.get(&(node, range, replica)).is_some_and(|voted| *voted > term) {
+        broken.push(format!("{node} has forgotten that it voted in {range}: its term is {term}"));
+    }
+    if watch.newest.get(&(node, range)).is_some_and(|newest| *newest > replica) {
+        broken.push(format!("{node}: replica {replica} of {range} has come back"));
+    }
+    if process.shard.store().descriptor(range).is_some() {
+        watch.newest.insert((node, range), replica);
+    }
+    if view.role != RoleKind::Leader {
+        return false;
+    }
+    match watch.leaders.insert((range, term), replica) {
+        None => sprung.push(Trigger::Elected),
+        Some(other) if other == replica => {}
+        Some(other) => {
+            broken.push(format!("replicas {other} and {replica} of {range} both lead term {term}"))
+        }
+    }
+    if watch.memberships.get(&range) == Some(view.membership) {
+        return true;
+    }
+    let former = watch.memberships.insert(range, view.membership.clone());
+    if former.is_some_and(|former| former.is_joint() != view.membership.is_joint()) {
+        sprung.push(Trigger::Reconfigured);
+    }
+    false
+}
+
+fn look_at_memory(node: NodeId, process: &Process, view: &GroupView<'_>, broken: &mut Vec<String>) {
+    let durable = process.durable.get(&view.range).copied().unwrap_or_default();
+    // What a birth or a snapshot brought is in the state engine, and flushed.
+    if view.applied > view.truncated && view.applied > durable {
+        broken.push(format!(
+            "{node} has applied {} up to {}, but has it on disk up to {durable} only",
+            view.range, view.applied
+        ));
+    }
+}
