@@ -743,6 +743,14 @@ fn enough_transactions_commit() {
     assert!(committed > 20 * 20, "only {committed} transactions committed in 20 runs");
 }
 
+/// Bugs that break no order of what has committed, and what sees them.
+const ELSEWHERE: [PlantedBug; 2] = [
+    // Nobody commits wrongly, somebody waits for ever: the simulated world's clients do not end (docs/killers.md, T12).
+    PlantedBug::DeadlockUnseen,
+    // Who reads without its intents has an aborted record, and never commits (docs/killers.md, T09: masked).
+    PlantedBug::AbortedReadsOn,
+];
+
 /// Testing the tester: each planted bug breaks the law within this many seeds.
 #[test]
 fn planted_bugs_are_found() {
@@ -750,7 +758,7 @@ fn planted_bugs_are_found() {
     std::panic::set_hook(Box::new(|_| {}));
     let mut found = String::new();
     let mut missed = Vec::new();
-    for bug in PlantedBug::ALL {
+    for bug in PlantedBug::ALL.into_iter().filter(|bug| !ELSEWHERE.contains(bug)) {
         let breaks =
             |seed: &u64| std::panic::catch_unwind(|| run(*seed, STEPS, Some(bug))).is_err();
         match (0..SEEDS).find(breaks) {
