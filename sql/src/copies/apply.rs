@@ -1,4 +1,4 @@
-//! Driver: one origin transaction becomes one destination transaction.
+//! Driver: transactions of the origin become a transaction of the destination: each whole, several that follow each other at once.
 //!
 //! Every changed row is read, merged and, if the merge changed it, written with the local index entries that follow from it. A merge
 //! that changes nothing writes nothing, so that changes that come again (by another way, or after a crash) cost a read.
@@ -12,6 +12,7 @@ use crate::rows::{Place, index_entry};
 use crate::types::{FixedContext, text};
 use bytes::Bytes;
 use coverage::Mark;
+use std::collections::{BTreeMap, BTreeSet};
 use storage::{Key, Span};
 use txn::api::{Change, Lock};
 use txn::client::{ScanOptions, Txn};
@@ -40,7 +41,7 @@ pub(crate) struct Conflict {
 /// Makes one state of ours and theirs: [`RowState::merge`], or what a planted bug has in its place.
 pub(crate) type Merge = fn(&RowState, &RowState) -> RowState;
 
-/// Applies the changes of one origin transaction to the copy in `destination`. Whether anything was written.
+/// Applies changes of whole origin transactions, in their order, to the copy in `destination`. Whether anything was written.
 pub(crate) async fn apply_changes(
     txn: &mut Txn,
     table: &TableDescriptor,
@@ -52,8 +53,7 @@ pub(crate) async fn apply_changes(
     let prefix = table.index_prefix(origin, table.primary().id);
     let own_prefix = table.index_prefix(destination, table.primary().id);
     txn.use_schema(table.id, table.version);
-    let mut keys = Vec::new();
-    let mut theirs = Vec::new();
+    let mut arriving = Vec::new();
     for change in changes {
         // A copy's rows are never removed but by collection of tombstones that everybody has.
         let (Some(value), Some(rest)) =
@@ -63,33 +63,42 @@ pub(crate) async fn apply_changes(
         };
         let mut key = own_prefix.clone();
         key.extend_from_slice(rest);
-        keys.push(Key::new(key));
-        theirs.push(RowState::decode(value)?);
+        arriving.push((Key::new(key), RowState::decode(value)?));
     }
-    if keys.is_empty() {
+    if arriving.is_empty() {
         return Ok(false);
     }
-    let ours = txn.multi_get(&keys, Some(Lock::Exclusive)).await?;
+    let keys: BTreeSet<Key> = arriving.iter().map(|(key, _)| key.clone()).collect();
+    let keys: Vec<Key> = keys.into_iter().collect();
+    let rows = txn.multi_get(&keys, Some(Lock::Exclusive)).await?;
+    // As they are after the changes so far.
+    let mut states = BTreeMap::new();
+    for (key, row) in keys.into_iter().zip(rows) {
+        if let Some(row) = row {
+            states.insert(key, RowState::decode(&row)?);
+        }
+    }
     let mut wrote = false;
-    for ((key, theirs), ours) in keys.into_iter().zip(theirs).zip(ours) {
-        let ours = ours.map(|value| RowState::decode(&value)).transpose()?;
-        let merged = ours.as_ref().map_or_else(|| theirs.clone(), |ours| merge(ours, &theirs));
-        if ours.as_ref() == Some(&merged) {
+    for (key, theirs) in arriving {
+        let ours = states.get(&key);
+        let merged = ours.map_or_else(|| theirs.clone(), |ours| merge(ours, &theirs));
+        if ours == Some(&merged) {
             coverage::reached(Mark::ChangeCameAgain);
             continue;
         }
         wrote = true;
-        if let Some(ours) = &ours
+        if let Some(ours) = ours
             && theirs.dot.region == origin
             && ours.conflicts_with(&theirs)
         {
             coverage::reached(Mark::ConflictRecorded);
             record(txn, table, place, &key, ours, &theirs)?;
         }
-        let before = ours.as_ref().map(|ours| ours.row(table)).transpose()?.flatten();
+        let before = ours.map(|ours| ours.row(table)).transpose()?.flatten();
         let after = merged.row(table)?;
         put_entries(txn, table, place, before.as_ref(), after.as_ref())?;
-        txn.put(key, merged.encode())?;
+        txn.put(key.clone(), merged.encode())?;
+        states.insert(key, merged);
     }
     Ok(wrote)
 }

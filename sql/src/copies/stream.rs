@@ -1,8 +1,8 @@
 //! Driver: moves changes of one region's copy of a table into another's.
 //!
 //! ```text
-//!   origin's copy ── Changes(after frontier, at now) ──► groups of one commit timestamp ──► one transaction each, in order
-//!                                                        the last one also stores the frontier
+//!   origin's copy ── Changes(after frontier, at now) ──► groups of one commit timestamp ──► transactions here, in order, of whole groups
+//!                                                        each also stores the frontier that it reaches
 //! ```
 //!
 //! The frontier lies beside the copy it belongs to (`prefix | index 0 | origin`), so that reading and storing it needs no WAN. It is
@@ -25,6 +25,9 @@ use txn::api::{Batch, Change, KvError, Request, Response, WAIT_SLICE, Wait};
 const PULL_BYTES: u64 = 256 << 10;
 /// Index id of frontiers.
 const FRONTIER_INDEX: u32 = 0;
+/// Changes that one transaction applies. One origin transaction after another would be bounded by the rounds that a commit takes; too many at
+/// once would hold their rows for long.
+const APPLY_CHANGES_MAX: usize = 32;
 /// A stream that has nothing to apply stores its frontier this often: a mark costs a write in the destination's region.
 const MARK_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -68,21 +71,30 @@ pub async fn pump(
     let since = frontier(engine, &table, origin, destination).await?;
     let (changes, upto) = pull(engine, &table, origin, since).await?;
     let now = engine.db.runtime().hlc.now().timestamp();
-    let mut applied = 0;
-    for group in changes.chunk_by(|a, b| a.ts == b.ts) {
-        applied += 1;
-        let done = if group.last().map(|change| change.ts) == changes.last().map(|change| change.ts)
-        {
-            upto
-        } else {
-            group[0].ts
-        };
-        apply_group(engine, &table, origin, destination, group, done).await?;
+    let applied = changes.chunk_by(|a, b| a.ts == b.ts).count() as u64;
+    let mut rest = changes.as_slice();
+    while !rest.is_empty() {
+        let (piece, others) = rest.split_at(whole_transactions(rest));
+        let done = if others.is_empty() { upto } else { piece[piece.len() - 1].ts };
+        apply_group(engine, &table, origin, destination, piece, done).await?;
+        rest = others;
     }
     if changes.is_empty() && upto.since(since) >= MARK_INTERVAL {
         apply_group(engine, &table, origin, destination, &[], upto).await?;
     }
     Ok(Progress { frontier: upto.max(since), applied, more: upto < now && !changes.is_empty() })
+}
+
+/// How many changes from the first on are applied at once: whole transactions, about [`APPLY_CHANGES_MAX`], one at least.
+fn whole_transactions(changes: &[Change]) -> usize {
+    let mut count = 0;
+    for transaction in changes.chunk_by(|a, b| a.ts == b.ts) {
+        if count > 0 && count + transaction.len() > APPLY_CHANGES_MAX {
+            break;
+        }
+        count += transaction.len();
+    }
+    count
 }
 
 /// Every stream into `destination`: its table, its origin, and its stored frontier.
