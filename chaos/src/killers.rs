@@ -309,7 +309,7 @@ pub const KILLERS: &[Killer] = &[
         "T02",
         "TRANSACTIONS",
         "re-staging or recovery looks at an outdated staging attempt",
-        "no parallel commits yet",
+        "no planted bug",
     ),
     killer(
         "T03",

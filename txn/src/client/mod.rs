@@ -6,11 +6,11 @@
 //!                 │ writes           │ Uncertain, NewerVersion, NeedsRefresh ─► refresh
 //!                 ▼                  │ Blocked ─► wait (push, deadlock, resolve)
 //!              WriteBuffer           ▼
-//!                 └─ commit ─► one phase | intents, refresh, record ─► cleanup (background)
+//!                 └─ commit ─► one phase | parallel | two phases ─► cleanup (background)
 //! ```
 //!
 //! Rooms: `db` entry; `txn` state and reads; `buffer` writes not sent; `spans` sets of keys; `exchange` batches and refusals;
-//! `refresh` moving the timestamp; `wait` others' locks; `commit`; `cleanup` what is left behind; `heartbeat`; `router`, `cache`,
+//! `refresh` moving the timestamp; `wait` others' locks; `recover` others' staged commits; `commit`, `parallel`, `two_phase`; `cleanup` what is left behind; `heartbeat`; `router`, `cache`,
 //! `split` ranges; `error`, `options`.
 //!
 //! INVARIANT: a transaction has one timestamp (`read_at`) at which everything it has read holds; it commits exactly there.
@@ -26,10 +26,13 @@ mod error;
 mod exchange;
 mod heartbeat;
 mod options;
+mod parallel;
+mod recover;
 mod refresh;
 mod router;
 mod spans;
 mod split;
+mod two_phase;
 mod txn;
 mod wait;
 

@@ -5,6 +5,7 @@ mod contention;
 mod faults;
 mod history;
 mod own_writes;
+mod parallel;
 mod routing;
 mod serial;
 
@@ -40,11 +41,15 @@ struct Routed {
 }
 
 fn routed(seed: u64) -> Routed {
+    routed_with(seed, Settings::default())
+}
+
+fn routed_with(seed: u64, settings: Settings) -> Routed {
     let world = World::new(seed);
     let kv = LocalKv::new(world.runtime());
     let peers = LocalPeers::new(world.runtime(), kv.clone(), 3);
     let router = Router::new(world.runtime(), Arc::new(peers.clone()), RouterSettings::default());
-    let db = Db::new(world.runtime(), Arc::new(router), Settings::default());
+    let db = Db::new(world.runtime(), Arc::new(router), settings);
     Routed { world, kv, peers, db }
 }
 

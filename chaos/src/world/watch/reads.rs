@@ -81,7 +81,9 @@ impl ReadWatch {
                 let keys = mutations.iter().map(|mutation| mutation.key.clone());
                 Part::Commit(keys.collect(), reads.clone())
             }
-            Request::EndTxn { .. }
+            Request::Stage { .. }
+            | Request::QueryWrites { .. }
+            | Request::EndTxn { .. }
             | Request::Resolve { .. }
             | Request::Push { .. }
             | Request::Heartbeat
