@@ -73,7 +73,7 @@ impl Txn {
                 } else {
                     self.read_at
                 };
-                self.push_reader(key, holder, above, trials).await
+                self.push_reader(key, holder, (active, above), trials).await
             }
             Purpose::Lock => {
                 let nowait = trials.on_lock == OnLock::Fail;
@@ -90,16 +90,17 @@ impl Txn {
         }
     }
 
-    /// Makes a writer commit above `above`, so that a reader at or below may pass by its intents.
+    /// Makes a writer, last known to be active then, commit above `above`, so that a reader at or below may pass by its intents.
     async fn push_reader(
         &mut self,
         key: Key,
         holder: TxnMeta,
-        above: Timestamp,
+        (active, above): (Timestamp, Timestamp),
         trials: &mut Trials,
     ) -> Result<(), TxnError> {
         let id = holder.id;
-        match self.push(&key, holder, Timestamp::MIN, PushKind::Timestamp(above), trials).await? {
+        // A young writer has no record yet: its intent is its only sign of life.
+        match self.push(&key, holder, active, PushKind::Timestamp(above), trials).await? {
             Verdict::Moved => {
                 if self.pushed.len() >= PUSHED_MAX {
                     coverage::reached(Mark::PushesForgotten);

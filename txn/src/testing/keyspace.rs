@@ -647,16 +647,17 @@ impl Keyspace {
                 }
             }
         }
+        let silent = alive.plus(EXPIRY) < now;
         let abort = match kind {
-            PushKind::Timestamp(ts) => {
+            PushKind::Timestamp(ts) if !silent => {
                 let pushed = self.pushed.entry(pushee.id).or_default();
                 *pushed = pushed.forward(ts);
                 return decided(TxnStatus::Pending, Vec::new());
             }
-            PushKind::Force => true,
+            PushKind::Timestamp(_) | PushKind::Force => true,
             PushKind::Abort => {
                 let outranked = pusher.is_some_and(|pusher| pusher.priority > pushee.priority);
-                outranked || alive.plus(EXPIRY) < now || self.forgotten.contains(&pushee.id)
+                outranked || silent || self.forgotten.contains(&pushee.id)
             }
         };
         if abort {
