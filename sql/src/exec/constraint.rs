@@ -11,7 +11,7 @@ use crate::types::{Datum, text};
 use futures::future::BoxFuture;
 use storage::Key;
 use txn::api::Lock;
-use txn::client::OnLock;
+use txn::client::{Hold, OnLock};
 
 impl<'a> Exec<'a> {
     /// 23503 unless every parent of the row is there. Keys that have not changed are not looked up again.
@@ -114,7 +114,11 @@ impl<'a> Exec<'a> {
         after: Option<&Row>,
     ) -> Result<(), SqlError> {
         let plan = referencing_rows(key, child, before);
-        let rows = self.rows(&plan, None).await?;
+        // That nobody else references the row has to hold when this commits, whatever the isolation level (killer Q10).
+        let hold = std::mem::replace(&mut self.hold, Hold::ToCommit);
+        let rows = self.rows(&plan, None).await;
+        self.hold = hold;
+        let rows = rows?;
         if rows.is_empty() {
             return Ok(());
         }

@@ -30,7 +30,7 @@ use crate::types::{ArrayValue, Datum, SqlState};
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use txn::client::Txn;
+use txn::client::{Hold, Txn};
 
 /// When an INSERT finds out that a key is taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +59,8 @@ pub(crate) struct Exec<'a> {
     pub affected: u64,
     /// How INSERT checks its keys.
     pub uniqueness: Uniqueness,
+    /// What must not change under its scans below SERIALIZABLE.
+    pub hold: Hold,
     /// Rows of enclosing queries, the nearest last.
     outer: Vec<Row>,
     /// Deferred values by id.
@@ -90,6 +92,7 @@ impl<'a> Exec<'a> {
             sequences,
             affected: 0,
             uniqueness: Uniqueness::AtOnce,
+            hold: Hold::AsLocked,
             outer: Vec::new(),
             deferred: vec![None; deferred_count],
             commons: BTreeMap::new(),

@@ -12,7 +12,7 @@ use crate::rows::{decode, direction, index_span, pointed_key};
 use crate::types::{Datum, key_encode};
 use std::collections::VecDeque;
 use storage::{Direction, Key, Span};
-use txn::client::{GetOptions, ScanOptions};
+use txn::client::{GetOptions, OnLock, ScanOptions};
 
 /// Rows of a page of an unlimited scan.
 const PAGE_ROWS: u64 = 4096;
@@ -25,6 +25,8 @@ const KEYS_PER_BATCH: usize = 1000;
 pub(super) struct TableScan<'p> {
     scan: &'p Scan,
     wanted: Option<usize>,
+    /// Pages that gave nothing, in a row.
+    barren_count: u32,
     state: State,
 }
 
@@ -41,7 +43,7 @@ enum State {
 
 impl<'p> TableScan<'p> {
     pub(super) fn new(scan: &'p Scan, wanted: Option<usize>) -> TableScan<'p> {
-        TableScan { scan, wanted, state: State::New }
+        TableScan { scan, wanted, barren_count: 0, state: State::New }
     }
 
     fn index(&self) -> &'p IndexDescriptor {
@@ -76,7 +78,8 @@ impl<'p> TableScan<'p> {
                     return Ok(None);
                 }
                 let batch: Vec<Key> = entries.drain(..entries.len().min(KEYS_PER_BATCH)).collect();
-                let pointers = exec.txn.multi_get(&batch, None).await?;
+                let options = GetOptions { hold: exec.hold, ..GetOptions::default() };
+                let pointers = exec.txn.multi_get_with(&batch, options).await?;
                 let table = &self.scan.table;
                 let keys: Vec<Key> = pointers
                     .into_iter()
@@ -99,13 +102,17 @@ impl<'p> TableScan<'p> {
         };
         match &self.scan.filter {
             None => Ok(Some(rows)),
-            Some(filter) => exec.filtered(rows, filter).await.map(Some),
+            Some(filter) => {
+                let rows = exec.filtered(rows, filter).await?;
+                self.barren_count = if rows.is_empty() { self.barren_count + 1 } else { 0 };
+                Ok(Some(rows))
+            }
         }
     }
 
     /// Reads rows by key.
     async fn read(&self, exec: &mut Exec<'_>, keys: &[Key]) -> Result<Vec<Row>, SqlError> {
-        let options = GetOptions { lock: self.scan.lock, wait: self.scan.on_lock };
+        let options = GetOptions { lock: self.scan.lock, wait: self.scan.on_lock, hold: exec.hold };
         let values = exec.txn.multi_get_with(keys, options).await?;
         let mut rows = Vec::with_capacity(values.len());
         for value in values.into_iter().flatten() {
@@ -123,6 +130,10 @@ impl<'p> TableScan<'p> {
         let limit = match self.wanted {
             // With a filter some rows fall out; a few more at once cost less than another round trip.
             Some(wanted) if self.scan.filter.is_none() => (wanted as u64).clamp(1, PAGE_ROWS),
+            // Rows that are locked and not wanted would be left out of what others are given.
+            Some(wanted) if self.scan.lock.is_some() && self.scan.on_lock == OnLock::Skip => {
+                ((wanted as u64) << self.barren_count.min(12)).clamp(1, PAGE_ROWS)
+            }
             Some(wanted) => (wanted as u64 * 2).clamp(16, PAGE_ROWS),
             None => PAGE_ROWS,
         };
@@ -133,6 +144,7 @@ impl<'p> TableScan<'p> {
             // The rows are locked, not the entries that lead to them.
             lock: if primary { self.scan.lock } else { None },
             wait: self.scan.on_lock,
+            hold: exec.hold,
         };
         let page = exec.txn.scan(span, options).await?;
         if primary {

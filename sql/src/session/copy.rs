@@ -106,7 +106,7 @@ impl Session {
         }
         let target = target_for(&mut binder, &table)?;
         let deferred_count = binder.deferred_count();
-        self.begin_if_none();
+        self.begin_in_transaction().await?;
         let count = places.len();
         let format = i8::from(copy.options.format == CopyFormat::Binary);
         self.copy = Some(CopyIn {
@@ -218,7 +218,7 @@ impl Session {
         let planned = self.planned(&prepared).await?;
         let columns = planned.columns.clone().unwrap_or_else(|| Arc::from([]));
         let types: Vec<Type> = columns.iter().map(|column| column.ty).collect();
-        self.begin_if_none();
+        self.begin_in_transaction().await?;
         let facts = self.facts_now();
         let active = self.active.as_mut().expect("begun above");
         let memory = self.engine.settings.statement_memory_bytes_max;

@@ -1,8 +1,9 @@
 //! Driver: one statement, from its plan (or its kind) to its outcome.
 //!
 //! A statement that could not see one consistent state is run again, as long as nothing of its transaction has been shown to the
-//! client: it is the first of its transaction. Otherwise the client is told with 40001. A statement that is a whole transaction is
-//! run again also if it is its commit that fails.
+//! client: it is the first of its transaction. Otherwise the client is told with 40001. Under READ COMMITTED each statement sees a
+//! state of its own, and is run again by itself. A statement that is a whole transaction is run again also if it is its commit that
+//! fails.
 
 use super::statement::Prepared;
 use super::{Block, Session};
@@ -152,11 +153,28 @@ impl Session {
                 }
                 Err(error) => error,
             };
-            if !self.may_restart() {
+            let of_statement = self.may_restart_statement();
+            if !of_statement && !self.may_restart() {
                 coverage::reached(Mark::ErrorToldInBlock);
                 return Err(error);
             }
             match error.recovery {
+                Recovery::Restart
+                    if of_statement && restarts < self.engine.settings.restarts_max =>
+                {
+                    restarts += 1;
+                    self.engine.pause(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                    self.check_time()?;
+                    // Looked at again: during the pause the transaction may have been taken for dead.
+                    match &mut self.active {
+                        Some(active) if active.txn.can_restart_statement() => {
+                            active.txn.restart_statement();
+                        }
+                        _ => return Err(error),
+                    }
+                }
+                _ if !self.may_restart() => return Err(error),
                 Recovery::Restart if restarts < self.engine.settings.restarts_max => {
                     coverage::reached(Mark::StatementRunAgain);
                     restarts += 1;
@@ -180,6 +198,11 @@ impl Session {
         self.active.as_ref().is_some_and(|active| {
             active.statement_count == 0 && active.catalog.is_none() && active.txn.can_restart()
         })
+    }
+
+    /// Whether the statement that failed can be run again by itself.
+    fn may_restart_statement(&self) -> bool {
+        self.active.as_ref().is_some_and(|active| active.txn.can_restart_statement())
     }
 
     fn restart(&mut self) {
@@ -214,7 +237,7 @@ impl Session {
         planned: &Arc<Planned>,
         params: &[Datum],
     ) -> Result<Outcome, SqlError> {
-        self.begin_if_none();
+        self.begin_in_transaction().await?;
         let facts = self.facts_now();
         let lock_timeout = self.settings.milliseconds("lock_timeout");
         let active = self.active.as_mut().expect("begun above");
@@ -294,7 +317,7 @@ impl Session {
                 Ok(outcome)
             }
             S::Rollback { savepoint: Some(name), .. } => {
-                self.rollback_to(&crate::parse::name(name))
+                self.rollback_to(&crate::parse::name(name)).await
             }
             S::Rollback { savepoint: None, .. } => self.rollback_block().await,
             S::Savepoint { name } => self.savepoint(crate::parse::name(name)),

@@ -240,6 +240,7 @@ impl Settings {
         for (own, default) in [
             ("transaction_isolation", "default_transaction_isolation"),
             ("transaction_read_only", "default_transaction_read_only"),
+            ("transaction_deferrable", "default_transaction_deferrable"),
         ] {
             let value = self.get(default).map(str::to_string);
             if self.get(own).map(str::to_string) != value {

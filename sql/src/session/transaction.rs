@@ -39,17 +39,20 @@ impl Session {
     /// The transaction, begun if there is none.
     pub(super) fn begin_if_none(&mut self) -> &mut Active {
         if self.active.is_none() {
-            let options = TxnOptions {
-                isolation: isolation(
-                    self.settings.get("transaction_isolation").unwrap_or_default(),
-                ),
-                access: if self.settings.get("transaction_read_only") == Some("on") {
-                    Access::ReadOnly
-                } else {
-                    Access::ReadWrite
-                },
-                ..TxnOptions::labelled("sql")
+            let on = |name: &str| self.settings.get(name) == Some("on");
+            let isolation =
+                isolation(self.settings.get("transaction_isolation").unwrap_or_default());
+            let serializable = match isolation {
+                Isolation::Serializable | Isolation::StrictSerializable => true,
+                Isolation::ReadCommitted | Isolation::Snapshot => false,
             };
+            let access = match (on("transaction_read_only"), on("transaction_deferrable")) {
+                (false, _) => Access::ReadWrite,
+                // As in PostgreSQL, where it means nothing to the other levels.
+                (true, true) if serializable => Access::Deferrable,
+                (true, _) => Access::ReadOnly,
+            };
+            let options = TxnOptions { isolation, access, ..TxnOptions::labelled("sql") };
             let started_us = self.facts.clock_us();
             self.active = Some(Active {
                 txn: self.engine.db.begin(options),
@@ -62,6 +65,11 @@ impl Session {
             });
         }
         self.active.as_mut().expect("begun above")
+    }
+
+    /// A statement that reads or writes rows begins in the transaction, which is begun if there is none.
+    pub(super) async fn begin_in_transaction(&mut self) -> Result<(), SqlError> {
+        Ok(self.begin_if_none().txn.begin_statement().await?)
     }
 
     /// BEGIN.
@@ -100,6 +108,12 @@ impl Session {
             self.settings.set_local(
                 "transaction_read_only",
                 if read_only { "on" } else { "off" }.to_string(),
+            );
+        }
+        if let Some(deferrable) = options.deferrable {
+            self.settings.set_local(
+                "transaction_deferrable",
+                if deferrable { "on" } else { "off" }.to_string(),
             );
         }
         if self.active.as_ref().is_some_and(|active| {
@@ -206,13 +220,13 @@ impl Session {
     }
 
     /// ROLLBACK TO SAVEPOINT: a failed block goes on.
-    pub(super) fn rollback_to(&mut self, name: &str) -> Result<Outcome, SqlError> {
+    pub(super) async fn rollback_to(&mut self, name: &str) -> Result<Outcome, SqlError> {
         self.in_block("ROLLBACK TO SAVEPOINT")?;
         let active = self.begin_if_none();
         let place = find(&active.savepoints, name)?;
         let (_, id, catalog) = active.savepoints[place].clone();
         active.savepoints.truncate(place + 1);
-        active.txn.rollback_to(id)?;
+        active.txn.rollback_to(id).await?;
         active.catalog = catalog;
         self.block = Block::Open;
         Ok(Outcome::Complete { tag: "ROLLBACK".into() })

@@ -78,6 +78,16 @@ impl WriteBuffer {
         id
     }
 
+    /// Whether that savepoint is open.
+    pub(crate) fn has_savepoint(&self, id: SavepointId) -> bool {
+        self.savepoints.iter().any(|(other, _)| *other == id)
+    }
+
+    /// Whether that savepoint is open and within no other.
+    pub(crate) fn is_outermost(&self, id: SavepointId) -> bool {
+        self.savepoints.first().is_some_and(|(other, _)| *other == id)
+    }
+
     /// Takes back every write since the savepoint, which stays open; inner ones are gone. `false`: there is no such savepoint.
     pub(crate) fn rollback_to(&mut self, id: SavepointId) -> bool {
         let Some(index) = self.savepoints.iter().position(|(other, _)| *other == id) else {

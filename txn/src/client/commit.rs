@@ -83,6 +83,7 @@ impl Txn {
         if self.buffer.is_empty() && self.intents.is_empty() {
             return Ok(CommitInfo { ts: self.read_at, path: CommitPath::ReadOnly });
         }
+        self.narrow_reads().await?;
         let mutations = self.buffer.mutations();
         let one_message = self.buffer.bytes() <= self.db.settings().spill_bytes;
         if self.intents.is_empty()

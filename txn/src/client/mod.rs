@@ -9,11 +9,13 @@
 //!                 └─ commit ─► one phase | parallel | two phases ─► cleanup (background)
 //! ```
 //!
-//! Rooms: `db` entry; `txn` state and reads; `buffer` writes not sent; `spans` sets of keys; `exchange` batches and refusals;
-//! `refresh` moving the timestamp; `wait` others' locks; `recover` others' staged commits; `commit`, `parallel`, `two_phase`; `cleanup` what is left behind; `heartbeat`; `router`, `cache`,
+//! Rooms: `db` entry; `txn` state and reads; `statement` statements, savepoints and isolation levels; `held` what weaker levels check;
+//! `buffer` writes not sent; `spans` sets of keys; `exchange` batches and refusals; `refresh` moving the timestamp; `wait` others'
+//! locks; `recover` others' staged commits; `commit`, `parallel`, `two_phase`; `cleanup` what is left behind; `heartbeat`; `router`, `cache`,
 //! `split` ranges; `error`, `options`.
 //!
-//! INVARIANT: a transaction has one timestamp (`read_at`) at which everything it has read holds; it commits exactly there.
+//! INVARIANT: a transaction has one timestamp (`read_at`) at which everything it has read holds; it commits exactly there. Below
+//! `SERIALIZABLE` that is so of what it has locked and of what its constraints were checked against (`statement`).
 //! INVARIANT: success is reported only of a commit that an answer has confirmed; failure only of one that can never happen.
 //! Everything else is [`TxnError::Ambiguous`], and never run again by itself.
 
@@ -25,6 +27,7 @@ mod db;
 mod error;
 mod exchange;
 mod heartbeat;
+mod held;
 mod options;
 mod parallel;
 mod recover;
@@ -32,8 +35,9 @@ mod refresh;
 mod router;
 mod spans;
 mod split;
-mod two_phase;
+mod statement;
 mod txn;
+mod two_phase;
 mod wait;
 
 pub use buffer::SavepointId;
@@ -41,7 +45,7 @@ pub use commit::{CommitInfo, CommitPath};
 pub use db::Db;
 pub use error::{RetryKind, TimeoutKind, TxnError};
 pub use options::{
-    Access, GetOptions, Isolation, OnLock, PRIORITY_NORMAL, ScanOptions, Settings, TxnOptions,
+    Access, GetOptions, Hold, Isolation, OnLock, PRIORITY_NORMAL, ScanOptions, Settings, TxnOptions,
 };
 pub use router::{Router, RouterSettings};
 pub use txn::{ScanPage, Txn};

@@ -6,12 +6,14 @@ use storage::{Direction, key::KEY_BYTES_MAX};
 
 use crate::api::{Lock, WAIT_SLICE};
 
-/// What a transaction may see. All levels are served by the strongest so far, which each of them allows.
+/// What a transaction may see of others, see `statement` for how each level is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Isolation {
-    /// PostgreSQL's READ COMMITTED. Served as `Serializable`.
+    /// PostgreSQL's READ COMMITTED: each statement sees what was committed when it began ([`super::Txn::begin_statement`]). Rows that
+    /// were locked stay as they were locked.
     ReadCommitted,
-    /// PostgreSQL's REPEATABLE READ. Served as `Serializable`.
+    /// PostgreSQL's REPEATABLE READ, snapshot isolation: everything is read at one timestamp, and of two that write one row the first
+    /// to commit wins.
     Snapshot,
     /// As if transactions ran one after another.
     #[default]
@@ -28,6 +30,18 @@ pub enum Access {
     ReadWrite,
     /// No: writes and locks are refused.
     ReadOnly,
+    /// No; and it waits before its first read until its snapshot is certain, so that it never has to be run again.
+    Deferrable,
+}
+
+/// What must not change under a read below `SERIALIZABLE`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Hold {
+    /// The rows that it locks, until the commit.
+    #[default]
+    AsLocked,
+    /// All that it has examined, until the commit: for constraints, which hold at every level.
+    ToCommit,
 }
 
 /// How a transaction begins.
@@ -91,6 +105,8 @@ pub struct GetOptions {
     pub lock: Option<Lock>,
     /// About others' locks.
     pub wait: OnLock,
+    /// Below `SERIALIZABLE`.
+    pub hold: Hold,
 }
 
 /// How a span is read.
@@ -106,6 +122,8 @@ pub struct ScanOptions {
     pub lock: Option<Lock>,
     /// About others' locks.
     pub wait: OnLock,
+    /// Below `SERIALIZABLE`.
+    pub hold: Hold,
 }
 
 impl Default for ScanOptions {
@@ -116,6 +134,7 @@ impl Default for ScanOptions {
             bytes_max: 0,
             lock: None,
             wait: OnLock::Wait,
+            hold: Hold::AsLocked,
         }
     }
 }
@@ -136,6 +155,8 @@ pub struct Settings {
     pub read_spans_bytes_max: usize,
     /// The same for spans of locks and intents; then they cost more to release.
     pub lock_spans_bytes_max: usize,
+    /// The same for what transactions below `SERIALIZABLE` hold, in bytes; then they fail where they need not.
+    pub held_spans_bytes_max: usize,
     /// Largest answer asked of one range, in bytes; longer scans go in pieces.
     pub scan_piece_bytes: u64,
     /// How long a request waits at a range for a lock before the holder is pushed.
@@ -159,6 +180,7 @@ impl Default for Settings {
             buffer_bytes_max: 32 << 20,
             read_spans_bytes_max: 4 << 20,
             lock_spans_bytes_max: 4 << 20,
+            held_spans_bytes_max: 32 << 20,
             scan_piece_bytes: 4 << 20,
             wait_slice: WAIT_SLICE,
             heartbeat_interval: Duration::from_secs(1),

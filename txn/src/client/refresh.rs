@@ -29,8 +29,22 @@ impl Txn {
             return Ok(());
         }
         let since = self.read_at;
-        let requests: Vec<Request> =
-            self.reads.iter().map(|span| Request::Refresh { span, since }).collect();
+        let requests = self.reads.iter().map(|span| Request::Refresh { span, since }).collect();
+        self.refresh(requests, to).await?;
+        coverage::reached(Mark::ReadsRefreshed);
+        self.read_at = to;
+        Ok(())
+    }
+
+    /// Finds out whether spans that were read still hold at `to`, and makes them hold there for good.
+    ///
+    /// # Errors
+    /// As [`Txn::move_to`].
+    pub(super) async fn refresh(
+        &mut self,
+        requests: Vec<Request>,
+        to: Timestamp,
+    ) -> Result<(), TxnError> {
         let mut trials = Trials::new(Purpose::Read, OnLock::Wait);
         loop {
             self.check_open()?;
@@ -38,7 +52,7 @@ impl Txn {
             batch.read_at = to;
             batch.uncertainty_limit = batch.uncertainty_limit.forward(to);
             match self.send(batch).await {
-                Ok(_) => break,
+                Ok(_) => return Ok(()),
                 // Moving the writer up instead would let two that have read what the other writes move each other for ever.
                 Err(KvError::Blocked { key, holder, active, .. }) => {
                     if !self.is_over(&key, holder, active, &mut trials).await? {
@@ -57,8 +71,5 @@ impl Txn {
                 Err(error) => Box::pin(self.overcome(error, &mut trials)).await?,
             }
         }
-        coverage::reached(Mark::ReadsRefreshed);
-        self.read_at = to;
-        Ok(())
     }
 }

@@ -69,6 +69,48 @@ impl SpanSet {
         other.iter().for_each(|span| self.add(span, bytes_max));
     }
 
+    /// The parts of `span` that are not in the set, in order.
+    pub(crate) fn missing(&self, span: &Span) -> Vec<Span> {
+        let mut parts = Vec::new();
+        let mut from = span.start.clone();
+        for covered in self.touching(span) {
+            if from < covered.start {
+                parts.push(Span::new(from, covered.start));
+            }
+            from = covered.end;
+        }
+        if from < span.end {
+            parts.push(Span::new(from, span.end.clone()));
+        }
+        parts
+    }
+
+    /// Takes the keys of `span` out.
+    pub(crate) fn remove(&mut self, span: &Span) {
+        for covered in self.touching(span) {
+            self.bytes -= cost(&covered.start, &covered.end);
+            self.spans.remove(&covered.start);
+            let before = Span::new(covered.start.clone(), span.start.clone());
+            let after = Span::new(span.end.clone(), covered.end);
+            for rest in [before, after].into_iter().filter(|rest| rest.start < rest.end) {
+                self.bytes += cost(&rest.start, &rest.end);
+                self.spans.insert(rest.start, rest.end);
+            }
+        }
+    }
+
+    /// Spans of the set that share a key with `span`.
+    fn touching(&self, span: &Span) -> Vec<Span> {
+        if span.is_empty() {
+            return Vec::new();
+        }
+        let before = self.spans.range(..span.start.clone()).next_back();
+        let reaching = before.filter(|(_, end)| **end > span.start);
+        let within = self.spans.range(span.start.clone()..span.end.clone());
+        let all = reaching.into_iter().chain(within);
+        all.map(|(start, end)| Span::new(start.clone(), end.clone())).collect()
+    }
+
     fn merge_in(&mut self, span: Span) {
         let Span { mut start, mut end } = span;
         // The span before may reach into (or touch) ours; then those that start within ours (or at its end).
@@ -147,6 +189,32 @@ mod tests {
                 prop_assert!(pair[0].end < pair[1].start, "spans touch: {:?}", listed);
             }
             let bytes: usize = listed.iter().map(|span| cost(&span.start, &span.end)).sum();
+            prop_assert_eq!(set.bytes(), bytes);
+        }
+
+        #[test]
+        fn what_is_removed_is_missing_and_nothing_else(
+            spans in proptest::collection::vec((0u8..40, 0u8..40), 0..12), start in 0u8..40, end in 0u8..40,
+        ) {
+            let mut set = SpanSet::default();
+            let mut twin = BTreeSet::new();
+            for (start, end) in spans {
+                set.add(Span::new(key(start), key(end)), usize::MAX);
+                twin.extend(start..end);
+            }
+            let taken = Span::new(key(start), key(end));
+            let mut missing = SpanSet::default();
+            set.missing(&taken).into_iter().for_each(|part| missing.add(part, usize::MAX));
+            for n in 0..=40 {
+                let expected = (start..end).contains(&n) && !twin.contains(&n);
+                prop_assert_eq!(missing.contains(&key(n)), expected, "key {} is missing", n);
+            }
+            set.remove(&taken);
+            twin.retain(|n| !(start..end).contains(n));
+            for n in 0..=40 {
+                prop_assert_eq!(set.contains(&key(n)), twin.contains(&n), "key {}", n);
+            }
+            let bytes: usize = set.iter().map(|span| cost(&span.start, &span.end)).sum();
             prop_assert_eq!(set.bytes(), bytes);
         }
 

@@ -15,9 +15,11 @@ use crate::client::buffer::WriteBuffer;
 use crate::client::cleanup::{Outcome, Remains};
 use crate::client::exchange::Purpose;
 use crate::client::heartbeat::Pulse;
+use crate::client::held::Held;
 use crate::client::spans::SpanSet;
+use crate::client::statement::LockLevel;
 use crate::client::{
-    Access, Db, GetOptions, OnLock, RetryKind, SavepointId, ScanOptions, TxnError, TxnOptions,
+    Access, Db, GetOptions, Hold, OnLock, RetryKind, SavepointId, ScanOptions, TxnError, TxnOptions,
 };
 
 /// Part of a scan's rows.
@@ -58,8 +60,15 @@ pub struct Txn {
     /// Sign of life, from the first lock or intent on.
     pub(super) pulse: Option<Pulse>,
     pub(super) buffer: WriteBuffer,
+    /// As of `read_at`. Must hold where `read_at` moves to; at the commit it is narrowed to what the isolation level asks for.
     pub(super) reads: SpanSet,
+    /// Below `SERIALIZABLE`: what must hold at the commit.
+    pub(super) held: Held,
     pub(super) locks: SpanSet,
+    /// One per open savepoint, outermost first.
+    pub(super) lock_levels: Vec<LockLevel>,
+    /// Under `READ COMMITTED`, the savepoint of the statement under way.
+    pub(super) statement: Option<SavepointId>,
     /// Where a request under way may be taking locks: part of what must be released if it never comes back.
     pub(super) locking: Vec<Span>,
     pub(super) intents: SpanSet,
@@ -87,7 +96,10 @@ impl Txn {
             pulse: None,
             buffer: WriteBuffer::default(),
             reads: SpanSet::default(),
+            held: Held::default(),
             locks: SpanSet::default(),
+            lock_levels: Vec::new(),
+            statement: None,
             locking: Vec::new(),
             intents: SpanSet::default(),
             write_ts: Timestamp::MIN,
@@ -104,11 +116,13 @@ impl Txn {
         txn
     }
 
-    fn set_time(&mut self, now: Timestamp) {
-        self.read_at = self.options.as_of.unwrap_or(now);
-        self.uncertainty_limit = match self.options.as_of {
-            Some(at) => at,
-            None => now.plus(self.db.runtime().hlc.uncertainty()),
+    pub(super) fn set_time(&mut self, now: Timestamp) {
+        let latest = now.plus(self.db.runtime().hlc.uncertainty());
+        (self.read_at, self.uncertainty_limit) = match (self.options.as_of, self.options.access) {
+            (Some(at), _) => (at, at),
+            // Everything that may have been acknowledged before now is at or below: nothing is uncertain.
+            (None, Access::Deferrable) => (latest, latest),
+            (None, Access::ReadWrite | Access::ReadOnly) => (now, latest),
         };
     }
 
@@ -193,7 +207,7 @@ impl Txn {
         keys: &[Key],
         lock: Option<Lock>,
     ) -> Result<Vec<Option<Bytes>>, TxnError> {
-        self.multi_get_with(keys, GetOptions { lock, wait: OnLock::Wait }).await
+        self.multi_get_with(keys, GetOptions { lock, ..GetOptions::default() }).await
     }
 
     /// Rows in the order of `keys`. A row left out by [`OnLock::Skip`] reads as `None`.
@@ -234,6 +248,9 @@ impl Txn {
             };
             if row.is_some() || options.wait != OnLock::Skip {
                 self.note_read(span.clone());
+                if options.lock.is_some() || options.hold == Hold::ToCommit {
+                    self.note_held(span.clone());
+                }
                 self.note_lock(span, options.lock);
             }
             if self.buffer.get(&keys[index]).is_none() {
@@ -291,7 +308,7 @@ impl Txn {
             },
             lock: options.lock,
         };
-        let get = GetOptions { lock: options.lock, wait: options.wait };
+        let get = GetOptions { lock: options.lock, wait: options.wait, hold: options.hold };
         let mut responses = self.read(vec![request], std::slice::from_ref(span), get).await?;
         let Some(Response::Scan { rows, resume }) = responses.pop() else {
             return Err(unexpected("Scan"));
@@ -309,6 +326,13 @@ impl Txn {
                 self.note_read(examined.clone());
                 self.note_lock(examined.clone(), options.lock);
             }
+        }
+        match (options.hold, options.lock) {
+            (Hold::ToCommit, _) => self.note_held(examined.clone()),
+            (Hold::AsLocked, Some(_)) => {
+                rows.iter().for_each(|row| self.note_held(Span::point(&row.key)));
+            }
+            (Hold::AsLocked, None) => {}
         }
         let rows = rows.into_iter().map(|Row { key, value, .. }| (key, value)).collect();
         let mut rows = self.buffer.overlay(&examined, options.direction, rows);
@@ -333,6 +357,7 @@ impl Txn {
         options: GetOptions,
     ) -> Result<Vec<Response>, TxnError> {
         self.spill_if_large().await?;
+        self.wait_for_snapshot().await;
         let purpose = match options.lock {
             None => Purpose::Read,
             Some(_) => Purpose::Lock,
@@ -351,12 +376,6 @@ impl Txn {
     fn note_read(&mut self, span: Span) {
         if self.options.as_of.is_none() {
             self.reads.add(span, self.db.settings().read_spans_bytes_max);
-        }
-    }
-
-    fn note_lock(&mut self, span: Span, lock: Option<Lock>) {
-        if lock.is_some() {
-            self.locks.add(span, self.db.settings().lock_spans_bytes_max);
         }
     }
 
@@ -403,7 +422,7 @@ impl Txn {
 
     fn write(&mut self, key: Key, value: Option<Bytes>, expect: Expect) -> Result<(), TxnError> {
         self.check_open()?;
-        if self.options.access == Access::ReadOnly || self.options.as_of.is_some() {
+        if self.is_read_only() {
             return Err(TxnError::ReadOnly);
         }
         let settings = self.db.settings();
@@ -413,32 +432,8 @@ impl Txn {
         let total = self.buffer.bytes() + key.as_bytes().len() + value_bytes;
         check_size("buffered writes of a transaction", settings.buffer_bytes_max, total)?;
         self.buffer.write(key, value, expect);
+        self.let_large_statement_settle();
         Ok(())
-    }
-
-    /// A point to roll back to.
-    pub fn savepoint(&mut self) -> SavepointId {
-        self.buffer.savepoint()
-    }
-
-    /// Takes back all writes since the savepoint. What was read since still counts as read, and locks stay: both only make
-    /// the transaction more careful.
-    ///
-    /// # Errors
-    /// `Invalid`: no such savepoint is open. What ended the transaction.
-    pub fn rollback_to(&mut self, savepoint: SavepointId) -> Result<(), TxnError> {
-        self.check_open()?;
-        coverage::reached(Mark::SavepointRolledBack);
-        if self.buffer.rollback_to(savepoint) { Ok(()) } else { Err(no_savepoint()) }
-    }
-
-    /// Forgets a savepoint and those inside it; keeps their writes.
-    ///
-    /// # Errors
-    /// As [`Txn::rollback_to`].
-    pub fn release(&mut self, savepoint: SavepointId) -> Result<(), TxnError> {
-        self.check_open()?;
-        if self.buffer.release(savepoint) { Ok(()) } else { Err(no_savepoint()) }
     }
 
     /// Ends it without effect. Locks and intents are released in the background.
@@ -473,6 +468,9 @@ impl Txn {
     pub(super) fn leave(&mut self, outcome: Outcome) {
         self.buffer.clear();
         self.reads = SpanSet::default();
+        self.held = Held::default();
+        self.lock_levels.clear();
+        self.statement = None;
         let pulse = self.pulse.take();
         let beats = pulse.as_ref().is_some_and(Pulse::has_beaten);
         drop(pulse);
@@ -514,8 +512,14 @@ impl Txn {
     }
 
     fn check_lock_allowed(&self, lock: Option<Lock>) -> Result<(), TxnError> {
-        let read_only = self.options.access == Access::ReadOnly || self.options.as_of.is_some();
-        if lock.is_some() && read_only { Err(TxnError::ReadOnly) } else { Ok(()) }
+        if lock.is_some() && self.is_read_only() { Err(TxnError::ReadOnly) } else { Ok(()) }
+    }
+
+    fn is_read_only(&self) -> bool {
+        match self.options.access {
+            Access::ReadWrite => self.options.as_of.is_some(),
+            Access::ReadOnly | Access::Deferrable => true,
+        }
     }
 
     /// The record's place is the first key that is locked or laid down; from then on the transaction shows that it lives.
@@ -571,6 +575,6 @@ pub(super) fn unexpected(request: &str) -> TxnError {
     TxnError::Invalid(format!("a range answered something else than asked by {request}"))
 }
 
-fn no_savepoint() -> TxnError {
+pub(super) fn no_savepoint() -> TxnError {
     TxnError::Invalid("there is no such savepoint".into())
 }

@@ -108,7 +108,7 @@ fn nowait_fails_at_once_and_skip_locked_leaves_out() {
         holder.get(&key("b"), EXCLUSIVE).await.expect("free");
 
         let mut nowait = t.db.begin(TxnOptions::default());
-        let options = GetOptions { lock: EXCLUSIVE, wait: OnLock::Fail };
+        let options = GetOptions { lock: EXCLUSIVE, wait: OnLock::Fail, ..GetOptions::default() };
         let error = nowait.multi_get_with(&[key("b")], options).await.expect_err("it is locked");
         assert_eq!(error, TxnError::Blocked { key: key("b"), holder: holder.id() });
         assert!(nowait.is_active());

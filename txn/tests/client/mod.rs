@@ -4,6 +4,7 @@ mod basics;
 mod contention;
 mod faults;
 mod history;
+mod levels;
 mod own_writes;
 mod parallel;
 mod routing;

@@ -109,7 +109,7 @@ proptest! {
                     Step::RollbackTo(index) if !savepoints.is_empty() => {
                         let at = index.index(savepoints.len());
                         savepoints.truncate(at + 1);
-                        txn.rollback_to(savepoints[at].0).expect("it is open");
+                        txn.rollback_to(savepoints[at].0).await.expect("it is open");
                         twin = savepoints[at].1.clone();
                     }
                     Step::Release(index) if !savepoints.is_empty() => {

@@ -28,6 +28,9 @@ impl Session {
         statement: &ast::Statement,
         parsed: &Parsed,
     ) -> Result<Outcome, SqlError> {
+        if self.active.is_some() {
+            self.begin_in_transaction().await?;
+        }
         let tag = match statement {
             S::CreateTable(create) => self.create_table(create).await?,
             S::CreateIndex(create) => self.create_index(create).await?,

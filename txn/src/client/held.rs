@@ -1,0 +1,87 @@
+//! Value: what a transaction below `SERIALIZABLE` must find unchanged when it commits: the rows that it has locked, and what
+//! constraints were checked against. (Above that level everything that was read must hold, and this stays empty.)
+//!
+//! Under `READ COMMITTED` each statement has a timestamp of its own, so that what earlier statements held is kept with theirs.
+//!
+//! INVARIANT: whatever was held and not given up is covered by `now` (as of the transaction's `read_at`) or by an entry of
+//! `earlier` (as of that entry's timestamp).
+
+use clock::Timestamp;
+use storage::Span;
+
+use crate::api::Request;
+use crate::client::spans::SpanSet;
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Held {
+    now: SpanSet,
+    /// Oldest first; timestamps rise.
+    earlier: Vec<(Timestamp, SpanSet)>,
+}
+
+impl Held {
+    /// Holds a span as of `read_at`.
+    pub(crate) fn add(&mut self, span: Span, bytes_max: usize) {
+        self.now.add(span, bytes_max);
+    }
+
+    /// The statement at `read_at` has ended: the next one has another timestamp.
+    pub(crate) fn close(&mut self, read_at: Timestamp, bytes_max: usize) {
+        if self.now.is_empty() {
+            return;
+        }
+        let now = std::mem::take(&mut self.now);
+        match self.earlier.last_mut() {
+            Some((since, spans)) if *since == read_at => spans.add_all(&now, bytes_max),
+            last => {
+                assert!(last.is_none_or(|(since, _)| *since < read_at), "time went back");
+                self.earlier.push((read_at, now));
+            }
+        }
+    }
+
+    /// How many timestamps of earlier statements are kept.
+    pub(crate) fn earlier_count(&self) -> usize {
+        self.earlier.len()
+    }
+
+    /// What finds out whether everything of earlier statements still holds, at the timestamp of the batch that carries it.
+    pub(crate) fn refreshes(&self) -> Vec<Request> {
+        let of_one = |(since, spans): &(Timestamp, SpanSet)| {
+            let since = *since;
+            spans.to_vec().into_iter().map(move |span| Request::Refresh { span, since })
+        };
+        self.earlier.iter().flat_map(of_one).collect()
+    }
+
+    /// Everything of earlier statements was found to hold at `at`.
+    pub(crate) fn refreshed(&mut self, at: Timestamp, bytes_max: usize) {
+        let mut all = SpanSet::default();
+        for (_, spans) in self.earlier.drain(..) {
+            all.add_all(&spans, bytes_max);
+        }
+        if !all.is_empty() {
+            self.earlier.push((at, all));
+        }
+    }
+
+    /// Gives up what the statement under way holds: it is run again.
+    pub(crate) fn forget_statement(&mut self) {
+        self.now = SpanSet::default();
+    }
+
+    /// Gives a span up, whoever held it.
+    pub(crate) fn remove(&mut self, span: &Span) {
+        self.now.remove(span);
+        self.earlier.iter_mut().for_each(|(_, spans)| spans.remove(span));
+        self.earlier.retain(|(_, spans)| !spans.is_empty());
+    }
+
+    /// Everything that is held.
+    pub(crate) fn all(&self, bytes_max: usize) -> SpanSet {
+        let mut all = self.now.clone();
+        self.earlier.iter().for_each(|(_, spans)| all.add_all(spans, bytes_max));
+        all
+    }
+}

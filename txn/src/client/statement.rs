@@ -1,0 +1,278 @@
+//! Driver: statements and savepoints of a transaction, and what each isolation level makes hold at its commit.
+//!
+//! ```text
+//!                        plain reads hold at           rows locked, constraints checked, hold from ... to
+//!   SERIALIZABLE         the commit timestamp          the same: the commit timestamp
+//!   REPEATABLE READ      read_at (one snapshot)        read_at to the commit timestamp; so do rows written
+//!   READ COMMITTED       their statement's read_at     their statement's read_at to the commit timestamp
+//! ```
+//!
+//! "Hold" is checked by timestamps, never by locks: a span holds from `a` to `b` if a refresh at `b` has found nobody's write in
+//! `(a, b]`, and has left its read mark at `b`, so that nobody will write there any more. Locks only keep others from
+//! invalidating it in the meantime; if they are lost (a lease moved, a table of locks was full), the refresh at the commit finds the
+//! other's write, and the transaction fails with `Retry` instead of losing an update. Decision 10 has the argument in full.
+//!
+//! A statement of `READ COMMITTED` runs under a savepoint of its own. If what it has read was overwritten before it could lock it, it
+//! is rolled back and run again at a later timestamp ([`Txn::restart_statement`]); its locks stay, so that it gets further each time.
+
+use clock::Timestamp;
+use coverage::Mark;
+use std::time::Duration;
+use storage::Span;
+
+use crate::api::Lock;
+use crate::client::spans::SpanSet;
+use crate::client::txn::{State, no_savepoint};
+use crate::client::wait::resolve;
+use crate::client::{Access, Isolation, RetryKind, SavepointId, Txn, TxnError};
+
+/// Statements with held rows whose timestamps are kept apart; with more, one round of refreshes brings them to one.
+const EARLIER_MAX: usize = 16;
+/// Spans of locks released by one request.
+const RELEASED_MAX: usize = 128;
+
+impl Isolation {
+    /// Whether plain reads need not hold at the commit.
+    pub(super) fn is_weak(self) -> bool {
+        match self {
+            Isolation::ReadCommitted | Isolation::Snapshot => true,
+            Isolation::Serializable | Isolation::StrictSerializable => false,
+        }
+    }
+}
+
+/// An open savepoint's part of the locks.
+pub(super) struct LockLevel {
+    id: SavepointId,
+    /// Locked since, and not before.
+    fresh: SpanSet,
+}
+
+impl Txn {
+    /// A statement begins. Under `READ COMMITTED` it sees what is committed now; at the other levels so does the first one.
+    ///
+    /// # Errors
+    /// What ended the transaction. `Retry`: a row that an earlier statement had locked was changed all the same.
+    pub async fn begin_statement(&mut self) -> Result<(), TxnError> {
+        self.check_open()?;
+        self.end_statement();
+        if self.options.as_of.is_some() {
+            return Ok(());
+        }
+        if self.options.isolation == Isolation::ReadCommitted {
+            self.held.close(self.read_at, self.db.settings().held_spans_bytes_max);
+            self.reads = SpanSet::default();
+            self.set_time(self.later());
+            if self.held.earlier_count() > EARLIER_MAX {
+                self.bring_held().await?;
+            }
+            self.statement = Some(self.buffer.savepoint());
+        } else if self.reads.is_empty() && self.anchor.is_none() && !self.has_writes() {
+            self.set_time(self.later());
+        }
+        Ok(())
+    }
+
+    /// Now, or what it has moved to already: nobody sees time go back.
+    fn later(&self) -> Timestamp {
+        self.db.runtime().hlc.now().timestamp().forward(self.read_at)
+    }
+
+    /// The statement's effects stay.
+    pub(super) fn end_statement(&mut self) {
+        if let Some(statement) = self.statement.take() {
+            self.buffer.release(statement);
+        }
+    }
+
+    /// Whether the statement under way can be run again without the rest of the transaction: `READ COMMITTED`, what it has read was
+    /// overwritten, and none of its writes has left the gateway.
+    pub fn can_restart_statement(&self) -> bool {
+        let may = match &self.state {
+            State::Open => self.check_open().is_ok(),
+            State::Broken(TxnError::Retry { kind: RetryKind::Overwritten, .. }) => {
+                !self.pulse.as_ref().is_some_and(|pulse| pulse.is_stopped())
+            }
+            State::Broken(_) | State::Committed | State::RolledBack | State::Unknown(_) => false,
+        };
+        may && self.statement.is_some_and(|statement| self.buffer.has_savepoint(statement))
+    }
+
+    /// Takes back what the statement under way has written, and forgets what it has read. Its locks stay. Then
+    /// [`Txn::begin_statement`].
+    ///
+    /// # Panics
+    /// If it cannot be ([`Txn::can_restart_statement`]).
+    pub fn restart_statement(&mut self) {
+        assert!(self.can_restart_statement(), "{} cannot run its statement again", self.id);
+        coverage::reached(Mark::StatementRestarted);
+        let statement = self.statement.take().expect("it was just asked for");
+        self.buffer.rollback_to(statement);
+        self.buffer.release(statement);
+        self.held.forget_statement();
+        self.reads = SpanSet::default();
+        self.state = State::Open;
+    }
+
+    /// A statement that writes much must lay its writes down: from then on it cannot be run again by itself.
+    pub(super) fn let_large_statement_settle(&mut self) {
+        if self.buffer.bytes() <= self.db.settings().spill_bytes {
+            return;
+        }
+        if let Some(statement) = self.statement.take_if(|id| self.buffer.is_outermost(*id)) {
+            coverage::reached(Mark::LargeStatementSettled);
+            self.buffer.release(statement);
+        }
+    }
+
+    /// Before anything of the commit is sent: leaves in `reads` only what has to hold at the commit timestamp, as of `read_at`.
+    ///
+    /// # Errors
+    /// `Retry`: a row that an earlier statement had locked was changed all the same.
+    pub(super) async fn narrow_reads(&mut self) -> Result<(), TxnError> {
+        self.end_statement();
+        let settings = self.db.settings();
+        let (read_max, held_max) = (settings.read_spans_bytes_max, settings.held_spans_bytes_max);
+        match self.options.isolation {
+            Isolation::Serializable | Isolation::StrictSerializable => {}
+            // What it overwrites without having locked it counts too: the first committer wins.
+            Isolation::Snapshot => {
+                self.reads = self.held.all(held_max);
+                for mutation in self.buffer.mutations() {
+                    self.reads.add(Span::point(&mutation.key), held_max.max(read_max));
+                }
+                self.reads.add_all(&self.intents, held_max.max(read_max));
+            }
+            Isolation::ReadCommitted => {
+                self.bring_held().await?;
+                self.reads = self.held.all(held_max);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what earlier statements hold hold at `read_at`.
+    async fn bring_held(&mut self) -> Result<(), TxnError> {
+        let at = self.read_at;
+        let requests = self.held.refreshes();
+        if !requests.is_empty() {
+            self.refresh(requests, at).await?;
+            coverage::reached(Mark::HeldRowsRefreshed);
+        }
+        self.held.refreshed(at, self.db.settings().held_spans_bytes_max);
+        Ok(())
+    }
+
+    /// Below `SERIALIZABLE`: this has to hold from now to the commit.
+    pub(super) fn note_held(&mut self, span: Span) {
+        if self.options.isolation.is_weak() {
+            self.held.add(span, self.db.settings().held_spans_bytes_max);
+        }
+    }
+
+    pub(super) fn note_lock(&mut self, span: Span, lock: Option<Lock>) {
+        if lock.is_none() {
+            return;
+        }
+        let bytes_max = self.db.settings().lock_spans_bytes_max;
+        if let Some(level) = self.lock_levels.last_mut() {
+            for part in self.locks.missing(&span) {
+                level.fresh.add(part, bytes_max);
+            }
+        }
+        self.locks.add(span, bytes_max);
+    }
+
+    /// A point to roll back to.
+    pub fn savepoint(&mut self) -> SavepointId {
+        self.end_statement();
+        let id = self.buffer.savepoint();
+        self.lock_levels.push(LockLevel { id, fresh: SpanSet::default() });
+        id
+    }
+
+    /// Takes back all writes since the savepoint, and releases the locks taken since. What was read since still counts as read: the
+    /// client has seen it.
+    ///
+    /// # Errors
+    /// `Invalid`: no such savepoint is open. What ended the transaction.
+    pub async fn rollback_to(&mut self, savepoint: SavepointId) -> Result<(), TxnError> {
+        self.check_open()?;
+        coverage::reached(Mark::SavepointRolledBack);
+        if !self.buffer.rollback_to(savepoint) {
+            return Err(no_savepoint());
+        }
+        self.statement = None;
+        let place = self.lock_place(savepoint);
+        let bytes_max = self.db.settings().lock_spans_bytes_max;
+        let mut taken = SpanSet::default();
+        for level in self.lock_levels.drain(place + 1..) {
+            taken.add_all(&level.fresh, bytes_max);
+        }
+        taken.add_all(&std::mem::take(&mut self.lock_levels[place].fresh), bytes_max);
+        self.give_back(&taken).await;
+        Ok(())
+    }
+
+    /// Forgets a savepoint and those inside it; keeps their writes and locks.
+    ///
+    /// # Errors
+    /// As [`Txn::rollback_to`].
+    pub fn release(&mut self, savepoint: SavepointId) -> Result<(), TxnError> {
+        self.check_open()?;
+        self.end_statement();
+        if !self.buffer.release(savepoint) {
+            return Err(no_savepoint());
+        }
+        let bytes_max = self.db.settings().lock_spans_bytes_max;
+        let inner = self.lock_levels.split_off(self.lock_place(savepoint));
+        if let Some(outer) = self.lock_levels.last_mut() {
+            inner.iter().for_each(|level| outer.fresh.add_all(&level.fresh, bytes_max));
+        }
+        Ok(())
+    }
+
+    fn lock_place(&self, savepoint: SavepointId) -> usize {
+        let place = self.lock_levels.iter().position(|level| level.id == savepoint);
+        place.expect("a savepoint of the buffer has its level of locks")
+    }
+
+    /// Releases locks before the transaction's end. Failures leave them held: that only makes others wait.
+    async fn give_back(&mut self, taken: &SpanSet) {
+        let mut spans = Vec::new();
+        for span in taken.iter() {
+            // A release of a lock drops an intent, too.
+            spans.extend(self.intents.missing(&span));
+            self.locks.remove(&span);
+            self.held.remove(&span);
+        }
+        if spans.is_empty() {
+            return;
+        }
+        coverage::reached(Mark::LocksGivenBack);
+        for chunk in spans.chunks(RELEASED_MAX) {
+            if let Err(error) = resolve(&self.db, self.id, None, &[], chunk.to_vec()).await {
+                tracing::debug!(txn = %self.id, %error, "locks were not given back");
+                let bytes_max = self.db.settings().lock_spans_bytes_max;
+                chunk.iter().for_each(|span| self.locks.add(span.clone(), bytes_max));
+            }
+        }
+    }
+
+    /// Deferrable: waits until everything at or below the snapshot is known to be past everywhere.
+    pub(super) async fn wait_for_snapshot(&self) {
+        if self.options.access != Access::Deferrable {
+            return;
+        }
+        let (hlc, time) = (&self.db.runtime().hlc, &self.db.runtime().time);
+        loop {
+            let now = hlc.now().timestamp();
+            if now >= self.read_at {
+                return;
+            }
+            coverage::reached(Mark::SnapshotWaitedFor);
+            let rest = self.read_at.since(now).max(Duration::from_micros(1));
+            time.sleep_until(time.monotonic().plus(rest)).await;
+        }
+    }
+}

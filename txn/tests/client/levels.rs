@@ -1,0 +1,386 @@
+//! Levels below SERIALIZABLE: what they allow, what they hold even when every lock is lost, and how a statement is run again.
+
+use super::{Local, key, local, local_with, number, value};
+use bytes::Bytes;
+use clock::Timestamp;
+use futures::future::join_all;
+use std::time::Duration;
+use storage::{Key, Span};
+use txn::api::{Batch, Kv, Lock, Request, Wait};
+use txn::client::{
+    Access, Hold, Isolation, RetryKind, ScanOptions, Settings, Txn, TxnError, TxnOptions,
+};
+use txn::testing::World;
+
+const EXCLUSIVE: Option<Lock> = Some(Lock::Exclusive);
+const WEAK: [Isolation; 2] = [Isolation::ReadCommitted, Isolation::Snapshot];
+const ALL: [Isolation; 4] = [
+    Isolation::ReadCommitted,
+    Isolation::Snapshot,
+    Isolation::Serializable,
+    Isolation::StrictSerializable,
+];
+
+fn at(isolation: Isolation) -> TxnOptions {
+    TxnOptions { isolation, ..TxnOptions::default() }
+}
+
+async fn put(t: &Local, pairs: &[(&str, &str)]) -> Timestamp {
+    let mut txn = t.db.begin(TxnOptions::default());
+    for (name, text) in pairs {
+        txn.put(key(name), value(text)).expect("open");
+    }
+    txn.commit().await.expect("free").ts
+}
+
+/// A leaseholder forgets the locks of a transaction: its lease has moved.
+async fn lose_locks(t: &Local, txn: &Txn) {
+    let spans = vec![Span::new(key("a"), key("z"))];
+    let request = Request::Resolve { txn: txn.id(), commit_ts: None, ignored: Vec::new(), spans };
+    let now = t.world.runtime().hlc.now().timestamp();
+    let batch = Batch {
+        range: None,
+        read_at: now,
+        uncertainty_limit: now,
+        txn: None,
+        schema: Vec::new(),
+        pushed: Vec::new(),
+        ignored: Vec::new(),
+        wait: Wait::Error,
+        requests: vec![request],
+    };
+    t.kv.send(batch).await.expect("locks are forgotten");
+}
+
+fn is_overwritten<T>(result: &Result<T, TxnError>) -> bool {
+    matches!(result, Err(TxnError::Retry { kind: RetryKind::Overwritten, .. }))
+}
+
+#[test]
+fn a_row_whose_lock_was_lost_is_not_overwritten() {
+    for isolation in WEAK {
+        for ranges in [1, 2] {
+            let t = local(1);
+            if ranges == 2 {
+                t.kv.split_at(key("m"));
+            }
+            t.world.block_on(async {
+                put(&t, &[("k", "1"), ("p", "1")]).await;
+                let mut txn = t.db.begin(at(isolation));
+                txn.begin_statement().await.expect("open");
+                txn.get(&key("k"), EXCLUSIVE).await.expect("free");
+                lose_locks(&t, &txn).await;
+                put(&t, &[("k", "2")]).await;
+                // Later statements are at later timestamps, at which the other's write is no news.
+                for _ in 0..3 {
+                    txn.begin_statement().await.expect("open");
+                    txn.get(&key("p"), None).await.expect("free");
+                }
+                txn.put(key("k"), value("2")).expect("open");
+                txn.put(key("p"), value("2")).expect("open");
+                let committed = txn.commit().await;
+                assert!(is_overwritten(&committed), "{isolation:?}, {ranges}: {committed:?}");
+            });
+        }
+    }
+}
+
+#[test]
+fn of_two_blind_writers_under_snapshot_the_first_committer_wins() {
+    for (ranges, spill_bytes) in [(1, 1 << 20), (2, 1 << 20), (1, 1)] {
+        let settings = Settings { spill_bytes, ..Settings::default() };
+        let t = local_with(World::new(2), settings);
+        if ranges == 2 {
+            t.kv.split_at(key("m"));
+        }
+        t.world.block_on(async {
+            let mut txn = t.db.begin(at(Isolation::Snapshot));
+            txn.get(&key("other"), None).await.expect("free");
+            put(&t, &[("k", "1")]).await;
+            txn.put(key("k"), value("2")).expect("open");
+            txn.put(key("p"), value("2")).expect("open");
+            txn.spill_if_large().await.expect("free");
+            let committed = txn.commit().await;
+            assert!(is_overwritten(&committed), "{ranges}, {spill_bytes}: {committed:?}");
+
+            // What others have merely read is no conflict: the commit goes above the read.
+            let mut txn = t.db.begin(at(Isolation::Snapshot));
+            txn.get(&key("other"), None).await.expect("free");
+            let mut reader = t.db.begin(TxnOptions::default());
+            reader.get(&key("k"), None).await.expect("free");
+            txn.put(key("k"), value("3")).expect("open");
+            let info = txn.commit().await.expect("nobody has written");
+            assert!(info.ts > reader.read_timestamp());
+        });
+    }
+}
+
+#[test]
+fn a_snapshot_is_one_and_write_skew_is_allowed_under_it() {
+    let t = local(3);
+    t.world.block_on(async {
+        put(&t, &[("a", "1"), ("b", "1")]).await;
+        let mut one = t.db.begin(at(Isolation::Snapshot));
+        let mut other = t.db.begin(at(Isolation::Snapshot));
+        for txn in [&mut one, &mut other] {
+            assert_eq!(txn.get(&key("a"), None).await, Ok(Some(value("1"))));
+        }
+        put(&t, &[("b", "2")]).await;
+        assert_eq!(one.get(&key("b"), None).await, Ok(Some(value("1"))));
+        one.put(key("x"), value("1")).expect("open");
+        one.commit().await.expect("nobody has written x");
+        other.put(key("a"), value("0")).expect("open");
+        other.commit().await.expect("nobody has written a");
+    });
+}
+
+#[test]
+fn a_statement_of_read_committed_is_run_again_by_itself() {
+    let t = local(4);
+    t.world.block_on(async {
+        put(&t, &[("a", "1"), ("b", "1")]).await;
+        let mut txn = t.db.begin(at(Isolation::ReadCommitted));
+        txn.begin_statement().await.expect("open");
+        txn.put(key("own"), value("1")).expect("open");
+        txn.begin_statement().await.expect("open");
+        txn.put(key("lost"), value("1")).expect("open");
+        txn.get(&key("a"), None).await.expect("free");
+        put(&t, &[("a", "2"), ("b", "2")]).await;
+        // Its statement has read `a` as of before.
+        let late = txn.get(&key("b"), EXCLUSIVE).await;
+        assert!(is_overwritten(&late), "{late:?}");
+        assert!(txn.can_restart_statement() && !txn.is_active());
+        txn.restart_statement();
+        txn.begin_statement().await.expect("open again");
+        assert_eq!(txn.get(&key("a"), None).await, Ok(Some(value("2"))));
+        assert_eq!(txn.get(&key("b"), EXCLUSIVE).await, Ok(Some(value("2"))));
+        assert_eq!(txn.get(&key("own"), None).await, Ok(Some(value("1"))));
+        assert_eq!(txn.get(&key("lost"), None).await, Ok(None), "the first run took it back");
+        txn.commit().await.expect("free");
+    });
+}
+
+#[test]
+fn a_statement_that_has_laid_writes_down_is_not_run_again() {
+    let t = local_with(World::new(5), Settings { spill_bytes: 100, ..Settings::default() });
+    t.world.block_on(async {
+        let mut txn = t.db.begin(at(Isolation::ReadCommitted));
+        txn.begin_statement().await.expect("open");
+        for n in 0..10 {
+            assert_eq!(txn.can_restart_statement(), n < 2, "{n}");
+            txn.put(key(&format!("k{n}")), value("some bytes")).expect("open");
+        }
+        txn.spill_if_large().await.expect("free");
+        assert_eq!(txn.get(&key("k0"), None).await, Ok(Some(value("some bytes"))));
+        txn.commit().await.expect("free");
+    });
+}
+
+#[test]
+fn many_statements_hold_what_each_has_locked() {
+    for broken in [None, Some(3), Some(38)] {
+        let t = local(6);
+        t.world.block_on(async {
+            let mut txn = t.db.begin(at(Isolation::ReadCommitted));
+            let mut failed = false;
+            for n in 0..40 {
+                failed |= txn.begin_statement().await.is_err();
+                if failed {
+                    break;
+                }
+                txn.get(&key(&format!("k{n:02}")), EXCLUSIVE).await.expect("free");
+                if broken == Some(n) {
+                    lose_locks(&t, &txn).await;
+                    put(&t, &[(&format!("k{n:02}"), "x")]).await;
+                }
+            }
+            if !failed {
+                txn.put(key("own"), value("1")).expect("open");
+                failed = txn.commit().await.is_err();
+            }
+            assert_eq!(failed, broken.is_some(), "{broken:?}");
+        });
+    }
+}
+
+/// Counts up with locking reads, a statement at a time, and starts again when told to. Returns how many additions were committed.
+async fn adder(t: &Local, isolation: Isolation, seed: u64, done: &std::cell::Cell<i64>) {
+    let random = t.world.runtime().random;
+    let mut txn = t.db.begin(at(isolation));
+    for _ in 0..6 {
+        loop {
+            match add(t, &mut txn, seed, &*random).await {
+                Ok(()) => {
+                    done.set(done.get() + 2);
+                    txn = t.db.begin(at(isolation));
+                    break;
+                }
+                Err(error) => {
+                    assert!(error.is_retryable(), "{error:?}");
+                    txn.restart();
+                }
+            }
+        }
+    }
+}
+
+async fn add(
+    t: &Local,
+    txn: &mut Txn,
+    seed: u64,
+    random: &dyn txn::runtime::Random,
+) -> Result<(), TxnError> {
+    let first = random.next_u64() % 3;
+    for name in [first, (first + 1 + seed % 2) % 3] {
+        let name = format!("k{name}");
+        loop {
+            let statement = async {
+                txn.begin_statement().await?;
+                let old = number(txn.get(&key(&name), EXCLUSIVE).await?.as_ref());
+                txn.put(key(&name), Bytes::from((old + 1).to_string()))
+            };
+            match statement.await {
+                Ok(()) => break,
+                Err(_) if txn.can_restart_statement() => txn.restart_statement(),
+                Err(error) => return Err(error),
+            }
+        }
+        if random.next_u64().is_multiple_of(4) {
+            lose_locks(t, txn).await;
+        }
+    }
+    txn.commit().await.map(|_| ())
+}
+
+/// The dumb twin is a sum.
+#[test]
+fn no_update_is_lost_at_any_level_though_locks_are() {
+    for isolation in ALL {
+        for seed in 0..40 {
+            let t = local(seed);
+            if seed % 2 == 0 {
+                t.kv.split_at(key("k1"));
+            }
+            let done = std::cell::Cell::new(0);
+            t.world.block_on(async {
+                join_all((0..4).map(|n| adder(&t, isolation, seed + n, &done))).await;
+            });
+            // Intents become rows in the background.
+            t.world.settle(Duration::from_secs(10));
+            let sum: i64 = t.kv.rows().iter().map(|(_, value)| number(Some(value))).sum();
+            assert_eq!(sum, done.get(), "{isolation:?}, seed {seed}");
+        }
+    }
+}
+
+/// What a constraint was checked against holds at the commit, at every level: at most three rows, counted before each insert.
+#[test]
+fn what_is_held_to_the_commit_keeps_a_constraint() {
+    async fn insert(t: &Local, isolation: Isolation, own: Key) {
+        let options = ScanOptions { hold: Hold::ToCommit, ..ScanOptions::default() };
+        let mut txn = t.db.begin(at(isolation));
+        loop {
+            let work = async {
+                txn.begin_statement().await?;
+                let there = txn.scan(Span::new(key("a"), key("z")), options).await?.rows.len();
+                txn.begin_statement().await?;
+                if there < 3 {
+                    txn.put(own.clone(), value("1"))?;
+                }
+                txn.commit().await.map(|_| ())
+            };
+            match work.await {
+                Ok(()) => return,
+                Err(error) => assert!(error.is_retryable(), "{error:?}"),
+            }
+            txn.restart();
+        }
+    }
+    for isolation in ALL {
+        for seed in 0..40 {
+            let t = local(seed);
+            if seed % 2 == 0 {
+                t.kv.split_at(key("k3"));
+            }
+            t.world.block_on(async {
+                let all = (0..6).map(|n| insert(&t, isolation, key(&format!("k{n}"))));
+                join_all(all).await;
+            });
+            t.world.settle(Duration::from_secs(10));
+            assert_eq!(t.kv.rows().len(), 3, "{isolation:?}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_savepoint_gives_back_the_locks_taken_since_and_no_intent() {
+    let t = local_with(World::new(7), Settings { spill_bytes: 1, ..Settings::default() });
+    t.world.block_on(async {
+        let mut txn = t.db.begin(at(Isolation::ReadCommitted));
+        txn.get(&key("before"), EXCLUSIVE).await.expect("free");
+        txn.put(key("laid"), value("1")).expect("open");
+        txn.spill_if_large().await.expect("free");
+        let savepoint = txn.savepoint();
+        let span = Span::new(key("a"), key("z"));
+        txn.scan(span, ScanOptions { lock: EXCLUSIVE, ..ScanOptions::default() })
+            .await
+            .expect("free");
+        for name in ["before", "since", "laid"] {
+            txn.get(&key(name), EXCLUSIVE).await.expect("free");
+        }
+        assert_eq!(t.kv.lock_count(), 4, "three locks and an intent");
+        txn.rollback_to(savepoint).await.expect("it is open");
+        assert_eq!(t.kv.lock_count(), 3, "`since` is free, `laid` keeps its lock with its intent");
+        txn.commit().await.expect("free");
+    });
+    t.world.settle(Duration::from_secs(10));
+    assert_eq!(t.kv.lock_count(), 0);
+    assert_eq!(t.kv.rows(), vec![(key("laid"), value("1"))]);
+}
+
+#[test]
+fn a_deferrable_reader_waits_once_and_is_certain() {
+    let uncertainty = Duration::from_millis(100);
+    let t = local_with(World::with_uncertainty(8, uncertainty), Settings::default());
+    t.world.block_on(async {
+        let time = t.world.runtime().time;
+        put(&t, &[("k", "1")]).await;
+        let options = TxnOptions { access: Access::Deferrable, ..TxnOptions::default() };
+        let mut reader = t.db.begin(options);
+        let begun = time.monotonic();
+        let snapshot = reader.read_timestamp();
+        assert_eq!(reader.get(&key("k"), None).await, Ok(Some(value("1"))));
+        assert!(time.monotonic().since(begun) >= uncertainty);
+        put(&t, &[("k", "2"), ("l", "2")]).await;
+        // Later writes are above: never uncertain, whatever their writer's clock.
+        let again = time.monotonic();
+        assert_eq!(reader.get(&key("k"), None).await, Ok(Some(value("1"))));
+        assert_eq!(reader.get(&key("l"), None).await, Ok(None));
+        assert_eq!(reader.read_timestamp(), snapshot);
+        assert!(time.monotonic().since(again) < uncertainty / 10);
+        assert_eq!(reader.put(key("k"), value("3")), Err(TxnError::ReadOnly));
+        reader.commit().await.expect("it has read only");
+    });
+}
+
+/// Nobody's clock may still be below what a strictly serializable transaction has written, or seen, when it answers.
+#[test]
+fn strict_commits_wait_for_every_clock_also_those_that_only_read() {
+    let uncertainty = Duration::from_millis(100);
+    for writes in [true, false] {
+        for isolation in ALL {
+            let t = local_with(World::with_uncertainty(9, uncertainty), Settings::default());
+            t.world.block_on(async {
+                let mut txn = t.db.begin(at(isolation));
+                txn.get(&key("k"), None).await.expect("free");
+                if writes {
+                    txn.put(key("k"), value("1")).expect("open");
+                }
+                let info = txn.commit().await.expect("alone");
+                let now = t.world.runtime().hlc.now().timestamp();
+                let strict = isolation == Isolation::StrictSerializable;
+                assert_eq!(now > info.ts.plus(uncertainty), strict, "{isolation:?}, {writes}");
+            });
+        }
+    }
+}
