@@ -36,8 +36,8 @@ mod router;
 mod spans;
 mod split;
 mod statement;
-mod txn;
 mod two_phase;
+mod txn;
 mod wait;
 
 pub use buffer::SavepointId;
