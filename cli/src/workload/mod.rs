@@ -106,7 +106,8 @@ impl AnyLoad {
             | Script::LongFork
             | Script::Monotonic
             | Script::Shop
-            | Script::Session => None,
+            | Script::Session
+            | Script::Cells => None,
         }
     }
 
