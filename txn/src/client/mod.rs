@@ -9,7 +9,7 @@
 //!                 └─ commit ─► one phase | intents, refresh, record ─► cleanup (background)
 //! ```
 //!
-//! Rooms: `db` entry; `txn` state and reads; `statement` statements, savepoints and isolation levels; `held` what weaker levels check;
+//! Rooms: `db` entry; `txn` state and reads; `statement` statements, savepoints and isolation levels; `held` what weaker levels check; `open` which history is still read;
 //! `buffer` writes not sent; `spans` sets of keys; `exchange` batches and refusals;
 //! `refresh` moving the timestamp; `wait` others' locks; `commit`; `cleanup` what is left behind; `heartbeat`; `router`, `cache`,
 //! `split` ranges; `error`, `options`.
@@ -28,6 +28,7 @@ mod error;
 mod exchange;
 mod heartbeat;
 mod held;
+mod open;
 mod options;
 mod refresh;
 mod router;

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
-use storage::Key;
+use storage::{Key, Span};
 
 use crate::api::{Batch, Kv, KvError, Reply, Request, Wait};
 use crate::runtime::Runtime;
@@ -56,6 +56,19 @@ impl LocalKv {
     /// Transaction records that are there now.
     pub fn record_count(&self) -> usize {
         self.shared.lock().keyspace.record_count()
+    }
+
+    /// Versions of rows that are there now, deletions among them.
+    pub fn version_count(&self) -> usize {
+        self.shared.lock().keyspace.version_count()
+    }
+
+    /// The pretended ranges, in key order.
+    pub fn ranges(&self) -> Vec<Span> {
+        let splits = self.shared.lock().splits.clone();
+        let starts = std::iter::once(Key::MIN).chain(splits.iter().cloned());
+        let ends = splits.iter().cloned().chain(std::iter::once(Key::MAX));
+        starts.zip(ends).map(|(start, end)| Span::new(start, end)).collect()
     }
 
     /// The newest committed rows, in key order.
