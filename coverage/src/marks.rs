@@ -343,6 +343,10 @@ marks! {
     "sql" {
         StatementFailedAtCommit: "a statement that is a whole transaction failed at its commit",
         ErrorToldInBlock: "an error was told to the client, as its transaction could not be run again unseen",
+        PastRead: rare "a transaction began in the past",
+        PastCatalogRead: rare "a transaction in the past read the catalog of its moment",
+        HistoryCollected: rare "a range's history was collected",
+        HistoryProtected: rare "a range's history was due, and kept for an open transaction or a stream",
         StatementRunAgain: "a statement was run again, unseen by its client",
         PlannedUnderOldSchema: rare "a statement was planned under an older schema, and was planned again",
         SchemaVersionRaised: rare "a fence that a dead schema change had left was followed by the catalog",

@@ -13,6 +13,7 @@
 pub mod addressing;
 pub mod clock_service;
 pub mod cluster;
+pub mod collector;
 pub mod config;
 pub mod control;
 pub mod directory;

@@ -47,7 +47,7 @@ use crate::transport::outbound::Outbound;
 use crate::transport::peers::NodePeers;
 use crate::twin::Candidate;
 use crate::world::{OsRandom, OsTime, TokioSpawn};
-use crate::{addressing, clock_service, flush, founding, join, streams};
+use crate::{addressing, clock_service, collector, flush, founding, join, streams};
 
 /// Size of a segment of the Raft log.
 const LOG_SEGMENT_BYTES: u64 = 16 << 20;
@@ -266,6 +266,7 @@ impl Node {
             engine: engine.clone(),
             stop: stop.clone(),
         });
+        tasks.spawn(collector::run(shared.clone(), engine.clone(), stop.clone()));
         tasks.spawn(streams::run(shared.clone(), control, engine, stop.clone()));
         tasks.spawn(pg.run(ports.sql, stop.clone()));
         ready.store(true, Ordering::Relaxed);

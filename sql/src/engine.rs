@@ -28,6 +28,8 @@ pub struct EngineSettings {
     pub statement_memory_bytes_max: usize,
     /// Times that a transaction is run again before its client is told.
     pub restarts_max: u32,
+    /// How long the history of tables is kept that do not say so themselves, and of the catalog.
+    pub gc_ttl: Duration,
     /// What is said to be the version of the product.
     pub product: String,
     /// Chaos only: a known mistake made on purpose, so that a harness can show that it would notice.
@@ -64,6 +66,7 @@ impl Default for EngineSettings {
         EngineSettings {
             statement_memory_bytes_max: 256 << 20,
             restarts_max: 20,
+            gc_ttl: Duration::from_secs(4 * 3600),
             product: concat!("Meridian ", env!("CARGO_PKG_VERSION")).to_string(),
             planted: None,
         }

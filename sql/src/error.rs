@@ -16,6 +16,7 @@ pub(crate) mod codes {
     }
     codes! {
         CARDINALITY_VIOLATION "21000"
+        SNAPSHOT_TOO_OLD "72000"
         NOT_NULL_VIOLATION "23502"
         FOREIGN_KEY_VIOLATION "23503"
         UNIQUE_VIOLATION "23505"
@@ -109,6 +110,11 @@ pub(crate) enum Recovery {
     Missing {
         /// Voters that are not heard of.
         nodes: Vec<replication::range::NodeId>,
+    },
+    /// Tell the client, in calendar time.
+    TooOld {
+        /// History at or below is gone.
+        threshold: clock::Timestamp,
     },
     /// Write conflict on a key: the table's descriptor says which constraint that is.
     Exists {
@@ -283,7 +289,12 @@ impl SqlError {
                 Recovery::Refresh { table, version },
             )
             .with_detail(message),
-            TxnError::BelowGc { .. } => SqlError::new(SqlState::new("72000"), message),
+            TxnError::BelowGc { threshold } => recoverable(
+                codes::SNAPSHOT_TOO_OLD,
+                "snapshot too old".to_string(),
+                Recovery::TooOld { threshold },
+            )
+            .with_detail(sentence(&message)),
             TxnError::Unavailable { range, missing, reason } => {
                 let nodes: Vec<String> = missing.iter().map(ToString::to_string).collect();
                 let detail = if nodes.is_empty() {

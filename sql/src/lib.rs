@@ -30,6 +30,7 @@
 mod bind;
 mod catalog;
 mod cluster;
+mod collect;
 mod copies;
 mod engine;
 mod error;
@@ -45,6 +46,7 @@ pub mod types;
 
 pub use catalog::{Catalog, ColumnDescriptor, IndexDescriptor, TableDescriptor, TableMode};
 pub use cluster::{ChaosCommand, ChaosSummary, ClockSummary, Cluster, NodeSummary, RangeSummary};
+pub use collect::{Collected, Collector, PROTECTED_MAX, PROTECTION_KEPT};
 pub use copies::stream::{Progress, pump};
 pub use engine::{Engine, EngineSettings, PlantedBug};
 pub use error::SqlError;

@@ -2,6 +2,7 @@
 
 mod clients;
 mod copies;
+mod history;
 mod isolation;
 mod psql;
 mod scripts;

@@ -8,7 +8,7 @@ use sql::{
 };
 use std::fmt::Write;
 use std::sync::Arc;
-use storage::Key;
+use storage::{Key, Span};
 use txn::client::{Db, Settings};
 use txn::testing::{LocalKv, World};
 
@@ -38,7 +38,15 @@ impl Cluster for Node {
         Vec::new()
     }
     fn ranges(&self) -> BoxFuture<'_, Vec<RangeSummary>> {
-        Box::pin(async { Vec::new() })
+        let summary = |(number, span): (u64, Span)| RangeSummary {
+            range: number,
+            span,
+            // Both regions lead some.
+            leaseholder: Some(NodeId(1 + u32::from(number % 2 == 0))),
+            replicas: Vec::new(),
+        };
+        let ranges = (1..).zip(self.kv.ranges()).map(summary).collect();
+        Box::pin(std::future::ready(ranges))
     }
     fn chaos(&self, _: ChaosCommand) -> BoxFuture<'_, Result<String, String>> {
         Box::pin(async { Err("chaos is not allowed on this node".into()) })
@@ -63,6 +71,7 @@ pub(crate) struct TestCluster {
     pub(crate) world: World,
     pub(crate) east: Arc<Engine>,
     pub(crate) west: Arc<Engine>,
+    pub(crate) kv: LocalKv,
 }
 
 impl TestCluster {
@@ -80,7 +89,7 @@ impl TestCluster {
             east.bootstrap().await.expect("bootstraps");
             west.bootstrap().await.expect("is bootstrapped");
         });
-        TestCluster { world, east, west }
+        TestCluster { world, east, west, kv }
     }
 
     /// A session of `root`.

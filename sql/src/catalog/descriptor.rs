@@ -61,6 +61,9 @@ pub struct TableDescriptor {
     /// `WITH (...)`, as written, for tools that look.
     #[serde(default)]
     pub options: Vec<String>,
+    /// How long its history is kept; `None`: as long as the cluster keeps that of others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gc_ttl_ms: Option<u64>,
 }
 
 /// A column.

@@ -13,7 +13,7 @@ pub(crate) use descriptor::{
     RoleDescriptor, SchemaDescriptor, SequenceDescriptor, ViewDescriptor,
 };
 pub use descriptor::{ColumnDescriptor, IndexDescriptor, TableDescriptor, TableMode};
-pub(crate) use store::{Draft, bootstrap, load};
+pub(crate) use store::{Draft, bootstrap, load, stored_version};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -51,6 +51,12 @@ fn number<const N: usize>(value: Option<&Bytes>, what: &str) -> Result<Option<[u
     value.map(|bytes| bytes.as_ref().try_into().map_err(|_| corrupt(what))).transpose()
 }
 
+/// Which version is stored; 0: there is no catalog.
+pub(crate) async fn stored_version(txn: &mut Txn) -> Result<u64, SqlError> {
+    let stored = txn.get(&version_key(), None).await?;
+    Ok(number(stored.as_ref(), "version")?.map_or(0, u64::from_be_bytes))
+}
+
 /// Reads the whole catalog.
 pub(crate) async fn load(txn: &mut Txn) -> Result<Catalog, SqlError> {
     load_locked(txn, None).await

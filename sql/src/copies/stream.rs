@@ -124,6 +124,24 @@ pub(crate) async fn frontiers(
     Ok(found)
 }
 
+/// Everything of a region's copy at or below has been delivered to every other copy.
+///
+/// # Errors
+/// A copy cannot be read.
+pub(crate) async fn delivered(
+    engine: &Engine,
+    table: &TableDescriptor,
+    origin: RegionId,
+) -> Result<Timestamp, SqlError> {
+    let mut least = Timestamp::MAX;
+    for (destination, _) in engine.cluster.regions() {
+        if destination != origin {
+            least = least.min(frontier(engine, table, origin, destination).await?);
+        }
+    }
+    Ok(least)
+}
+
 /// The stored frontier.
 async fn frontier(
     engine: &Engine,

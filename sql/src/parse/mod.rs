@@ -7,10 +7,12 @@
 //! INVARIANT: no input makes this code, or the code that walks and drops its trees, run out of stack: nesting is bounded by the
 //! parser's depth limit, chains of operators by [`OPERATORS_MAX`].
 
+mod as_of;
 mod copy;
 mod extension;
 mod position;
 
+pub(crate) use as_of::{AsOf, Moment};
 pub(crate) use copy::{CopyDirection, CopyFormat, CopyOptions, CopySource, CopyStatement};
 pub(crate) use extension::{BeginOptions, Extension, Show};
 pub(crate) use position::Positions;
@@ -40,6 +42,8 @@ pub(crate) struct Parsed {
     pub statement: Arc<Statement>,
     /// Character offsets of the whole query string, for error positions.
     pub positions: Arc<Positions>,
+    /// AS OF SYSTEM TIME, of statements that may have it.
+    pub as_of: Option<AsOf>,
 }
 
 /// A statement.
@@ -80,17 +84,19 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Parsed>, SqlError> {
         if !piece.iter().any(|token| significant(&token)) {
             continue;
         }
-        let statement = parse_one(piece.to_vec(), &positions, sql)?;
-        statements.push(Parsed { statement: Arc::new(statement), positions: positions.clone() });
+        let (statement, as_of) = parse_one(piece.to_vec(), &positions, sql)?;
+        let (statement, positions) = (Arc::new(statement), positions.clone());
+        statements.push(Parsed { statement, positions, as_of });
     }
     Ok(statements)
 }
 
 fn parse_one(
-    tokens: Vec<TokenWithSpan>,
+    mut tokens: Vec<TokenWithSpan>,
     positions: &Positions,
     sql: &str,
-) -> Result<Statement, SqlError> {
+) -> Result<(Statement, Option<AsOf>), SqlError> {
+    let as_of = as_of::take(&mut tokens).map_err(|error| parser_error(positions, sql, error))?;
     let tokens = without_noise(tokens);
     let dialect = PostgreSqlDialect {};
     let mut parser =
@@ -104,7 +110,33 @@ fn parse_one(
         Token::EOF => Ok(statement),
         _ => parser.expected("end of statement", parser.peek_token()),
     });
-    parsed.map_err(|error| parser_error(positions, sql, error))
+    let statement = parsed.map_err(|error| parser_error(positions, sql, error))?;
+    match as_of {
+        Some(as_of) if !may_be_past(&statement) => Err(SqlError::new(
+            SqlState::SYNTAX_ERROR,
+            "AS OF SYSTEM TIME is for SELECT, EXPLAIN, DECLARE, PREPARE, BEGIN and SET TRANSACTION only",
+        )
+        .at(positions.at(as_of.location))),
+        as_of => Ok((statement, as_of)),
+    }
+}
+
+/// Whether a statement may say which moment it is about.
+fn may_be_past(statement: &Statement) -> bool {
+    match statement {
+        Statement::Sql(statement) => matches!(
+            statement.as_ref(),
+            ast::Statement::Query(_)
+                | ast::Statement::Explain { .. }
+                | ast::Statement::Declare { .. }
+                | ast::Statement::Prepare { .. }
+        ),
+        Statement::Begin(_) => true,
+        Statement::Extension(extension) => {
+            matches!(extension.as_ref(), Extension::SetTransaction { session: false, .. })
+        }
+        Statement::Copy(_) | Statement::Show(_) => false,
+    }
 }
 
 /// Takes out words that change nothing here and that the parser does not know.
@@ -328,6 +360,24 @@ mod tests {
     }
 
     #[test]
+    fn a_statement_is_about_one_moment_as_a_whole() {
+        let parsed = parse("SELECT 1; SELECT a FROM t AS OF SYSTEM TIME $3").expect("parses");
+        assert!(parsed[0].as_of.is_none());
+        assert_eq!(parsed[1].as_of.as_ref().expect("there").moment, Moment::Param(3));
+        for (sql, at) in [
+            ("SELECT a FROM t AS OF SYSTEM TIME now()", Some(35)),
+            ("SELECT a FROM t AS OF SYSTEM TIME", Some(34)),
+            ("SELECT a FROM t AS OF SYSTEM TIME '-1s' AS OF SYSTEM TIME '-1s'", Some(41)),
+            ("SELECT a FROM (SELECT a FROM t AS OF SYSTEM TIME '-1s') t", Some(32)),
+            ("INSERT INTO t SELECT a FROM t AS OF SYSTEM TIME '-1s'", Some(49)),
+            ("UPDATE t SET a = 1 AS OF SYSTEM TIME '-1s'", Some(38)),
+        ] {
+            let (code, message, position) = error(sql);
+            assert_eq!((code.as_str(), position), ("42601", at), "{sql}: {message}");
+        }
+    }
+
+    #[test]
     fn what_clients_send_and_the_parser_does_not_know() {
         for sql in [
             "copy pgbench_accounts from stdin with (freeze on)",
@@ -350,6 +400,11 @@ mod tests {
             "alter table pgbench_accounts add primary key (aid)",
             "create table x(aid int not null, filler char(84)) with (fillfactor=100)",
             "truncate table a,b,c",
+            "SELECT * FROM t AS OF SYSTEM TIME '-10s' WHERE a = 1",
+            "SELECT * FROM t AS OF SYSTEM TIME 1700000000000000000.0000000001",
+            "EXPLAIN SELECT * FROM t as of system time $2 WHERE a = $1",
+            "BEGIN READ ONLY AS OF SYSTEM TIME '2026-01-01 12:00:00+00'",
+            "SET TRANSACTION AS OF SYSTEM TIME '-1h'",
         ] {
             parse(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
         }

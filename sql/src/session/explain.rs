@@ -38,6 +38,20 @@ impl Session {
             }
             error = error.on_table(&table.name);
         }
+        if let Recovery::TooOld { threshold } = error.recovery.clone() {
+            error.recovery = Recovery::Report;
+            let oldest = self.moment_text(threshold);
+            let wanted = self.active.as_ref().map(|active| active.txn.read_timestamp());
+            let wanted =
+                wanted.map_or_else(String::new, |at| format!(" at {}", self.moment_text(at)));
+            error.detail = Some(format!(
+                "It would read{wanted}. History is kept from {oldest} on, without that moment."
+            ));
+            error.hint = Some(
+                "A table keeps its history for its gc_ttl: ALTER TABLE .. SET (gc_ttl = '24h')."
+                    .to_string(),
+            );
+        }
         if let Recovery::Missing { nodes } = error.recovery.clone() {
             error.recovery = Recovery::Report;
             if !nodes.is_empty() {

@@ -1,7 +1,7 @@
 //! Driver: one client's session, whatever protocol it speaks.
 //!
 //! Rooms: `statement` what is prepared and bound; `run` one statement, with its retries; `transaction` blocks, savepoints; `settings`;
-//! `ddl` and its jobs; `copy`; `show`; `cursor`; `explain` errors in SQL's terms; `script` the simple protocol.
+//! `history` the past; `ddl` and its jobs; `copy`; `show`; `cursor`; `explain` errors in SQL's terms; `script` the simple protocol.
 //!
 //! INVARIANT: without an open block there is a transaction only between a statement's start and the next Sync (or the end of the
 //! simple query); a statement that fails takes it along.
@@ -10,6 +10,7 @@ mod copy;
 mod cursor;
 mod ddl;
 mod explain;
+mod history;
 mod run;
 mod script;
 mod settings;
@@ -264,7 +265,10 @@ impl Session {
 
     /// Says what this session knows about its surroundings.
     fn catalog(&self) -> Arc<Catalog> {
-        let own = self.active.as_ref().and_then(|active| active.catalog.clone());
+        let own = self
+            .active
+            .as_ref()
+            .and_then(|active| active.catalog.as_ref().or(active.past.as_ref()).cloned());
         own.unwrap_or_else(|| self.engine.catalog())
     }
 

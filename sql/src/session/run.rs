@@ -10,7 +10,7 @@ use super::{Block, Session};
 use crate::error::{Recovery, SqlError, codes};
 use crate::exec::{Exec, Uniqueness};
 use crate::outcome::{Column, Notice, Outcome};
-use crate::parse::{Extension, Parsed, Statement};
+use crate::parse::{AsOf, BeginOptions, Extension, Parsed, Statement};
 use crate::plan::Planned;
 use crate::types::{Datum, SqlState, Type};
 use coverage::Mark;
@@ -91,8 +91,12 @@ impl Session {
             Statement::Sql(statement) => self.run_other(statement, &parsed, &params).await,
             Statement::Copy(copy) => self.run_copy(copy, &parsed).await,
             Statement::Show(show) => self.run_show(show).await,
-            Statement::Begin(options) => self.begin_block(options).await,
-            Statement::Extension(extension) => self.run_extension(extension).await,
+            Statement::Begin(options) => {
+                self.begin_block(options, parsed.as_of.as_ref(), &params).await
+            }
+            Statement::Extension(extension) => {
+                self.run_extension(extension, parsed.as_of.as_ref(), &params).await
+            }
         }
     }
 
@@ -143,6 +147,9 @@ impl Session {
         let mut restarts = 0;
         let mut waits = 0;
         let mut pause = PAUSE_MIN;
+        if let Some(parsed) = &prepared.parsed {
+            self.enter_past(parsed, &params).await?;
+        }
         loop {
             let planned = self.planned(prepared).await?;
             let result = self.run_once(&planned, &params).await;
@@ -312,7 +319,7 @@ impl Session {
             S::Commit { chain, .. } => {
                 let outcome = self.commit_block().await?;
                 if *chain {
-                    self.begin_block(&crate::parse::BeginOptions::default()).await?;
+                    self.begin_block(&BeginOptions::default(), None, &[]).await?;
                 }
                 Ok(outcome)
             }
@@ -390,7 +397,12 @@ impl Session {
         ))
     }
 
-    async fn run_extension(&mut self, extension: &Extension) -> Result<Outcome, SqlError> {
+    async fn run_extension(
+        &mut self,
+        extension: &Extension,
+        as_of: Option<&AsOf>,
+        params: &[Datum],
+    ) -> Result<Outcome, SqlError> {
         let complete = |tag: &str| Ok(Outcome::Complete { tag: tag.to_string() });
         match extension {
             Extension::Chaos(command) => {
@@ -413,6 +425,9 @@ impl Session {
                     ));
                 } else {
                     self.set_modes(options)?;
+                    if let Some(as_of) = as_of {
+                        self.move_to_past(as_of, params).await?;
+                    }
                 }
                 complete("SET")
             }
@@ -542,6 +557,9 @@ impl Session {
             return Err(SqlError::unsupported(
                 "only SELECT, INSERT, UPDATE and DELETE can be explained",
             ));
+        }
+        if let Some(parsed) = &inner.parsed {
+            self.enter_past(parsed, params).await?;
         }
         let planned = self.planned(&inner).await?;
         let mut lines = crate::plan::explain::explain(&planned.plan);

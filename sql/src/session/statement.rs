@@ -4,7 +4,7 @@ use super::{PORTALS_MAX, STATEMENTS_MAX, Session};
 use crate::bind::Binder;
 use crate::error::{SqlError, codes};
 use crate::outcome::{Column, Outcome, Row};
-use crate::parse::{Parsed, Statement, parse};
+use crate::parse::{AsOf, Moment, Parsed, Statement, parse};
 use crate::plan::Planned;
 use crate::types::{Datum, SqlState, Type, binary, text};
 use bytes::Bytes;
@@ -50,6 +50,16 @@ impl Prepared {
                     )
                 })?,
             });
+        }
+        // Outside of the tree, the binder does not see it.
+        if let Some(AsOf { moment: Moment::Param(number), .. }) =
+            parsed.as_ref().and_then(|parsed| parsed.as_of.as_ref())
+        {
+            given.resize(given.len().max(*number), Type::Unknown);
+            let ty = &mut given[number - 1];
+            if *ty == Type::Unknown {
+                *ty = Type::Text;
+            }
         }
         Ok(Prepared { parsed, given, given_oids: oids.to_vec(), planned: Mutex::new(None) })
     }

@@ -4,7 +4,8 @@ use super::Session;
 use crate::catalog::Catalog;
 use crate::error::{SqlError, codes};
 use crate::outcome::{Notice, Outcome};
-use crate::parse::BeginOptions;
+use crate::parse::{AsOf, BeginOptions};
+use crate::types::Datum;
 use coverage::Mark;
 use std::sync::Arc;
 use txn::client::{Access, Isolation, SavepointId, Txn, TxnOptions};
@@ -27,12 +28,38 @@ pub(super) struct Active {
     pub(super) started_us: i64,
     /// The catalog with this transaction's own changes.
     pub(super) catalog: Option<Arc<Catalog>>,
+    /// The catalog of the moment that a transaction in the past is at.
+    pub(super) past: Option<Arc<Catalog>>,
     /// Savepoints, innermost last; with the catalog as it was.
     savepoints: Vec<(String, SavepointId, Option<Arc<Catalog>>)>,
     /// Tables whose data may go once this has committed.
     pub(super) dropped: Vec<Arc<crate::catalog::TableDescriptor>>,
     /// Sequences to start anew once this has committed.
     pub(super) restarted: Vec<u32>,
+}
+
+impl Active {
+    pub(super) fn new(txn: Txn, started_us: i64, past: Option<Arc<Catalog>>) -> Active {
+        Active {
+            txn,
+            statement_count: 0,
+            started_us,
+            catalog: None,
+            past,
+            savepoints: Vec::new(),
+            dropped: Vec::new(),
+            restarted: Vec::new(),
+        }
+    }
+
+    /// Whether nothing has happened in it.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.statement_count == 0
+            && self.catalog.is_none()
+            && self.savepoints.is_empty()
+            && !self.txn.has_writes()
+            && !self.txn.has_reads()
+    }
 }
 
 impl Session {
@@ -54,15 +81,7 @@ impl Session {
             };
             let options = TxnOptions { isolation, access, ..TxnOptions::labelled("sql") };
             let started_us = self.facts.clock_us();
-            self.active = Some(Active {
-                txn: self.engine.db.begin(options),
-                statement_count: 0,
-                started_us,
-                catalog: None,
-                savepoints: Vec::new(),
-                dropped: Vec::new(),
-                restarted: Vec::new(),
-            });
+            self.active = Some(Active::new(self.engine.db.begin(options), started_us, None));
         }
         self.active.as_mut().expect("begun above")
     }
@@ -76,6 +95,8 @@ impl Session {
     pub(super) async fn begin_block(
         &mut self,
         options: &BeginOptions,
+        as_of: Option<&AsOf>,
+        params: &[Datum],
     ) -> Result<Outcome, SqlError> {
         if self.block != Block::None {
             self.notice(Notice::warning(
@@ -88,6 +109,9 @@ impl Session {
         self.block = Block::Open;
         // An implicit transaction that has begun becomes the block's, as in PostgreSQL.
         self.begin_if_none();
+        if let Some(as_of) = as_of {
+            self.move_to_past(as_of, params).await?;
+        }
         Ok(Outcome::Complete { tag: "BEGIN".into() })
     }
 
@@ -116,9 +140,8 @@ impl Session {
                 if deferrable { "on" } else { "off" }.to_string(),
             );
         }
-        if self.active.as_ref().is_some_and(|active| {
-            active.statement_count == 0 && !active.txn.has_writes() && !active.txn.has_reads()
-        }) {
+        // In the past nothing but the moment matters.
+        if self.active.as_ref().is_some_and(|active| active.is_fresh() && active.past.is_none()) {
             self.active = None;
             self.begin_if_none();
         }

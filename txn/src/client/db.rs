@@ -1,5 +1,6 @@
 //! Driver: the gateway's entry to transactions. Cheap to clone, shared by all sessions.
 
+use clock::Timestamp;
 use coverage::Mark;
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use crate::api::{Kv, TxnId};
 use crate::client::heartbeat::Heartbeats;
+use crate::client::open::OpenTxns;
 use crate::client::{CommitInfo, Settings, Txn, TxnError, TxnOptions};
 use crate::runtime::Runtime;
 
@@ -26,13 +28,15 @@ struct Inner {
     kv: Arc<dyn Kv>,
     settings: Settings,
     heartbeats: Heartbeats,
+    open: OpenTxns,
 }
 
 impl Db {
     /// A gateway over a keyspace.
     pub fn new(runtime: Runtime, kv: Arc<dyn Kv>, settings: Settings) -> Db {
         let heartbeats = Heartbeats::new(runtime.clone(), kv.clone(), settings.heartbeat_interval);
-        Db { inner: Arc::new(Inner { runtime, kv, settings, heartbeats }) }
+        let open = OpenTxns::default();
+        Db { inner: Arc::new(Inner { runtime, kv, settings, heartbeats, open }) }
     }
 
     /// Begins a transaction. Sends nothing.
@@ -53,6 +57,15 @@ impl Db {
     /// Limits and periods.
     pub fn settings(&self) -> &Settings {
         &self.inner.settings
+    }
+
+    /// The lowest timestamp that an open transaction of this gateway reads at.
+    pub fn oldest_open(&self) -> Option<Timestamp> {
+        self.inner.open.oldest()
+    }
+
+    pub(super) fn open(&self) -> &OpenTxns {
+        &self.inner.open
     }
 
     pub(super) fn heartbeats(&self) -> &Heartbeats {

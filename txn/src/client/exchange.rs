@@ -119,7 +119,11 @@ impl Txn {
             read_at: self.read_at,
             uncertainty_limit: self.uncertainty_limit.forward(self.read_at),
             txn: self.options.as_of.is_none().then(|| self.meta()),
-            schema: self.schema.iter().map(|(table, version)| (*table, *version)).collect(),
+            // The past was written under the schema that it is read by.
+            schema: match self.options.as_of {
+                Some(_) => Vec::new(),
+                None => self.schema.iter().map(|(table, version)| (*table, *version)).collect(),
+            },
             pushed: self.pushed.iter().map(|(id, ts)| (*id, *ts)).collect(),
             // No write that a savepoint could take back ever leaves the gateway.
             ignored: Vec::new(),

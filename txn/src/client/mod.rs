@@ -10,6 +10,7 @@
 //! ```
 //!
 //! Rooms: `db` entry; `txn` state and reads; `statement` statements, savepoints and isolation levels; `held` what weaker levels check;
+//! `open` which history is still read;
 //! `buffer` writes not sent; `spans` sets of keys; `exchange` batches and refusals; `refresh` moving the timestamp; `wait` others'
 //! locks; `recover` others' staged commits; `commit`, `parallel`, `two_phase`; `cleanup` what is left behind; `heartbeat`; `router`, `cache`,
 //! `split` ranges; `error`, `options`.
@@ -28,6 +29,7 @@ mod error;
 mod exchange;
 mod heartbeat;
 mod held;
+mod open;
 mod options;
 mod parallel;
 mod recover;

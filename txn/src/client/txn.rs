@@ -16,6 +16,7 @@ use crate::client::cleanup::{Outcome, Remains};
 use crate::client::exchange::Purpose;
 use crate::client::heartbeat::Pulse;
 use crate::client::held::Held;
+use crate::client::open::OpenMark;
 use crate::client::spans::SpanSet;
 use crate::client::statement::LockLevel;
 use crate::client::{
@@ -56,6 +57,8 @@ pub struct Txn {
     /// Fixed for the transaction's life (HLC, uncertainty): later values were written after it began, in real time.
     pub(super) uncertainty_limit: Timestamp,
     pub(super) state: State,
+    /// While it is open.
+    open: Option<OpenMark>,
     pub(super) anchor: Option<Key>,
     /// Sign of life, from the first lock or intent on.
     pub(super) pulse: Option<Pulse>,
@@ -92,6 +95,7 @@ impl Txn {
             read_at: now,
             uncertainty_limit: now,
             state: State::Open,
+            open: None,
             anchor: None,
             pulse: None,
             buffer: WriteBuffer::default(),
@@ -124,6 +128,10 @@ impl Txn {
             (None, Access::Deferrable) => (latest, latest),
             (None, Access::ReadWrite | Access::ReadOnly) => (now, latest),
         };
+        match &self.open {
+            Some(open) => open.move_to(self.read_at),
+            None => self.open = Some(self.db.open().enter(self.read_at)),
+        }
     }
 
     /// Its id; another one after each restart.
@@ -466,6 +474,7 @@ impl Txn {
 
     /// Hands what it has left at the ranges to the background, and forgets it here.
     pub(super) fn leave(&mut self, outcome: Outcome) {
+        self.open = None;
         self.buffer.clear();
         self.reads = SpanSet::default();
         self.held = Held::default();

@@ -79,7 +79,8 @@ pub(super) struct Keyspace {
     low_water: Timestamp,
     waiters: BTreeMap<TxnId, BTreeMap<TxnId, Waiter>>,
     fences: BTreeMap<u32, u64>,
-    gc_threshold: Timestamp,
+    /// Where history was collected, and up to when.
+    collected: Vec<(Span, Timestamp)>,
 }
 
 /// What reads leave behind once the whole batch has succeeded.
@@ -92,6 +93,11 @@ struct Traces {
 impl Keyspace {
     pub(super) fn lock_count(&self) -> usize {
         self.intents.len() + self.locks.values().map(Vec::len).sum::<usize>()
+    }
+
+    /// Versions of rows that are there, deletions among them.
+    pub(super) fn version_count(&self) -> usize {
+        self.versions.values().map(BTreeMap::len).sum()
     }
 
     pub(super) fn record_count(&self) -> usize {
@@ -244,9 +250,7 @@ impl Keyspace {
     }
 
     fn read(&self, batch: &Batch, key: &Key, lock: Option<Lock>) -> Result<Option<Row>, KvError> {
-        if batch.read_at <= self.gc_threshold {
-            return Err(KvError::BelowGc { threshold: self.gc_threshold });
-        }
+        self.check_history(&Span::point(key), batch.read_at)?;
         let limit = batch.uncertainty_limit.forward(batch.read_at);
         let own = batch.txn.as_ref().map(|txn| txn.id);
         if let Some(strength) = lock {
@@ -367,6 +371,9 @@ impl Keyspace {
         since: Timestamp,
         at: Timestamp,
     ) -> Result<(), KvError> {
+        if since < at {
+            self.check_history(span, since)?;
+        }
         let own = batch.txn.as_ref().map(|txn| txn.id);
         let end = span.end.clone().max(span.start.clone());
         for (key, versions) in self.versions.range(span.start.clone()..end) {
@@ -717,6 +724,9 @@ impl Keyspace {
         {
             return Err(blocked(key, &intent.holder, intent.ts, true));
         }
+        if after < batch.read_at {
+            self.check_history(span, after)?;
+        }
         let mut all: Vec<Change> = Vec::new();
         for (key, versions) in self.versions.range(span.start.clone()..span.end.clone()) {
             for (ts, version) in
@@ -742,8 +752,19 @@ impl Keyspace {
         Ok(Response::Changes { changes, upto: batch.read_at })
     }
 
+    fn check_history(&self, span: &Span, at: Timestamp) -> Result<(), KvError> {
+        let of_span = self.collected.iter().filter(|(collected, _)| collected.overlaps(span));
+        match of_span.map(|(_, threshold)| *threshold).max() {
+            Some(threshold) if at <= threshold => Err(KvError::BelowGc { threshold }),
+            _ => Ok(()),
+        }
+    }
+
     fn gc(&mut self, span: &Span, threshold: Timestamp) {
-        self.gc_threshold = self.gc_threshold.forward(threshold);
+        match self.collected.iter_mut().find(|(collected, _)| collected == span) {
+            Some((_, before)) => *before = before.forward(threshold),
+            None => self.collected.push((span.clone(), threshold)),
+        }
         for (_, versions) in self.versions.range_mut(span.start.clone()..span.end.clone()) {
             // The newest at or below the threshold is what a read just above it sees.
             let keep = versions.range(..=threshold).next_back().map(|(ts, _)| *ts);

@@ -58,6 +58,19 @@ impl LocalKv {
         self.shared.lock().keyspace.record_count()
     }
 
+    /// Versions of rows that are there now, deletions among them.
+    pub fn version_count(&self) -> usize {
+        self.shared.lock().keyspace.version_count()
+    }
+
+    /// The pretended ranges, in key order.
+    pub fn ranges(&self) -> Vec<Span> {
+        let splits = self.shared.lock().splits.clone();
+        let starts = std::iter::once(Key::MIN).chain(splits.iter().cloned());
+        let ends = splits.iter().cloned().chain(std::iter::once(Key::MAX));
+        starts.zip(ends).map(|(start, end)| Span::new(start, end)).collect()
+    }
+
     /// The newest committed rows, in key order.
     pub fn rows(&self) -> Vec<(Key, bytes::Bytes)> {
         self.shared.lock().keyspace.rows()

@@ -1,6 +1,7 @@
 //! Driver: ALTER TABLE, CREATE INDEX.
 
 use super::create::{Builder, check_expressions};
+use super::options::TableOptions;
 use super::{Session, job};
 use crate::bind::Binder;
 use crate::catalog::{Entry, IndexKind, IndexState, TableDescriptor};
@@ -336,6 +337,15 @@ async fn apply(
             if !not_valid {
                 check_rows(context, &facts, txn, &table).await?;
             }
+            Ok(table)
+        }
+        Op::SetOptionsParens { options } => {
+            let options = TableOptions::read(options)?;
+            if options.mode.is_some_and(|mode| mode != table.mode) {
+                return Err(unsupported(operation));
+            }
+            let mut table = table;
+            options.apply(&mut table);
             Ok(table)
         }
         Op::DropConstraint { if_exists, name, .. } => {

@@ -1,5 +1,6 @@
 //! Driver: CREATE TABLE, and the pieces of a table that ALTER TABLE adds later.
 
+use super::options::TableOptions;
 use super::{Session, free_name};
 use crate::bind::{Binder, Scope, data_type};
 use crate::catalog::{
@@ -49,24 +50,26 @@ impl Session {
         }
         let mut facts = self.facts_now().as_ref().clone();
         facts.catalog = std::sync::Arc::new(draft.catalog().clone());
-        let (mode, options) = table_options(&create.table_options)?;
+        let options = TableOptions::of_create(&create.table_options)?;
         let owner =
             facts.catalog.role(&self.user).map_or(crate::catalog::FIRST_ROLE, |role| role.id);
         let id = draft.allocate();
-        let table = TableDescriptor {
+        let mut table = TableDescriptor {
             id,
             schema,
             name,
             owner,
             version: 1,
-            mode,
+            mode: TableMode::Strong,
             columns: Vec::new(),
             indexes: Vec::new(),
             checks: Vec::new(),
             foreign_keys: Vec::new(),
             next_index: 1,
-            options,
+            options: Vec::new(),
+            gc_ttl_ms: None,
         };
+        options.apply(&mut table);
         let mut builder = Builder { draft: &mut draft, facts: &facts, table, names: Vec::new() };
         builder.build(create)?;
         let table = builder.table;
@@ -135,52 +138,6 @@ fn refuse_unsupported(create: &ast::CreateTable) -> Result<(), SqlError> {
         Some((what, _)) => Err(SqlError::unsupported(format!("{what} is not supported"))),
         None => Ok(()),
     }
-}
-
-/// `WITH (consistency = 'available')`; PostgreSQL's storage parameters are kept and mean nothing.
-fn table_options(options: &ast::CreateTableOptions) -> Result<(TableMode, Vec<String>), SqlError> {
-    let list: &[ast::SqlOption] = match options {
-        ast::CreateTableOptions::None => &[],
-        ast::CreateTableOptions::With(list)
-        | ast::CreateTableOptions::Options(list)
-        | ast::CreateTableOptions::Plain(list)
-        | ast::CreateTableOptions::TableProperties(list) => list,
-    };
-    let mut mode = TableMode::Strong;
-    let mut kept = Vec::new();
-    for option in list {
-        let ast::SqlOption::KeyValue { key, value } = option else {
-            return Err(SqlError::unsupported(format!("table option {option} is not supported")));
-        };
-        let name = crate::parse::name(key);
-        let text = value.to_string().trim_matches('\'').to_lowercase();
-        match name.as_str() {
-            "consistency" => {
-                mode = match text.as_str() {
-                    "strong" => TableMode::Strong,
-                    "available" => TableMode::Available,
-                    _ => {
-                        return Err(SqlError::new(
-                            SqlState::INVALID_PARAMETER_VALUE,
-                            format!("invalid value for option \"consistency\": {value}"),
-                        )
-                        .with_hint("It is 'strong' or 'available'."));
-                    }
-                };
-                kept.push(format!("consistency={text}"));
-            }
-            "fillfactor" | "autovacuum_enabled" | "toast_tuple_target" | "parallel_workers" => {
-                kept.push(format!("{name}={text}"))
-            }
-            _ => {
-                return Err(SqlError::new(
-                    SqlState::INVALID_PARAMETER_VALUE,
-                    format!("unrecognized parameter \"{name}\""),
-                ));
-            }
-        }
-    }
-    Ok((mode, kept))
 }
 
 /// Defaults and checks are bound once, so that a mistake is found now.

@@ -9,6 +9,7 @@ mod create;
 mod drop;
 mod job;
 mod objects;
+mod options;
 
 pub(super) use job::{clear_in_background, raise_version};
 
@@ -20,6 +21,7 @@ use crate::parse::Parsed;
 use crate::types::SqlState;
 use sqlparser::ast::{self, Statement as S};
 use std::sync::Arc;
+use txn::client::{Access, TxnError};
 
 impl Session {
     /// A schema change.
@@ -28,7 +30,11 @@ impl Session {
         statement: &ast::Statement,
         parsed: &Parsed,
     ) -> Result<Outcome, SqlError> {
-        if self.active.is_some() {
+        if let Some(active) = &self.active {
+            // Jobs have transactions of their own, which would not notice.
+            if active.txn.options().access != Access::ReadWrite {
+                return Err(TxnError::ReadOnly.into());
+            }
             self.begin_in_transaction().await?;
         }
         let tag = match statement {
