@@ -42,7 +42,7 @@ pub fn found(
             &mut batch,
             &key,
             at.timestamp(),
-            &Version { written_at: at, value: Some(value) },
+            &Version { written_at: at, by: None, value: Some(value) },
         );
     };
     put(counter_key("node"), text(2));

@@ -307,12 +307,18 @@ impl SqlError {
                     .with_detail(detail)
                     .with_hint("Nothing was committed. Try again when the regions can reach each other, or from the majority's side.")
             }
-            TxnError::Ambiguous { .. } => SqlError::new(
+            TxnError::Ambiguous { ticket, .. } => SqlError::new(
                 codes::COMPLETION_UNKNOWN,
                 "it is unknown whether the transaction was committed",
             )
-            .with_detail(message)
-            .with_hint("Read what it would have written before you repeat it."),
+            .with_detail(sentence(&message))
+            .with_hint(match ticket {
+                Some(ticket) => format!(
+                    "Ask any node before you repeat it: SHOW TRANSACTION STATUS '{ticket}' \
+                     (if it was not committed by then, it never will be)."
+                ),
+                None => "Read what it would have written before you repeat it.".to_string(),
+            }),
             TxnError::TooLarge { .. } => SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message),
             TxnError::Timeout { kind: TimeoutKind::Lock, .. } => {
                 SqlError::new(codes::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")

@@ -248,6 +248,7 @@ mod rocks {
             let mut batch = WriteBatch::new();
             for number in (0..200u32).filter(|number| (u64::from(*number) + round) % 3 > 0) {
                 let version = Version {
+                    by: None,
                     written_at: ClockTimestamp::MIN,
                     value: Some(Bytes::from(format!("{round}/{number}"))),
                 };

@@ -161,7 +161,7 @@ fn read(host: &dyn Host, words: &[&str], out: &mut String) -> Result<(), Storage
 
 fn put(batch: &mut WriteBatch, key: &str, ts: &str, written_at: &str, value: Option<Bytes>) {
     let written_at = ClockTimestamp::from_raw(time(written_at).raw());
-    mvcc::put_version(batch, &self::key(key), time(ts), &Version { written_at, value });
+    mvcc::put_version(batch, &self::key(key), time(ts), &Version { written_at, by: None, value });
 }
 
 fn intent(batch: &mut WriteBatch, key: &str, txn: &str, ts: &str, values: &[&str]) {

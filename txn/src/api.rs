@@ -124,7 +124,8 @@ pub enum Request {
         /// Not empty.
         mutations: Vec<Mutation>,
     },
-    /// Commits a transaction whose writes all are in this range: no intent, no record. Not idempotent: a lost answer is ambiguous.
+    /// Commits a transaction whose writes all are in this range: no intent, no record. Not idempotent: after a lost answer ask
+    /// [`Request::Settle`].
     CommitOnePhase {
         /// Not empty.
         mutations: Vec<Mutation>,
@@ -207,6 +208,15 @@ pub enum Request {
         txn: TxnId,
         /// Its anchor.
         anchor: Key,
+    },
+    /// What became of a one-phase commit that wrote `key` as its lowest: committed, or never to be. Idempotent.
+    Settle {
+        /// Whose.
+        txn: TxnId,
+        /// When the transaction first started.
+        started: Timestamp,
+        /// The lowest key that it writes.
+        key: Key,
     },
     /// Committed changes of a copy (keys in `span`, which lies in one table's copy) in `(after, read_at]`, in commit order; the span counts
     /// as read at `read_at`, so the answer is complete. Waits for intents like a scan. Idempotent.

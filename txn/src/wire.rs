@@ -270,6 +270,7 @@ wire_enum!(Request {
     15 => Gc { span, threshold },
     16 => Stage { intents, writes, deadline },
     17 => QueryWrites { txn, at, writes, missing },
+    18 => Settle { txn, started, key },
 });
 wire_enum!(Response {
     0 => Get(row),

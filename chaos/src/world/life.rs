@@ -56,7 +56,7 @@ impl World {
         let at = ClockTimestamp::from_raw(Timestamp::new(EPOCH_US - 1, 0).raw());
         let mut batch = WriteBatch::new();
         let mut put = |key: Key, value: String| {
-            let version = Version { written_at: at, value: Some(Bytes::from(value)) };
+            let version = Version { written_at: at, by: None, value: Some(Bytes::from(value)) };
             mvcc::put_version(&mut batch, &key, at.timestamp(), &version);
         };
         put(Key::system("ids", b"node"), (self.layout.nodes + 1).to_string());

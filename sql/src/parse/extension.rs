@@ -54,6 +54,8 @@ pub(crate) enum Show {
     Staleness,
     /// Conflicts of a table.
     Conflicts(String),
+    /// What became of a commit that was answered with 40003.
+    TransactionStatus(String),
     /// Tables.
     Tables,
     /// Databases.
@@ -207,6 +209,9 @@ fn show(parser: &mut Parser) -> Result<Show, ParserError> {
     }
     if parser.parse_keywords(&[Keyword::TRANSACTION, Keyword::ISOLATION, Keyword::LEVEL]) {
         return Ok(Show::Setting("transaction_isolation".to_string()));
+    }
+    if parser.parse_keywords(&[Keyword::TRANSACTION, Keyword::STATUS]) {
+        return Ok(Show::TransactionStatus(parser.parse_literal_string()?));
     }
     if parser.parse_keywords(&[Keyword::TIME, Keyword::ZONE]) {
         return Ok(Show::Setting("timezone".to_string()));

@@ -9,6 +9,7 @@ use crate::parse::Show;
 use crate::types::{Datum, SqlState, Type};
 use clock::Timestamp;
 use replication::range::RegionId;
+use txn::client::{NoTicket, Settled, Ticket};
 
 /// Columns of its answer.
 pub(super) fn columns_of(show: &Show) -> Vec<(&str, Type)> {
@@ -59,6 +60,9 @@ pub(super) fn columns_of(show: &Show) -> Vec<(&str, Type)> {
             ("loser_region", Type::Text),
             ("rule", Type::Text),
         ],
+        Show::TransactionStatus(_) => {
+            vec![("status", Type::Text), ("commit_timestamp", Type::Text)]
+        }
         Show::Tables => {
             vec![("schema", Type::Text), ("table", Type::Text), ("consistency", Type::Text)]
         }
@@ -84,6 +88,7 @@ impl Session {
             | Show::Regions
             | Show::Staleness
             | Show::Conflicts(_)
+            | Show::TransactionStatus(_)
             | Show::Tables
             | Show::Databases => {}
         }
@@ -192,6 +197,15 @@ impl Session {
                     ));
                 }
                 self.conflict_rows(&table).await?
+            }
+            Show::TransactionStatus(id) => {
+                let ticket: Ticket = id.parse().map_err(|error: NoTicket| {
+                    SqlError::new(SqlState::INVALID_PARAMETER_VALUE, error.to_string())
+                })?;
+                match self.engine.db.settle(&ticket).await? {
+                    Settled::Committed(ts) => vec![vec![text("committed"), text(ts.to_string())]],
+                    Settled::Aborted => vec![vec![text("aborted"), Datum::Null]],
+                }
             }
             Show::Tables => {
                 let catalog = self.catalog();

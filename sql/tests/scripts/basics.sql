@@ -27,3 +27,8 @@ SELECT count(*) FROM users WHERE age = 99;
 ROLLBACK;
 SELECT count(*) FROM users WHERE age = 99;
 DROP TABLE users;
+-- What became of a commit that was answered with 40003: this one was never heard of, and never will happen.
+SHOW TRANSACTION STATUS 'v-0000000000000000000000000000002a-00061f3c5d2a1000-8102';
+SHOW TRANSACTION STATUS 'r-0000000000000000000000000000002a-00061f3c5d2a1000-8102';
+SHOW TRANSACTION STATUS 'no such thing';
+SHOW TRANSACTION STATUS;

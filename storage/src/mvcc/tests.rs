@@ -124,6 +124,7 @@ fn run(steps: &[Step]) -> (MemoryEngine, Twin) {
         match step {
             Step::Put(key, ts, value) => {
                 let version = Version {
+                    by: None,
                     written_at: ClockTimestamp::from_raw(ts.raw() / 2),
                     value: value.map(|byte| Bytes::from(vec![byte])),
                 };
@@ -274,7 +275,8 @@ fn a_scan_over_many_versions_seeks() {
     let mut batch = WriteBatch::new();
     for key in [&b"a"[..], b"b", b"c"] {
         for ts in 1..1000 {
-            let version = Version { written_at: ClockTimestamp::MIN, value: Some(Bytes::new()) };
+            let version =
+                Version { written_at: ClockTimestamp::MIN, by: None, value: Some(Bytes::new()) };
             put_version(&mut batch, &Key::new(key), Timestamp::from_raw(ts), &version);
         }
     }

@@ -1,7 +1,7 @@
 //! Value: what is stored under a key: versions and intents, and their bytes.
 //!
 //! ```text
-//!   version   kind (11 value, 10 tombstone) | written_at (8) | value
+//!   version   kind (11 value, 10 tombstone; 13, 12: with txn) | written_at (8) | txn (16)? | value
 //!   intent    format (1) | txn (16) | anchor | ts (8) | priority | started (8) | count | (sequence, 0 / 1, value?) ..
 //! ```
 //!
@@ -18,6 +18,8 @@ use crate::varint::{self, Input};
 
 const VERSION_TOMBSTONE: u8 = 0x10;
 const VERSION_VALUE: u8 = 0x11;
+/// Of either kind: the writer follows.
+const VERSION_NAMES_WRITER: u8 = 0x02;
 const INTENT_FORMAT: u8 = 0x01;
 /// A sequence and a tag.
 const STEP_BYTES_MIN: usize = 2;
@@ -81,6 +83,8 @@ impl Sequence {
 pub struct Version {
     /// Clock reading when it was written: no later than any acknowledgement of it. At or below the commit timestamp.
     pub written_at: ClockTimestamp,
+    /// Who wrote it, where nothing else would tell that its commit happened.
+    pub by: Option<TxnId>,
     /// The value; `None` is a tombstone.
     pub value: Option<Bytes>,
 }
@@ -89,9 +93,13 @@ impl Version {
     /// The stored bytes.
     pub fn encode(&self) -> Bytes {
         let value = self.value.as_deref().unwrap_or_default();
-        let mut out = Vec::with_capacity(9 + value.len());
-        out.push(if self.value.is_some() { VERSION_VALUE } else { VERSION_TOMBSTONE });
+        let mut out = Vec::with_capacity(25 + value.len());
+        let kind = if self.value.is_some() { VERSION_VALUE } else { VERSION_TOMBSTONE };
+        out.push(if self.by.is_some() { kind | VERSION_NAMES_WRITER } else { kind });
         out.extend_from_slice(&self.written_at.raw().to_be_bytes());
+        if let Some(by) = self.by {
+            out.extend_from_slice(&by.0.to_be_bytes());
+        }
         out.extend_from_slice(value);
         out.into()
     }
@@ -101,7 +109,11 @@ impl Version {
         let mut input = Input::new(bytes, "version");
         let kind = input.byte()?;
         let written_at = ClockTimestamp::from_raw(input.u64()?);
-        let value = match kind {
+        let by = match kind & VERSION_NAMES_WRITER {
+            0 => None,
+            _ => Some(TxnId(u128::from(input.u64()?) << 64 | u128::from(input.u64()?))),
+        };
+        let value = match kind & !VERSION_NAMES_WRITER {
             VERSION_VALUE => Some(input.remainder()),
             VERSION_TOMBSTONE => {
                 input.finish()?;
@@ -109,7 +121,7 @@ impl Version {
             }
             _ => return Err(input.corrupt("unknown kind")),
         };
-        Ok(Version { written_at, value })
+        Ok(Version { written_at, by, value })
     }
 }
 
@@ -234,18 +246,20 @@ mod tests {
         }
 
         #[test]
-        fn versions_round_trip(written_at: u64, value in any_value()) {
-            let version = Version { written_at: ClockTimestamp::from_raw(written_at), value };
+        fn versions_round_trip(written_at: u64, by: Option<u128>, value in any_value()) {
+            let written_at = ClockTimestamp::from_raw(written_at);
+            let version = Version { written_at, by: by.map(TxnId), value };
             prop_assert_eq!(Version::decode(version.encode()).expect("decodes"), version);
         }
     }
 
     #[test]
     fn a_tombstone_is_not_an_empty_value() {
-        let of = |value| Version { written_at: ClockTimestamp::MIN, value }.encode();
+        let of = |value| Version { written_at: ClockTimestamp::MIN, by: None, value }.encode();
         assert_ne!(of(None), of(Some(Bytes::new())));
         assert_eq!(&of(Some(Bytes::from_static(b"v")))[..], b"\x11\0\0\0\0\0\0\0\0v");
-        assert!(Version::decode(Bytes::from_static(b"\x12\0\0\0\0\0\0\0\0v")).is_err());
+        assert!(Version::decode(Bytes::from_static(b"\x13\0\0\0\0\0\0\0\0v")).is_err());
+        assert!(Version::decode(Bytes::from_static(b"\x14\0\0\0\0\0\0\0\0v")).is_err());
         assert!(Version::decode(Bytes::from_static(b"\x10\0\0\0\0\0\0\0\0v")).is_err());
         assert!(Version::decode(Bytes::new()).is_err());
     }

@@ -36,6 +36,8 @@ pub(super) enum Outcome {
     WithoutRecord,
     /// It must not commit, if it has not.
     Undecided,
+    /// The same, and its client holds a ticket: the record stays, to be asked.
+    Reported,
 }
 
 /// What is left.
@@ -78,12 +80,26 @@ impl Remains {
         }
         let may_have_record = self.beats || self.commit_sent || !self.intents.is_empty();
         let may_be_forgotten = commit_ts.is_some() || !self.commit_sent;
+        if let (Outcome::Reported, Some(ts)) = (self.outcome, commit_ts) {
+            return self.keep_record(db, ts).await;
+        }
         if may_have_record && may_be_forgotten {
             let forget =
                 || Request::ForgetTxn { txn: self.meta.id, anchor: self.meta.anchor.clone() };
             persist(db, || send_at(db, self.highest, Some(self.meta.clone()), forget())).await?;
         }
         Ok(())
+    }
+
+    /// Nothing is left to resolve: the record names no intents any more, and goes when it is old.
+    async fn keep_record(&self, db: &Db, ts: Timestamp) -> Result<(), KvError> {
+        coverage::reached(Mark::RecordKeptForTicket);
+        let commit = || Request::EndTxn {
+            commit_ts: Some(ts),
+            intents: Vec::new(),
+            deadline: Timestamp::MAX,
+        };
+        persist(db, || send_plain(db, Some(self.meta.clone()), commit())).await.map(drop)
     }
 
     /// Makes a staged record say that the transaction is committed. Before that no intent may go: who looked for it would miss it.
@@ -106,8 +122,12 @@ impl Remains {
             Outcome::Committed(ts) => Ok(Some(ts)),
             Outcome::Staged(ts) => self.say_committed(db, ts).await.map(Some),
             Outcome::WithoutRecord => Ok(None),
-            Outcome::Undecided if self.intents.is_empty() && !self.commit_sent => Ok(None),
-            Outcome::Undecided => {
+            Outcome::Undecided | Outcome::Reported
+                if self.intents.is_empty() && !self.commit_sent =>
+            {
+                Ok(None)
+            }
+            Outcome::Undecided | Outcome::Reported => {
                 let abort = || Request::EndTxn {
                     commit_ts: None,
                     intents: self.intents.to_vec(),

@@ -6,9 +6,10 @@
 //! | parallel ([`super::parallel`]) | several ranges, none was laid down before | 1: intents and a record that names them, at once |
 //! | two phases ([`super::two_phase`]) | writes were laid down early, or are too many to name | 2: intents, then the record |
 //!
-//! A lost answer: a one-phase commit leaves no trace to ask for, so its outcome is ambiguous. The others' record says what
-//! happened; it is asked until it answers or `outcome_wait` is over. Before a failure is reported after a commit may have
-//! arrived, the record is made to say "aborted" (killers T01, T04).
+//! A lost answer: the version at a one-phase commit's lowest key, or the others' record, says what happened; it is asked until it
+//! answers or `outcome_wait` is over. What has not happened then never will. Who is left without an answer all the same gets a
+//! [`Ticket`], with which anybody can ask later. Before a failure is reported after a commit may have arrived, the record is made
+//! to say "aborted" (killers T01, T04).
 
 use clock::Timestamp;
 use coverage::Mark;
@@ -19,7 +20,8 @@ use crate::api::{KvError, Mutation, Request, Response};
 use crate::client::cleanup::Outcome;
 use crate::client::exchange::{Purpose, Trials};
 use crate::client::txn::{State, unexpected};
-use crate::client::{Isolation, OnLock, Txn, TxnError};
+use crate::client::{Isolation, OnLock, Ticket, Txn, TxnError};
+use crate::server::settle;
 
 /// So often a commit of one phase moves above others' reads before it is made in two.
 const ONE_PHASE_MOVES_MAX: u32 = 1;
@@ -67,9 +69,11 @@ impl Txn {
                 self.wait_for_time(info).await;
                 Ok(info)
             }
-            Err(error @ TxnError::Ambiguous { .. }) => {
+            Err(TxnError::Ambiguous { reason, .. }) => {
+                coverage::reached(Mark::OutcomeLeftOpen);
+                let error = TxnError::Ambiguous { ticket: self.ticket(), reason };
                 self.state = State::Unknown(error.clone());
-                self.leave(Outcome::Undecided);
+                self.leave(Outcome::Reported);
                 Err(error)
             }
             Err(error) => {
@@ -102,6 +106,15 @@ impl Txn {
         Ok(CommitInfo { ts, path: CommitPath::TwoPhase })
     }
 
+    /// With it the outcome of the commit under way can be asked for later.
+    fn ticket(&self) -> Option<Ticket> {
+        if self.commit_sent {
+            return Some(Ticket::of_record(&self.meta()));
+        }
+        let mutations = self.buffer.mutations();
+        settle::witness(&mutations).map(|key| Ticket::of_version(&self.meta(), key.clone()))
+    }
+
     /// Ranges are contiguous: first and last key decide.
     async fn in_one_range(&self, mutations: &[Mutation]) -> Result<bool, TxnError> {
         let (Some(first), Some(last)) = (mutations.first(), mutations.last()) else {
@@ -113,7 +126,7 @@ impl Txn {
     /// The range that holds `key`, as far as is known here.
     pub(super) async fn range_around(&self, key: &Key) -> Result<Span, TxnError> {
         let known = self.db.kv().range_span(key).await;
-        known.map_err(|error| TxnError::from_kv(error, self.id))
+        known.map_err(|error| TxnError::from_kv(error))
     }
 
     /// `None`: nothing is committed, and it should be tried in two phases: the writes are in several ranges after all, or others
@@ -126,6 +139,7 @@ impl Txn {
             // No sign of life is needed: it holds nothing while it waits.
             self.anchor = mutations.first().map(|mutation| mutation.key.clone());
         }
+        let begun = self.db.runtime().time.monotonic();
         let mut trials = Trials::new(Purpose::Lock, OnLock::Wait);
         let mut moves = 0;
         loop {
@@ -145,14 +159,11 @@ impl Txn {
                     }
                     _ => return Err(unexpected("CommitOnePhase")),
                 },
-                Err(KvError::Ambiguous { reason }) => {
-                    coverage::reached(Mark::OnePhaseAmbiguous);
-                    return Err(TxnError::Ambiguous { txn: self.id, reason });
-                }
-                Err(KvError::Unreachable { node, sent: true }) => {
+                Err(
+                    error @ (KvError::Ambiguous { .. } | KvError::Unreachable { sent: true, .. }),
+                ) => {
                     coverage::reached(Mark::OnePhaseUnanswered);
-                    let reason = format!("{node} did not answer the commit");
-                    return Err(TxnError::Ambiguous { txn: self.id, reason });
+                    return self.find_out(mutations, begun, error.to_string()).await.map(Some);
                 }
                 Err(KvError::Invalid(reason)) => {
                     if self.in_one_range(mutations).await? {

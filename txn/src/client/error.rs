@@ -7,6 +7,7 @@ use storage::Key;
 use storage::mvcc::TxnId;
 
 use crate::api::KvError;
+use crate::client::Ticket;
 
 /// What went against a transaction that has to be run again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,10 +84,10 @@ pub enum TxnError {
         reason: String,
     },
     /// Report, never repeat: the transaction may or may not have committed.
-    #[error("outcome of {txn} is unknown: {reason}")]
+    #[error("the outcome is unknown: {reason}")]
     Ambiguous {
-        /// Which transaction.
-        txn: TxnId,
+        /// With it one can ask later; `None`: it was no commit.
+        ticket: Option<Ticket>,
         /// In plain words.
         reason: String,
     },
@@ -146,7 +147,7 @@ impl TxnError {
 
     /// A range's refusal as the transaction's caller sees it. Refusals that the coordinator answers itself (refresh, push, re-route)
     /// come here only when that has not helped.
-    pub(crate) fn from_kv(error: KvError, txn: TxnId) -> TxnError {
+    pub(crate) fn from_kv(error: KvError) -> TxnError {
         match error {
             KvError::Exists { key, value } => TxnError::Exists { key, value },
             KvError::SchemaChanged { table, version } => TxnError::SchemaChanged { table, version },
@@ -154,7 +155,7 @@ impl TxnError {
             KvError::Unavailable { range, missing, reason } => {
                 TxnError::Unavailable { range, missing, reason }
             }
-            KvError::Ambiguous { reason } => TxnError::Ambiguous { txn, reason },
+            KvError::Ambiguous { reason } => TxnError::Ambiguous { ticket: None, reason },
             KvError::Blocked { key, holder, .. } => TxnError::Blocked { key, holder: holder.id },
             KvError::RefreshFailed { key, ts } => TxnError::Retry {
                 kind: RetryKind::Overwritten,

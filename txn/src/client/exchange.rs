@@ -75,7 +75,7 @@ impl Txn {
                 trials.moves += 1;
                 if trials.moves > self.db.settings().moves_max || ts <= self.read_at {
                     coverage::reached(Mark::MovedTooOften);
-                    return Err(self.doom(TxnError::from_kv(error, self.id)));
+                    return Err(self.doom(TxnError::from_kv(error)));
                 }
                 self.move_to(ts).await
             }
@@ -94,7 +94,7 @@ impl Txn {
             }
             KvError::TxnAborted { .. }
             | KvError::RefreshFailed { .. }
-            | KvError::DeadlinePassed => Err(self.doom(TxnError::from_kv(error, self.id))),
+            | KvError::DeadlinePassed => Err(self.doom(TxnError::from_kv(error))),
             KvError::Exists { .. }
             | KvError::SchemaChanged { .. }
             | KvError::BelowGc { .. }
@@ -103,7 +103,7 @@ impl Txn {
             | KvError::NotLeaseholder { .. }
             | KvError::RangeMismatch { .. }
             | KvError::Overloaded { .. }
-            | KvError::Invalid(_) => Err(TxnError::from_kv(error, self.id)),
+            | KvError::Invalid(_) => Err(TxnError::from_kv(error)),
         }
     }
 

@@ -12,7 +12,7 @@
 //! Rooms: `db` entry; `txn` state and reads; `statement` statements, savepoints and isolation levels; `held` what weaker levels check;
 //! `open` which history is still read;
 //! `buffer` writes not sent; `spans` sets of keys; `exchange` batches and refusals; `refresh` moving the timestamp; `wait` others'
-//! locks; `recover` others' staged commits; `commit`, `parallel`, `two_phase`; `cleanup` what is left behind; `heartbeat`; `router`, `cache`,
+//! locks; `recover` others' staged commits; `commit`, `parallel`, `two_phase`, `settle`; `cleanup` what is left behind; `heartbeat`; `router`, `cache`,
 //! `split` ranges; `error`, `options`.
 //!
 //! INVARIANT: a transaction has one timestamp (`read_at`) at which everything it has read holds; it commits exactly there. Below
@@ -35,6 +35,7 @@ mod parallel;
 mod recover;
 mod refresh;
 mod router;
+mod settle;
 mod spans;
 mod split;
 mod statement;
@@ -50,4 +51,5 @@ pub use options::{
     Access, GetOptions, Hold, Isolation, OnLock, PRIORITY_NORMAL, ScanOptions, Settings, TxnOptions,
 };
 pub use router::{Router, RouterSettings};
+pub use settle::{NoTicket, Settled, Ticket};
 pub use txn::{ScanPage, Txn};

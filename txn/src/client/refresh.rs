@@ -58,7 +58,7 @@ impl Txn {
                     if !self.is_over(&key, holder, active, &mut trials).await? {
                         coverage::reached(Mark::RefreshMetLiveWriter);
                         let error = KvError::RefreshFailed { key, ts: active };
-                        return Err(self.doom(TxnError::from_kv(error, self.id)));
+                        return Err(self.doom(TxnError::from_kv(error)));
                     }
                 }
                 Err(
@@ -66,7 +66,7 @@ impl Txn {
                     | KvError::NewerVersion { .. }
                     | KvError::NeedsRefresh { .. }),
                 ) => {
-                    return Err(self.doom(TxnError::from_kv(error, self.id)));
+                    return Err(self.doom(TxnError::from_kv(error)));
                 }
                 Err(error) => Box::pin(self.overcome(error, &mut trials)).await?,
             }

@@ -27,6 +27,7 @@ pub(super) fn first_key(batch: &Batch, request: &Request) -> Option<Key> {
         Request::QueryTxn { anchor, .. } | Request::ForgetTxn { anchor, .. } => {
             Some(anchor.clone())
         }
+        Request::Settle { key, .. } => Some(key.clone()),
         Request::Split { at, .. } => Some(at.clone()),
         Request::TransferLease { .. } => None,
     }
@@ -99,6 +100,7 @@ pub(super) fn clip(request: Request, range: &Span) -> Result<(Request, Option<Re
         | Request::Heartbeat
         | Request::QueryTxn { .. }
         | Request::ForgetTxn { .. }
+        | Request::Settle { .. }
         | Request::Split { .. }
         | Request::TransferLease { .. }) => Ok((whole, None)),
     }
@@ -170,6 +172,7 @@ pub(super) fn join(request: &Request, mut pieces: Vec<Response>) -> Result<Respo
         | Request::Heartbeat
         | Request::QueryTxn { .. }
         | Request::ForgetTxn { .. }
+        | Request::Settle { .. }
         | Request::Split { .. }
         | Request::TransferLease { .. } => Err(odd()),
     }

@@ -138,7 +138,7 @@ impl Txn {
                     moves += 1;
                     match self.move_to(ts).await {
                         Ok(()) if moves <= self.db.settings().moves_max => continue,
-                        Ok(()) => TxnError::from_kv(error, self.id),
+                        Ok(()) => TxnError::from_kv(error),
                         Err(error) => error,
                     }
                 }
@@ -170,19 +170,23 @@ impl Txn {
             | KvError::RangeMismatch { .. }
             | KvError::Overloaded { .. } => {
                 if !*doubt {
-                    return Err(TxnError::from_kv(error, self.id));
+                    return Err(TxnError::from_kv(error));
                 }
             }
-            other => return Err(TxnError::from_kv(other, self.id)),
+            other => return Err(TxnError::from_kv(other)),
         }
         self.pause_for_outcome(begun, reason).await
     }
 
-    async fn pause_for_outcome(&self, begun: Monotonic, reason: String) -> Result<(), TxnError> {
+    pub(super) async fn pause_for_outcome(
+        &self,
+        begun: Monotonic,
+        reason: String,
+    ) -> Result<(), TxnError> {
         let now = self.db.runtime().time.monotonic();
         if now.since(begun) >= self.db.settings().outcome_wait {
             coverage::reached(Mark::OutcomeUnknown);
-            return Err(TxnError::Ambiguous { txn: self.id, reason });
+            return Err(TxnError::Ambiguous { ticket: None, reason });
         }
         self.db.pause(OUTCOME_PAUSE).await;
         Ok(())
@@ -214,7 +218,7 @@ impl Txn {
                             coverage::reached(Mark::FailureMadeCertain);
                             Err(failure)
                         }
-                        _ => Err(TxnError::Ambiguous { txn: self.id, reason: failure.to_string() }),
+                        _ => Err(TxnError::Ambiguous { ticket: None, reason: failure.to_string() }),
                     };
                 }
                 Err(KvError::TxnAborted { .. }) => return Err(failure),

@@ -44,8 +44,8 @@ enum Verdict {
 }
 
 /// What a record has said in the end.
-struct Judged {
-    status: TxnStatus,
+pub(super) struct Judged {
+    pub(super) status: TxnStatus,
     intents: Vec<Span>,
     ignored: Vec<(Sequence, Sequence)>,
 }
@@ -161,7 +161,7 @@ impl Txn {
         };
         resolve(&self.db, holder.id, commit_ts, &ignored, vec![Span::point(key)])
             .await
-            .map_err(|error| TxnError::from_kv(error, self.id))?;
+            .map_err(|error| TxnError::from_kv(error))?;
         // Its own gateway is cleaning up, or is gone: then the next reader of each of its keys would come this way again.
         let others: Vec<Span> = intents
             .into_iter()
@@ -182,14 +182,14 @@ impl Txn {
     }
 
     /// Pushes until the record has said what it can say. A staged one is asked again with what was found of its writes. `None`: give up.
-    async fn ask_record(
+    pub(super) async fn ask_record(
         &self,
         holder: &TxnMeta,
         active: Timestamp,
         kind: PushKind,
         dependents: &[TxnId],
     ) -> Result<Option<Judged>, TxnError> {
-        let failed = |error| TxnError::from_kv(error, self.id);
+        let failed = |error| TxnError::from_kv(error);
         let mut sought = None;
         let mut searches = 0;
         loop {
@@ -235,14 +235,14 @@ impl Txn {
         let request = Request::QueryTxn { txn: self.id, anchor };
         let reply = match self.send(self.batch(vec![request], Wait::Error)).await {
             Ok(reply) => reply,
-            Err(error) => return Err(TxnError::from_kv(error, self.id)),
+            Err(error) => return Err(TxnError::from_kv(error)),
         };
         match reply.responses.into_iter().next() {
             Some(Response::Txn { status: TxnStatus::Aborted, .. }) => {
                 coverage::reached(Mark::WaiterFoundItselfAborted);
                 let reason = "another transaction had to get past its locks".to_string();
                 let error = KvError::TxnAborted { reason };
-                Err(self.doom(TxnError::from_kv(error, self.id)))
+                Err(self.doom(TxnError::from_kv(error)))
             }
             Some(Response::Txn { waiters, .. }) => Ok(waiters),
             _ => Err(unexpected("QueryTxn")),

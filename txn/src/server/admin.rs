@@ -137,6 +137,9 @@ fn collect_records(moment: &Moment<'_>, effects: &mut Effects, span: &Span) -> R
             && record.active.plus(RECORD_KEPT) <= now;
         match record.status {
             // The latter may mean the former.
+            TxnStatus::Committed(_) if old && record.intents.is_empty() => {
+                effects.batch.delete(Space::Records, key);
+            }
             TxnStatus::Committed(_) | TxnStatus::Staging(_) => {}
             TxnStatus::Aborted | TxnStatus::Pending if old => {
                 effects.batch.delete(Space::Records, key);

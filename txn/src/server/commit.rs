@@ -6,6 +6,9 @@
 //! `read_at`, the reads made here are refreshed to the new timestamp in the same step (with reads
 //! elsewhere, the coordinator has to do it).
 //!
+//! One of its versions names the transaction, so that it can be asked later whether it has happened
+//! (`settle`); who has been told that it has not left a record that it finds.
+//!
 //! Its verdict needs no record. If its locks elsewhere were force-aborted meanwhile, committing is
 //! still serializable: locks only order contenders, what counts is that its reads hold at the
 //! timestamp of its writes, which is what was just checked. When the anchor is here and its record
@@ -32,6 +35,7 @@ use super::evaluate::{Effects, Moment, Stop, record_point};
 use super::read::check_refresh;
 use super::record::{Record, is_ignored, may_create};
 use super::resolve::{self, Decision};
+use super::settle;
 use super::write;
 use crate::api::{KvError, Mutation, Response, TxnMeta, TxnStatus};
 
@@ -55,6 +59,8 @@ pub(super) fn one_phase(
 ) -> Result<Response, Stop> {
     let txn = moment.txn()?;
     let has_record = check_own_record(moment, txn)?;
+    check_settled(moment, txn, request.mutations)?;
+    let mut named = false;
     let (targets, ts) = write::prepare(moment, effects, request.mutations)?;
     if ts > request.deadline {
         return Err(KvError::DeadlinePassed.into());
@@ -76,7 +82,10 @@ pub(super) fn one_phase(
             .iter()
             .filter(|mutation| !is_ignored(&moment.batch.ignored, mutation.sequence));
         let Some(last) = kept.max_by_key(|mutation| mutation.sequence) else { continue };
-        let version = Version { written_at: moment.now.clock, value: last.value.clone() };
+        // One of them says whose it is: whoever lost the answer finds it there (`settle`).
+        let by = (!named).then_some(txn.id);
+        named = true;
+        let version = Version { written_at: moment.now.clock, by, value: last.value.clone() };
         mvcc::put_version(&mut effects.batch, target.key, ts, &version);
     }
     if has_record {
@@ -110,6 +119,15 @@ fn check_own_record(moment: &Moment<'_>, txn: &TxnMeta) -> Result<bool, Stop> {
     }
 }
 
+/// Refuses when somebody was told that this commit will not happen.
+fn check_settled(moment: &Moment<'_>, txn: &TxnMeta, mutations: &[Mutation]) -> Result<(), Stop> {
+    let Some(key) = settle::witness(mutations) else { return Ok(()) };
+    match Record::read(moment.reader, key, txn.id)?.map(|record| record.status) {
+        Some(TxnStatus::Aborted) => Err(aborted()),
+        Some(TxnStatus::Pending | TxnStatus::Staging(_) | TxnStatus::Committed(_)) | None => Ok(()),
+    }
+}
+
 fn refresh_reads(
     moment: &Moment<'_>,
     effects: &mut Effects,
@@ -140,7 +158,17 @@ pub(super) fn commit(
     match record.as_ref().map(|record| &record.status) {
         Some(TxnStatus::Committed(ts)) => {
             coverage::reached(Mark::CommitAskedAgain);
-            return Ok(Response::Committed(*ts));
+            let ts = *ts;
+            // All are resolved: what is left of the record only tells that it happened.
+            if let Some(record) =
+                record.filter(|record| intents.is_empty() && !record.intents.is_empty())
+            {
+                effects.touch(&record_point(&txn.anchor, txn.id).start)?;
+                let told = Record { intents: Vec::new(), ..record };
+                told.put(&mut effects.batch, &txn.anchor, txn.id);
+                effects.write_ts = Timestamp::MIN;
+            }
+            return Ok(Response::Committed(ts));
         }
         Some(TxnStatus::Aborted) => {
             coverage::reached(Mark::CommitFoundAborted);

@@ -24,7 +24,7 @@ use storage::{Key, Reader, Span, StorageError, WriteBatch};
 use super::PlantedBug;
 use super::latch::{Latches, Ticket};
 use super::leading::Leading;
-use super::{admin, changes, commit, push, read, resolve, stage, write};
+use super::{admin, changes, commit, push, read, resolve, settle, stage, write};
 use crate::api::{Batch, KvError, Lock, Request, Response, TxnMeta};
 
 /// What an evaluation may look at.
@@ -203,6 +203,8 @@ impl Claims {
             Request::CommitOnePhase { mutations, .. } => {
                 self.keys.extend(mutations.iter().map(|mutation| Span::point(&mutation.key)));
                 self.records.extend(own_record);
+                let witness = settle::witness(mutations).zip(batch.txn.as_ref());
+                self.records.extend(witness.map(|(key, txn)| record_point(key, txn.id)));
             }
             Request::EndTxn { commit_ts: Some(_), intents, .. } => {
                 self.keys.extend(commit::resolved_at_once(intents, range).cloned());
@@ -217,6 +219,7 @@ impl Claims {
                 self.records.push(record_point(&pushee.anchor, pushee.id))
             }
             Request::ForgetTxn { txn, anchor } => self.records.push(record_point(anchor, *txn)),
+            Request::Settle { txn, key, .. } => self.records.push(record_point(key, *txn)),
             Request::Resolve { spans, .. } => self.keys.extend(spans.iter().cloned()),
             Request::Fence { span, .. } => self.keys.push(span.clone()),
             Request::Split { .. } => {
@@ -263,6 +266,7 @@ pub(super) fn spans_of(batch: &Batch) -> Vec<Span> {
             Request::QueryTxn { anchor, .. } | Request::ForgetTxn { anchor, .. } => {
                 spans.push(Span::point(anchor))
             }
+            Request::Settle { key, .. } => spans.push(Span::point(key)),
             Request::Split { at, .. } => spans.push(Span::point(at)),
             Request::TransferLease { .. } => {}
         }
@@ -331,6 +335,9 @@ fn evaluate_request(
         Request::Heartbeat => push::heartbeat(moment, effects),
         Request::QueryTxn { txn, anchor } => push::query(moment, *txn, anchor),
         Request::ForgetTxn { txn, anchor } => push::forget(moment, effects, *txn, anchor),
+        Request::Settle { txn, started, key } => {
+            settle::settle(moment, effects, *txn, *started, key)
+        }
         Request::Changes { span, after, bytes_max } => {
             changes::changes(moment, effects, span, *after, *bytes_max)
         }
@@ -436,6 +443,7 @@ fn touches_rows(request: &Request) -> bool {
         | Request::Heartbeat
         | Request::QueryTxn { .. }
         | Request::ForgetTxn { .. }
+        | Request::Settle { .. }
         | Request::Fence { .. }
         | Request::Split { .. }
         | Request::TransferLease { .. }

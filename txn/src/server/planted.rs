@@ -29,6 +29,8 @@ pub enum PlantedBug {
     AbortNotRecorded,
     /// T14: who finds a staged write missing does not prevent it.
     MissingNotPrevented,
+    /// T01: who does not find a lost commit does not prevent it.
+    LostCommitNotPrevented,
     /// T02: a record that was staged anew takes the answer about the former attempt.
     OutdatedAttemptBelieved,
     /// T02: a late `Stage` puts the record back.
@@ -49,7 +51,7 @@ pub enum PlantedBug {
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [PlantedBug; 20] = [
+    pub const ALL: [PlantedBug; 21] = [
         PlantedBug::FloorForgotten,
         PlantedBug::BoundIgnored,
         PlantedBug::SplitForgetsReads,
@@ -61,6 +63,7 @@ impl PlantedBug {
         PlantedBug::UncertainIntentIgnored,
         PlantedBug::PushForgotten,
         PlantedBug::AbortNotRecorded,
+        PlantedBug::LostCommitNotPrevented,
         PlantedBug::MissingNotPrevented,
         PlantedBug::OutdatedAttemptBelieved,
         PlantedBug::StageGoesBack,

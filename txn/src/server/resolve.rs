@@ -96,7 +96,7 @@ fn apply(
                     &mut effects.batch,
                     key,
                     commit_ts,
-                    &Version { written_at, value: value.clone() },
+                    &Version { written_at, by: None, value: value.clone() },
                 );
             }
         }

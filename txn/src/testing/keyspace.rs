@@ -76,6 +76,8 @@ pub(super) struct Keyspace {
     /// Ended and removed: a message of theirs that comes late finds no record, and must not make one.
     forgotten: BTreeSet<TxnId>,
     reads: Vec<Read>,
+    /// When transactions were committed in one phase.
+    one_phase: BTreeMap<TxnId, Timestamp>,
     low_water: Timestamp,
     waiters: BTreeMap<TxnId, BTreeMap<TxnId, Waiter>>,
     fences: BTreeMap<u32, u64>,
@@ -221,6 +223,7 @@ impl Keyspace {
                 self.forgotten.insert(*txn);
                 Ok(Response::Done)
             }
+            Request::Settle { txn, .. } => Ok(self.settle(*txn, clock)),
             Request::Changes { span, after, bytes_max } => {
                 self.changes(batch, span, *after, *bytes_max, traces)
             }
@@ -550,7 +553,19 @@ impl Keyspace {
             self.versions.entry(mutation.key.clone()).or_default().insert(ts, version);
             self.release(own, &mutation.key);
         }
+        self.one_phase.insert(own, ts);
         Ok(Response::Committed(ts))
+    }
+
+    /// Of a one-phase commit: whether it has happened. If not, it never will.
+    fn settle(&mut self, txn: TxnId, clock: ClockTimestamp) -> Response {
+        if let Some(ts) = self.one_phase.get(&txn) {
+            return Response::Committed(*ts);
+        }
+        let heartbeat = clock.timestamp();
+        let record = Record { status: TxnStatus::Aborted, heartbeat, intents: Vec::new() };
+        self.records.insert(txn, record);
+        Response::Aborted
     }
 
     fn release(&mut self, txn: TxnId, key: &Key) {

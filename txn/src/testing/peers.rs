@@ -238,6 +238,7 @@ fn keys_of(batch: &Batch, request: &Request) -> Vec<Span> {
         Request::QueryTxn { anchor: key, .. } | Request::ForgetTxn { anchor: key, .. } => {
             anchor(key)
         }
+        Request::Settle { key, .. } => anchor(key),
         Request::Split { at, .. } => anchor(at),
         Request::TransferLease { .. } => Vec::new(),
     }

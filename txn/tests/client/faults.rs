@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::Key;
 use txn::api::{Batch, Lock, Request};
-use txn::client::{CommitInfo, Settings, Txn, TxnError, TxnOptions};
+use txn::client::{CommitInfo, Settings, Settled, Txn, TxnError, TxnOptions};
 use txn::testing::Fate;
 
 /// Reads and increments both counters, in one range or in two.
@@ -104,8 +104,8 @@ fn a_lost_answer_to_a_two_phase_commit_is_found_out() {
 }
 
 #[test]
-fn a_lost_answer_to_a_one_phase_commit_is_ambiguous_and_not_repeated() {
-    for fate in [Fate::LostAfter, Fate::Late] {
+fn a_lost_answer_to_a_one_phase_commit_is_found_out_and_it_is_not_repeated() {
+    for (fate, happens) in [(Fate::LostAfter, 1), (Fate::Late, 0)] {
         let t = routed(2);
         let tries = Arc::new(Mutex::new(0));
         let counted = tries.clone();
@@ -116,10 +116,14 @@ fn a_lost_answer_to_a_one_phase_commit_is_ambiguous_and_not_repeated() {
             }
             _ => Fate::Delivered,
         });
-        let error = t.world.block_on(increment_both(&t)).expect_err("the answer is lost");
-        assert!(matches!(error, TxnError::Ambiguous { .. }) && !error.is_retryable(), "{error:?}");
+        let outcome = t.world.block_on(increment_both(&t));
+        match outcome {
+            Ok(_) => assert_eq!(happens, 1),
+            // What is late comes after somebody was told that it never will.
+            Err(error) => assert!(error.is_retryable() && happens == 0, "{error:?}"),
+        }
         t.world.settle(Duration::from_secs(10));
-        assert_eq!(counters(&t), (1, 1), "it did happen");
+        assert_eq!(counters(&t), (happens, happens), "{fate:?}");
         assert_eq!(t.kv.lock_count(), 0);
         assert_eq!(*tries.lock(), 1, "a commit that is not idempotent was sent again");
     }
@@ -151,6 +155,48 @@ fn a_commit_into_silence_is_ambiguous_and_cleaned_up_after_the_silence() {
     *silent.lock() = false;
     t.world.settle(Duration::from_secs(100));
     assert_eq!((counters(&t), t.kv.lock_count()), ((1, 1), 0));
+}
+
+/// Whoever was told that nobody knows can ask later, at any gateway, and learns the truth for good.
+#[test]
+fn a_ticket_tells_what_became_of_a_commit() {
+    for (split, fate) in
+        [(false, Fate::LostAfter), (false, Fate::Late), (true, Fate::LostAfter), (true, Fate::Late)]
+    {
+        let t = routed(5);
+        if split {
+            t.peers.split_at(key("m"));
+        }
+        let silent = Arc::new(Mutex::new(false));
+        let seen = silent.clone();
+        t.peers.set_fates(move |_, batch| {
+            let is_commit = batch.requests.iter().any(|request| {
+                matches!(request, Request::CommitOnePhase { .. } | Request::Stage { .. })
+            });
+            let mut silent = seen.lock();
+            if is_commit && !*silent {
+                *silent = true;
+                return fate;
+            }
+            if *silent { Fate::LostBefore } else { Fate::Delivered }
+        });
+        let error = t.world.block_on(increment_both(&t)).expect_err("silence");
+        let TxnError::Ambiguous { ticket: Some(ticket), .. } = &error else { panic!("{error:?}") };
+        t.peers.heal();
+        *silent.lock() = false;
+        t.peers.set_fates(|_, _| Fate::Delivered);
+        let text = ticket.to_string();
+        let settled = t.world.block_on(t.db.settle(&text.parse().expect("a ticket")));
+        t.world.settle(Duration::from_secs(100));
+        let again = t.world.block_on(t.db.settle(ticket));
+        let happened = matches!(settled, Ok(Settled::Committed(_)));
+        assert_eq!(settled, again, "{split} {fate:?}");
+        assert_eq!(counters(&t), (i64::from(happened), i64::from(happened)), "{split} {fate:?}");
+        if !split && fate == Fate::LostAfter {
+            assert!(happened);
+        }
+        assert_eq!(t.kv.lock_count(), 0);
+    }
 }
 
 #[test]

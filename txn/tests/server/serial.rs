@@ -69,6 +69,8 @@ enum Doing {
     Think,
     Read(Span, Option<Lock>),
     OnePhase,
+    /// What became of it, when its answer was lost.
+    Settle,
     /// Lay intents with values that will be overwritten by `Write`.
     Draft(u64),
     Write(u64),
@@ -235,6 +237,11 @@ impl Bank {
         };
         batch.uncertainty_limit = txn.limit;
         batch.pushed = txn.pushed.clone();
+        if matches!(self.clients[who].doing, Doing::OnePhase) && self.below(6) == 0 {
+            // It is on its way, and its sender thinks that it is lost.
+            self.late.push(batch);
+            return self.lost_answer(who);
+        }
         self.clients[who].waiting = true;
         let client = &mut self.clients[who];
         client.txn.commit_sent |= match client.doing {
@@ -289,6 +296,17 @@ impl Bank {
         };
     }
 
+    /// Some ask what became of a one-phase commit, some never know.
+    fn lost_answer(&mut self, who: usize) {
+        if self.below(3) > 0 {
+            self.clients[who].doing = Doing::Settle;
+            return;
+        }
+        let writes = self.clients[who].txn.writes.clone();
+        self.open.push(writes);
+        self.begin(who);
+    }
+
     fn restart(&mut self, who: usize) {
         let txn = &self.clients[who].txn;
         assert!(!txn.acknowledged, "{} was called committed, and fails", txn.meta.id);
@@ -304,8 +322,9 @@ impl Bank {
 
     fn begin(&mut self, who: usize) {
         let old = &self.clients[who].txn;
-        if old.commit_sent && !old.acknowledged {
-            // Others may find all its writes.
+        let asks = matches!(self.clients[who].doing, Doing::Settle);
+        if (old.commit_sent || asks) && !old.acknowledged {
+            // Others may find all its writes, or it may come late.
             self.open.push(old.writes.clone());
         }
         let txn = self.fresh_txn();
@@ -341,9 +360,7 @@ impl Bank {
             }
             Err(KvError::Ambiguous { .. }) => {
                 if matches!(client.doing, Doing::OnePhase) {
-                    let writes = client.txn.writes.clone();
-                    self.open.push(writes);
-                    self.begin(who);
+                    self.lost_answer(who);
                 }
             }
             Err(KvError::TxnAborted { .. }) if matches!(client.doing, Doing::End) => {
@@ -368,8 +385,12 @@ impl Bank {
                 txn.reads.push((span, rows.into_iter().map(|row| (row.key, row.value)).collect()));
                 Doing::Think
             }
-            (Doing::OnePhase, Response::Committed(ts)) => {
+            (Doing::OnePhase | Doing::Settle, Response::Committed(ts)) => {
                 self.committed(who, ts);
+                return self.begin(who);
+            }
+            (Doing::Settle, Response::Aborted) => {
+                client.doing = Doing::Think;
                 return self.begin(who);
             }
             (Doing::Draft(side), Response::Written(ts)) => {
@@ -706,7 +727,7 @@ impl Bank {
         for item in items {
             let (raw, value) = item.expect("reads");
             let (key, ts) = layout::parse_version_key(&raw).expect("parses");
-            let Version { written_at, value } = Version::decode(value).expect("decodes");
+            let Version { written_at, value, .. } = Version::decode(value).expect("decodes");
             assert!(written_at > ClockTimestamp::MIN);
             found.insert((key, ts), value);
         }
@@ -830,6 +851,11 @@ fn request_of(txn: &Txn, doing: &Doing) -> Option<Request> {
                 deadline: Timestamp::MAX,
             }
         }
+        Doing::Settle => Request::Settle {
+            txn: txn.meta.id,
+            started: txn.meta.started,
+            key: txn.writes.keys().next()?.clone(),
+        },
         Doing::Draft(side) => {
             let draft = |mutation: Mutation| Mutation {
                 value: Some(Bytes::from_static(b"draft")),

@@ -99,6 +99,7 @@ impl ReadWatch {
             | Request::Heartbeat
             | Request::QueryTxn { .. }
             | Request::ForgetTxn { .. }
+            | Request::Settle { .. }
             | Request::Changes { .. }
             | Request::Fence { .. }
             | Request::Split { .. }

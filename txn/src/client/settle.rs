@@ -1,0 +1,203 @@
+//! Driver: commits whose answer was lost: what became of them, now and later.
+//!
+//! A [`Ticket`] names a commit. Whoever shows it, at any gateway, learns its outcome, and the same one each time: if the commit has not
+//! happened by then, it never will. So a client that was told "unknown" (40003) can find out, and repeat what did not happen.
+
+use clock::{Monotonic, Timestamp};
+use coverage::Mark;
+use std::fmt;
+use std::str::FromStr;
+use storage::Key;
+use storage::mvcc::TxnId;
+
+use crate::api::{KvError, Mutation, PushKind, Request, Response, TxnMeta, TxnStatus};
+use crate::client::commit::{CommitInfo, CommitPath};
+use crate::client::txn::unexpected;
+use crate::client::wait::send_plain;
+use crate::client::{Db, RetryKind, Txn, TxnError, TxnOptions};
+use crate::server::record::RECORD_KEPT;
+use crate::server::settle::witness;
+
+/// Names a commit whose outcome is not known. As text: `v-` or `r-`, transaction, start, key, in hexadecimal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ticket {
+    txn: TxnId,
+    started: Timestamp,
+    key: Key,
+    evidence: Evidence,
+}
+
+/// What tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Evidence {
+    /// The version at the lowest key that it wrote.
+    Version,
+    /// The record beside its anchor.
+    Record,
+}
+
+/// What became of a commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Settled {
+    /// It happened, at this timestamp.
+    Committed(Timestamp),
+    /// It did not, and never will.
+    Aborted,
+}
+
+/// The text is no ticket.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("\"{0}\" is not the id of a transaction as error 40003 gives it")]
+pub struct NoTicket(String);
+
+impl Ticket {
+    pub(super) fn of_version(txn: &TxnMeta, key: Key) -> Ticket {
+        Ticket { txn: txn.id, started: txn.started, key, evidence: Evidence::Version }
+    }
+
+    pub(super) fn of_record(txn: &TxnMeta) -> Ticket {
+        let (id, started, key) = (txn.id, txn.started, txn.anchor.clone());
+        Ticket { txn: id, started, key, evidence: Evidence::Record }
+    }
+}
+
+impl fmt::Display for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.evidence {
+            Evidence::Version => 'v',
+            Evidence::Record => 'r',
+        };
+        write!(f, "{kind}-{:032x}-{:016x}-", self.txn.get(), self.started.raw())?;
+        self.key.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for Ticket {
+    type Err = NoTicket;
+
+    fn from_str(text: &str) -> Result<Ticket, NoTicket> {
+        parse(text).ok_or_else(|| NoTicket(text.chars().take(100).collect()))
+    }
+}
+
+fn parse(text: &str) -> Option<Ticket> {
+    let [kind, txn, started, key]: [&str; 4] =
+        text.trim().split('-').collect::<Vec<_>>().try_into().ok()?;
+    let evidence = match kind {
+        "v" => Evidence::Version,
+        "r" => Evidence::Record,
+        _ => return None,
+    };
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let key = key.len().is_multiple_of(2).then(|| key.as_bytes().chunks(2).map(byte))?;
+    Some(Ticket {
+        txn: TxnId::new(u128::from_str_radix(txn, 16).ok()?),
+        started: Timestamp::from_raw(u64::from_str_radix(started, 16).ok()?),
+        key: Key::new(key.collect::<Option<Vec<u8>>>()?),
+        evidence,
+    })
+}
+
+impl Db {
+    /// What became of a commit. If it has not happened, it never will after this.
+    ///
+    /// # Errors
+    /// `BelowGc`: it is so long ago that nobody can tell. `Unavailable`: nobody answers who could.
+    pub async fn settle(&self, ticket: &Ticket) -> Result<Settled, TxnError> {
+        match ticket.evidence {
+            Evidence::Version => {
+                let (txn, started, key) = (ticket.txn, ticket.started, ticket.key.clone());
+                let reply = send_plain(self, None, Request::Settle { txn, started, key }).await;
+                settled(reply.map_err(|error| TxnError::from_kv(error))?.responses.first())
+            }
+            Evidence::Record => {
+                // A record that is that old may be gone, and its absence tells nothing.
+                let threshold = self.runtime().hlc.now().timestamp().minus(RECORD_KEPT);
+                if ticket.started <= threshold {
+                    return Err(TxnError::BelowGc { threshold });
+                }
+                let asker = self.begin(TxnOptions::read_only("settle"));
+                asker.settle_record(ticket).await
+            }
+        }
+    }
+}
+
+fn settled(response: Option<&Response>) -> Result<Settled, TxnError> {
+    match response {
+        Some(Response::Committed(ts)) => Ok(Settled::Committed(*ts)),
+        Some(Response::Aborted) => Ok(Settled::Aborted),
+        _ => Err(unexpected("Settle")),
+    }
+}
+
+impl Txn {
+    /// The answer to a one-phase commit was lost: finds out what became of it.
+    pub(super) async fn find_out(
+        &mut self,
+        mutations: &[Mutation],
+        begun: Monotonic,
+        mut reason: String,
+    ) -> Result<CommitInfo, TxnError> {
+        let Some(key) = witness(mutations).cloned() else { return Err(unexpected("no writes")) };
+        loop {
+            let (txn, started, key) = (self.id, self.started, key.clone());
+            match send_plain(&self.db, None, Request::Settle { txn, started, key }).await {
+                Ok(reply) => {
+                    return match settled(reply.responses.first())? {
+                        Settled::Committed(ts) => Ok(CommitInfo { ts, path: CommitPath::OnePhase }),
+                        Settled::Aborted => Err(TxnError::Retry {
+                            kind: RetryKind::Aborted,
+                            key: None,
+                            reason: format!("its commit was lost ({reason})"),
+                        }),
+                    };
+                }
+                Err(error @ (KvError::BelowGc { .. } | KvError::Invalid(_))) => {
+                    return Err(TxnError::Ambiguous { ticket: None, reason: error.to_string() });
+                }
+                Err(error) => {
+                    coverage::reached(Mark::OnePhaseAmbiguous);
+                    reason = error.to_string();
+                    self.pause_for_outcome(begun, reason.clone()).await?;
+                }
+            }
+        }
+    }
+
+    async fn settle_record(&self, ticket: &Ticket) -> Result<Settled, TxnError> {
+        let (id, anchor, started) = (ticket.txn, ticket.key.clone(), ticket.started);
+        let holder = TxnMeta { id, anchor, started, priority: 0 };
+        let judged = self.ask_record(&holder, started, PushKind::Force, &[]).await?;
+        match judged.map(|judged| judged.status) {
+            Some(TxnStatus::Committed(ts)) => Ok(Settled::Committed(ts)),
+            Some(TxnStatus::Aborted) => Ok(Settled::Aborted),
+            Some(TxnStatus::Pending | TxnStatus::Staging(_)) | None => {
+                let (range, missing) = (Default::default(), Vec::new());
+                let reason = "it was staged again and again".into();
+                Err(TxnError::Unavailable { range, missing, reason })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn tickets_survive_their_text(txn: u128, started: u64, key: Vec<u8>, record: bool) {
+            let evidence = if record { Evidence::Record } else { Evidence::Version };
+            let (txn, started) = (TxnId::new(txn), Timestamp::from_raw(started));
+            let ticket = Ticket { txn, started, key: Key::new(key), evidence };
+            prop_assert_eq!(ticket.to_string().parse(), Ok(ticket));
+        }
+
+        #[test]
+        fn other_texts_are_no_tickets(text: String) {
+            prop_assert!(text.parse::<Ticket>().is_err());
+        }
+    }
+}
