@@ -23,7 +23,7 @@ use txn::server::ServerConfig;
 
 use crate::check::RealTime;
 use crate::check::file::Operation;
-use crate::plan::{draw_plan, draw_raids, draw_topology};
+use crate::plan::{Raid, draw_plan, draw_raids, draw_topology};
 use crate::planted::{Planted, WorldBug};
 use crate::shrink::Cut;
 use crate::workload::{Kind, Workload};
@@ -409,6 +409,23 @@ fn draw_habits(knobs: &mut Chance, layout: &mut Layout) {
         layout.sync.1 = millis(200);
     }
     layout.lag = knobs.pick(&[millis(0), millis(0), millis(40), millis(400)]);
+    suit_raid(layout);
+}
+
+/// What a raid aims at must be there to be hit.
+fn suit_raid(layout: &mut Layout) {
+    match Raid::of(layout.seed) {
+        // A commit between any two entries of different terms.
+        Raid::Leaders => layout.store.raft.append_bytes_max = 1,
+        // Members that can change, and voters that come back with what they had applied long ago.
+        Raid::Members => {
+            layout.nodes = layout.nodes.max(4);
+            layout.flush_interval = Duration::from_secs(8);
+        }
+        // Work goes on while a disk hangs.
+        Raid::Writes => layout.sync_mode = SyncMode::Overlapped,
+        Raid::Branch | Raid::Regions | Raid::Branches | Raid::None => {}
+    }
 }
 
 /// Limits that are reached only when they are small.

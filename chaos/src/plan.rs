@@ -135,14 +135,46 @@ pub(crate) fn draw_topology(layout: &Layout, nodes: &[NodeId]) -> Vec<(Duration,
     plan
 }
 
+/// What a seed's raid aims at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Raid {
+    /// One leader after another is cut off as it is elected: logs that end in different terms.
+    Leaders,
+    /// Members change, and one of those who count falls, or does not hear of it.
+    Members,
+    /// One branch of the product, again and again.
+    Branch,
+    /// A whole region.
+    Regions,
+    /// A node is cut off while its disk hangs: it has begun to write what others overwrite.
+    Writes,
+    /// Any branch.
+    Branches,
+    /// Nothing: some seeds are left as they are.
+    None,
+}
+
+impl Raid {
+    /// The seed's.
+    pub(crate) fn of(seed: u64) -> Raid {
+        Raid::draw(&mut Chance::new(seed, Purpose::Raids))
+    }
+
+    fn draw(chance: &mut Chance) -> Raid {
+        let (branches, none) = (Raid::Branches, Raid::None);
+        let (leaders, members, writes) = (Raid::Leaders, Raid::Members, Raid::Writes);
+        let (branch, regions) = (Raid::Branch, Raid::Regions);
+        chance.pick(&[leaders, members, writes, branch, regions, branches, branches, none, none])
+    }
+}
+
 /// Strikes that fall in the very event in which something happened: somebody was elected, or a branch of the product was taken.
 pub(crate) fn draw_raids(layout: &Layout, nodes: &[NodeId]) -> Vec<(Duration, Fault)> {
     let millis = Duration::from_millis;
     let mut chance = Chance::new(layout.seed, Purpose::Raids);
     let mut plan = Vec::new();
-    let style = chance.below(8);
-    // Some seeds are left as they are.
-    if style >= 6 {
+    let raid = Raid::draw(&mut chance);
+    if raid == Raid::None {
         return plan;
     }
     if chance.permille(400) {
@@ -153,17 +185,31 @@ pub(crate) fn draw_raids(layout: &Layout, nodes: &[NodeId]) -> Vec<(Duration, Fa
         }
     }
     let begins = chance.duration(millis(0), SAFETY / 3);
-    match style {
-        // One leader after another is cut off as it is elected: logs that end in different terms.
-        0 => {
+    match raid {
+        Raid::None => {}
+        Raid::Writes => {
+            for _ in 0..chance.between(2, 5) {
+                let at = chance.duration(begins, SAFETY - millis(2000));
+                let node = chance.pick(nodes);
+                let others: Vec<NodeId> =
+                    nodes.iter().copied().filter(|other| *other != node).collect();
+                let choke = Strike::Choke(chance.duration(millis(1500), millis(6000)));
+                if chance.permille(400) {
+                    plan.push((at, Fault::Ambush(Trigger::Elected, choke)));
+                } else {
+                    let faults = choke.faults(node, &others).into_iter();
+                    plan.extend(faults.map(|(after, fault)| (at + after, fault)));
+                }
+            }
+        }
+        Raid::Leaders => {
             plan.push((begins, Fault::Crash(chance.pick(nodes), Power::Kept)));
             for _ in 0..chance.between(2, 5) {
                 let strike = Strike::Isolate(chance.duration(millis(800), millis(4000)));
                 plan.push((begins, Fault::Ambush(Trigger::Elected, strike)));
             }
         }
-        // Members change, and one of those who count falls, or does not hear of it.
-        1 => {
+        Raid::Members => {
             for _ in 0..chance.between(2, 8) {
                 let at = chance.duration(begins, SAFETY - millis(2000));
                 let strike = match chance.below(3) {
@@ -180,16 +226,14 @@ pub(crate) fn draw_raids(layout: &Layout, nodes: &[NodeId]) -> Vec<(Duration, Fa
                 }
             }
         }
-        // One branch, again and again.
-        2 => {
+        Raid::Branch => {
             let mark = draw_mark(&mut chance);
             for _ in 0..chance.between(2, 6) {
                 let at = chance.duration(begins, SAFETY - millis(2000));
                 plan.push((at, Fault::Ambush(Trigger::Reached(mark), draw_strike(&mut chance))));
             }
         }
-        // A whole region.
-        3 => {
+        Raid::Regions => {
             let regions = layout.regions.len().min(nodes.len()) as u64;
             for _ in 0..chance.between(1, 4) {
                 let region = RegionId(chance.between(1, regions) as u16);
@@ -199,8 +243,7 @@ pub(crate) fn draw_raids(layout: &Layout, nodes: &[NodeId]) -> Vec<(Duration, Fa
                 plan.push((ends, Fault::JoinRegion(region)));
             }
         }
-        // Any branch.
-        _ => {
+        Raid::Branches => {
             for _ in 0..chance.between(4, 12) {
                 let at = chance.duration(begins / 2, SAFETY - millis(2000));
                 let mark = draw_mark(&mut chance);

@@ -230,7 +230,7 @@ marks! {
         OnePhaseFoundAborted: rare "a one-phase commit found its transaction aborted",
         OnePhaseCommitted: "a transaction was committed by one request",
         CommitAskedAgain: rare "a commit came again to a record that was committed",
-        CommitFoundAborted: "a commit found its transaction aborted by another",
+        CommitFoundAborted: rare "a commit found its transaction aborted by another",
         CommitMovedByPush: "a commit had to move above what its transaction was pushed to",
         AbortFoundCommitted: rare "an abort came to a record that was committed, and was told the truth",
         TooOldForRecord: rare "a transaction was too old to get a record",
