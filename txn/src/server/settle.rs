@@ -2,7 +2,8 @@
 //!
 //! Such a commit leaves no record. But the version that it wrote at its lowest key, the *witness*, names it; and if no version
 //! does, a record "aborted" beside that key makes sure that none ever will: a copy of the commit that comes later finds it. So the
-//! question has an answer, and always the same one (killers T01, T04).
+//! question has an answer, and always the same one (killers T01, T04). The version comes first: whoever took the transaction for
+//! dead because of a lock may have left such a record, too, when it had committed already.
 //!
 //! The answer is lost only with the version: when it was overwritten and collected. Then nobody can tell, and it says so.
 
@@ -30,11 +31,6 @@ pub(super) fn settle(
     key: &Key,
 ) -> Result<Response, Stop> {
     moment.wait_for_writes(&Span::point(key), Timestamp::MAX)?;
-    match Record::read(moment.reader, key, txn)?.map(|record| record.status) {
-        Some(TxnStatus::Aborted) => return Ok(Response::Aborted),
-        Some(TxnStatus::Committed(ts)) => return Ok(Response::Committed(ts)),
-        Some(TxnStatus::Pending | TxnStatus::Staging(_)) | None => {}
-    }
     let raw = layout::versions_span(&Span::point(key));
     for item in moment.reader.scan(raw.space, &raw.start, &raw.end, Direction::Forward) {
         let (raw_key, value) = item?;
@@ -46,6 +42,11 @@ pub(super) fn settle(
     let threshold = moment.state.gc_threshold;
     if threshold >= started {
         return Err(KvError::BelowGc { threshold }.into());
+    }
+    match Record::read(moment.reader, key, txn)?.map(|record| record.status) {
+        Some(TxnStatus::Aborted) => return Ok(Response::Aborted),
+        Some(TxnStatus::Committed(ts)) => return Ok(Response::Committed(ts)),
+        Some(TxnStatus::Pending | TxnStatus::Staging(_)) | None => {}
     }
     coverage::reached(Mark::LostCommitPrevented);
     if !moment.has(PlantedBug::LostCommitNotPrevented) {
