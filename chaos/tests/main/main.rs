@@ -4,3 +4,4 @@ mod boot;
 mod histories;
 mod scripts;
 mod seeds;
+mod wan;

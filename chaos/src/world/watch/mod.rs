@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 use storage::log::{LogGroup, LogIndex, LogReader};
-use storage::{Direction, Reader, Span, StorageError, mvcc};
+use storage::{Direction, Key, Reader, Span, StorageError, mvcc};
 use txn::api::{KvError, Reply};
 use txn::runtime::HlcSource;
 
@@ -385,6 +385,21 @@ impl World {
             }
         }
         text
+    }
+
+    /// Who holds the lease of the range around a key.
+    pub fn leaseholder_of(&self, key: &Key) -> Option<NodeId> {
+        let leads = |process: &Process| {
+            let store = process.shard.store();
+            store.groups().any(|view| {
+                let around = store.descriptor(view.range).is_some_and(|d| d.span.contains(key));
+                around && store.lease(read(process), view.range).is_some()
+            })
+        };
+        let mut machines = self.machines.iter();
+        machines
+            .find(|(_, machine)| machine.process.as_ref().is_some_and(leads))
+            .map(|(node, _)| *node)
     }
 
     /// How many voters the range of the whole system has at its leaseholder; zero while nobody leads it.
