@@ -294,6 +294,7 @@ marks! {
         OutcomeLeftOpen: rare "a client was told that the outcome of its commit is unknown",
         RecordKeptForTicket: rare "a committed record was kept for a client that was told nothing",
         StagedCommitFailed: rare "a transaction failed after it may have been staged, and its record was made to say so",
+        UninformedReplicaPassed: rare "a replica that hears all voters and no leader was passed by",
         StagingCut: rare "a split came between a staging and the writes beside it",
         StagedWritesFound: rare "all writes of another's staged transaction were found",
         TwoPhaseCommitted: "a transaction was committed by its record",

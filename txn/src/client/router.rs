@@ -495,6 +495,13 @@ impl Router {
                     Err(KvError::Ambiguous { reason })
                 }
             }
+            // It hears all voters that it knows, and none leads: a replica that was removed and has not been told. Others know better.
+            KvError::Unavailable { missing, .. } if missing.is_empty() => {
+                coverage::reached(Mark::UninformedReplicaPassed);
+                journey.silent.remove(&node);
+                self.cache.lock().set_leaseholder(descriptor, None);
+                Ok(Next::Other)
+            }
             error @ (KvError::Uncertain { .. }
             | KvError::NewerVersion { .. }
             | KvError::NeedsRefresh { .. }
