@@ -70,6 +70,11 @@ pub struct Txn {
     pub(super) locks: SpanSet,
     /// One per open savepoint, outermost first.
     pub(super) lock_levels: Vec<LockLevel>,
+    /// Bytes written so far, and before the statement under way.
+    pub(super) written_bytes: u64,
+    pub(super) written_before: u64,
+    /// Rows locked so far.
+    pub(super) locked_count: u64,
     /// Under `READ COMMITTED`, the savepoint of the statement under way.
     pub(super) statement: Option<SavepointId>,
     /// Where a request under way may be taking locks: part of what must be released if it never comes back.
@@ -103,6 +108,9 @@ impl Txn {
             held: Held::default(),
             locks: SpanSet::default(),
             lock_levels: Vec::new(),
+            written_bytes: 0,
+            written_before: 0,
+            locked_count: 0,
             statement: None,
             locking: Vec::new(),
             intents: SpanSet::default(),
@@ -250,6 +258,9 @@ impl Txn {
             .collect();
         let spans: Vec<Span> = asked.iter().map(|index| Span::point(&keys[*index])).collect();
         let responses = self.read(requests, &spans, options).await?;
+        if options.lock.is_some() {
+            self.count_locks(asked.iter().map(|index| &keys[*index]))?;
+        }
         for ((index, response), span) in asked.into_iter().zip(responses).zip(spans) {
             let Response::Get(row) = response else {
                 return Err(unexpected("Get"));
@@ -322,6 +333,9 @@ impl Txn {
             return Err(unexpected("Scan"));
         };
         let examined = examined(span, resume.as_ref(), options.direction);
+        if options.lock.is_some() {
+            self.count_locks(rows.iter().map(|row| &row.key))?;
+        }
         match options.wait {
             // What was skipped was not read: whoever holds it may well change it.
             OnLock::Skip => {
@@ -439,6 +453,10 @@ impl Txn {
         check_size("value", settings.value_bytes_max, value_bytes)?;
         let total = self.buffer.bytes() + key.as_bytes().len() + value_bytes;
         check_size("buffered writes of a transaction", settings.buffer_bytes_max, total)?;
+        let written = self.written_bytes + (key.as_bytes().len() + value_bytes) as u64;
+        let limit = self.options.limits.write_bytes_max;
+        check_count("bytes written by a transaction", limit, written)?;
+        self.written_bytes = written;
         self.buffer.write(key, value, expect);
         self.let_large_statement_settle();
         Ok(())
@@ -479,6 +497,7 @@ impl Txn {
         self.reads = SpanSet::default();
         self.held = Held::default();
         self.lock_levels.clear();
+        (self.written_bytes, self.written_before, self.locked_count) = (0, 0, 0);
         self.statement = None;
         let pulse = self.pulse.take();
         let beats = pulse.as_ref().is_some_and(Pulse::has_beaten);
@@ -578,6 +597,10 @@ fn check_size(what: &'static str, limit: usize, actual: usize) -> Result<(), Txn
         return Ok(());
     }
     Err(TxnError::TooLarge { what, limit: limit as u64, actual: actual as u64 })
+}
+
+pub(super) fn check_count(what: &'static str, limit: u64, actual: u64) -> Result<(), TxnError> {
+    if actual <= limit { Ok(()) } else { Err(TxnError::TooMany { what, limit, actual }) }
 }
 
 pub(super) fn unexpected(request: &str) -> TxnError {
