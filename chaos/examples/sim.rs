@@ -53,11 +53,19 @@ fn main() {
             )
         );
     }
-    let verbose = options.seeds <= 50;
+    let (verbose, one) = (options.seeds <= 50, options.seeds == 1);
     let report = run_with(options, &|one| {
         if verbose {
             println!("{one}");
         }
     });
     println!("{report}");
+    if one {
+        for mark in coverage::Mark::ALL {
+            let times = report.tally.reached(*mark).times;
+            if times > 0 {
+                println!("{times:>10} times {mark:?}: {}", mark.text());
+            }
+        }
+    }
 }

@@ -71,7 +71,7 @@ pub const KILLERS: &[Killer] = &[
         "R08",
         "RAFT",
         "shrinking 2->1 or removing the leader strands the group ; config change + minority failure deadlock",
-        "placement hands leadership over before it removes a leader, and never goes below its goal (replication's placement tests); no planted bug",
+        "every change is joint; placement hands leadership over before it removes a leader, and never goes below its goal (replication's placement tests); a leader that is removed all the same leads until that is committed (mark LeaderLeftItsRange). No one switch brings it back",
     ),
     killer(
         "R09",
@@ -137,7 +137,7 @@ pub const KILLERS: &[Killer] = &[
         "R19",
         "RAFT",
         "command proposed under an old lease is applied after the lease moved",
-        "a command carries no lease: its term is the lease (by construction); no planted bug",
+        "by construction: an entry's term is its lease, no entry is ever moved to another term, and a command that was dropped is evaluated anew. No switch short of another protocol brings it back",
     ),
     killer(
         "R20",
@@ -285,7 +285,7 @@ pub const KILLERS: &[Killer] = &[
         "H15",
         "HLC / TIME",
         "logical counter overflow, negative duration panic, leap second, u64 subtract wrap",
-        "tested in clock/tests; no planted bug",
+        "readings are one integer (clock/src/hlc.rs), tested in clock/tests",
     ),
     killer(
         "H16",
@@ -309,7 +309,7 @@ pub const KILLERS: &[Killer] = &[
         "T02",
         "TRANSACTIONS",
         "re-staging or recovery looks at an outdated staging attempt",
-        "no parallel commits yet",
+        "no planted bug",
     ),
     killer(
         "T03",
@@ -327,7 +327,7 @@ pub const KILLERS: &[Killer] = &[
         "T05",
         "TRANSACTIONS",
         "server auto-retry after rows were sent, or of non-idempotent statement; re-applying writes from stale reads",
-        "tested in txn/tests/client; no planted bug",
+        "a session repeats a statement unseen only before anything of it was sent (sql/src/session): tested in sql/tests and txn/tests/client; what a client was sent is above what the world sees",
     ),
     killer(
         "T06",
@@ -339,7 +339,7 @@ pub const KILLERS: &[Killer] = &[
         "T07",
         "TRANSACTIONS",
         "SELECT FOR UPDATE does not lock absent keys / lost on lease move (unreplicated locks)",
-        "losing a lock is allowed, it only orders contenders (txn::api); absent keys are tested by txn/tests/server_scripts; no planted bug",
+        "losing a lock does no harm: it only orders contenders, and every read is checked again at the commit (txn::api), so no seed could tell; absent keys are tested by txn/tests/server_scripts",
     ),
     killer(
         "T08",
@@ -387,7 +387,7 @@ pub const KILLERS: &[Killer] = &[
         "T15",
         "TRANSACTIONS",
         "sequences/SERIAL/unique id blocks re-issued after failover or clock step",
-        "sequences are not in a workload",
+        "see the planted bug",
     ),
     killer(
         "Q01",

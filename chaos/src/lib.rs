@@ -13,6 +13,7 @@
 //! | what | room |
 //! |---|---|
 //! | [`sim::run`]: many seeds, a report | `sim` |
+//! | `plan`: which faults strike a seed, and when | `plan` |
 //! | [`script::parse`], [`script::run_in_sim`]: fault scripts | `script` |
 //! | [`check`]: judges of histories | `check` |
 //! | [`mutants::hunt`]: known killers brought back, one by one | `mutants`, `planted`, `killers` |
@@ -32,6 +33,7 @@ pub mod episode;
 pub mod history;
 pub mod killers;
 pub mod mutants;
+mod plan;
 pub mod planted;
 pub mod script;
 pub mod shrink;

@@ -28,7 +28,7 @@ const WORKLOADS: [Kind; 7] = [
 ];
 
 /// The same for mistakes in SQL.
-const SQL_WORKLOADS: [Kind; 3] = [Kind::Shop, Kind::Session, Kind::Counter];
+const SQL_WORKLOADS: [Kind; 4] = [Kind::Cells, Kind::Shop, Kind::Session, Kind::Counter];
 
 /// How to hunt.
 #[derive(Clone, Debug)]

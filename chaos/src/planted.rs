@@ -27,6 +27,8 @@ pub enum WorldBug {
     MarkWithoutFlush,
     /// A new range's or a snapshot's state is not flushed before its log begins.
     BirthsNotFlushed,
+    /// The state engine gives out what has rotted.
+    StateChecksumsIgnored,
     /// A stalled disk does not cost the node its leases.
     StallUnnoticed,
     /// A machine that lost power comes back with the log of its last flush.
@@ -39,6 +41,8 @@ pub enum WorldBug {
     ClockNotCarried,
     /// Readers have no uncertainty interval.
     NoUncertainty,
+    /// A clock's logical counter wraps.
+    CounterWraps,
     /// A node whose clock disagrees goes on.
     FenceIgnored,
     /// Leases are counted on a clock that is stepped with the wall clock.
@@ -143,6 +147,7 @@ pub const MUTANTS: &[Mutant] = &[
     log("damage-is-tail", LogBug::DamageIsTail, &["S02"]),
     world("full-ignored", WorldBug::FullIgnored, &["S04"]),
     log("checksums-ignored", LogBug::ChecksumsIgnored, &["S06"]),
+    world("state-checksums-ignored", WorldBug::StateChecksumsIgnored, &["S06"]),
     world("stall-unnoticed", WorldBug::StallUnnoticed, &["S05"]),
     world("clock-bound-forgotten", WorldBug::ClockBoundForgotten, &["H01"]),
     world("far-clocks-absorbed", WorldBug::FarClocksAbsorbed, &["H02"]),
@@ -158,6 +163,7 @@ pub const MUTANTS: &[Mutant] = &[
     server("eviction-forgets", ServerBug::EvictionForgets, &["H12"]),
     world("fence-ignored", WorldBug::FenceIgnored, &["H13"])
         .behind("whoever gets a message from beyond the cap refuses it: the leases of a clock that is wrong run out without the fence, too"),
+    world("counter-wraps", WorldBug::CounterWraps, &["H15"]),
     world("lease-on-wall-clock", WorldBug::LeaseOnWallClock, &["H14"]),
     store("promise-from-receipt", StoreBug::PromiseFromReceipt, &["H14"]),
     world("lost-reply-counts-as-unsent", WorldBug::LostReplyCountsAsUnsent, &["T01", "T04"]),
@@ -171,9 +177,20 @@ pub const MUTANTS: &[Mutant] = &[
     server("deadlock-unseen", ServerBug::DeadlockUnseen, &["T12"]),
     server("fast-path-skips-cache", ServerBug::FastPathSkipsCache, &["T13"]),
     server("late-write-commits", ServerBug::LateWriteCommits, &["T14"]),
+    server("missing-not-prevented", ServerBug::MissingNotPrevented, &["T14"]),
+    server("outdated-attempt-believed", ServerBug::OutdatedAttemptBelieved, &["T02"]),
+    server("stage-goes-back", ServerBug::StageGoesBack, &["T02"]),
+    server("staged-counts-as-pending", ServerBug::StagedCountsAsPending, &["T02", "T14"]),
+    server("staged-not-uncertain", ServerBug::StagedNotUncertain, &["H05"]),
     sql("fence-skipped", SqlBug::FenceSkipped, &["Q01", "Q05"]),
     sql("duplicates-indexed", SqlBug::DuplicatesIndexed, &["Q03"]),
     sql("page-end-missed", SqlBug::PageEndMissed, &["Q08"]),
+    sql("sequence-blocks-overlap", SqlBug::SequenceBlocksOverlap, &["T15"]),
+    sql("writes-dated-by-clock", SqlBug::WritesDatedByClock, &["A01"]),
+    sql("ties-kept-locally", SqlBug::TiesKeptLocally, &["A02"]),
+    sql("tombstones-forgotten", SqlBug::TombstonesForgotten, &["A03", "A04"]),
+    sql("counts-added", SqlBug::CountsAdded, &["A05"]),
+    sql("cells-mixed", SqlBug::CellsMixed, &["A06"]),
     sql("later-arrival-wins", SqlBug::LaterArrivalWins, &["A08"]),
     world("idle-clients", WorldBug::IdleClients, &["C08"]),
 ];

@@ -61,6 +61,7 @@ pub struct OffsetEstimate {
     ahead_us: i64,
     error: Duration,
     advertised: Duration,
+    round_trip: Duration,
 }
 
 impl OffsetEstimate {
@@ -78,6 +79,11 @@ impl OffsetEstimate {
     /// The peer's own error bound when it replied, plus what it can have drifted since.
     pub const fn advertised(&self) -> Duration {
         self.advertised
+    }
+
+    /// The shortest round trip of late.
+    pub const fn round_trip(&self) -> Duration {
+        self.round_trip
     }
 
     /// The distance of the two clocks, either way.
@@ -108,6 +114,7 @@ struct Sample {
     /// of both.
     base_ns: i128,
     error_ns: u64,
+    round_trip: Duration,
     received: Monotonic,
     advertised: Duration,
 }
@@ -121,6 +128,7 @@ impl Sample {
             base_ns: i128::from(trip.remote.micros()) * 1000 - middle_ns,
             // The wall clock is read in whole microseconds, at both ends.
             error_ns: rtt_ns.div_ceil(2).saturating_add(1000),
+            round_trip: rtt,
             received: trip.received,
             advertised: trip.advertised,
         }
@@ -200,6 +208,7 @@ impl OffsetTable {
         let samples = self.peers.get(&peer)?;
         let mut fresh = samples.iter().filter(|s| now.since(s.received) <= self.age_max);
         let best = fresh.clone().min_by_key(|s| s.error_ns_at(now))?;
+        let round_trip = fresh.clone().map(|s| s.round_trip).min()?;
         let newest = fresh.next_back()?;
         let ahead_ns = best.base_ns + i128::from(now.nanos()) - i128::from(wall.micros()) * 1000;
         let ahead_us = i64::try_from(ahead_ns / 1000).unwrap_or(if ahead_ns < 0 {
@@ -212,6 +221,7 @@ impl OffsetTable {
             ahead_us,
             error: Duration::from_nanos(best.error_ns_at(now)),
             advertised: newest.advertised.saturating_add(drift),
+            round_trip,
         })
     }
 

@@ -10,7 +10,8 @@
 //!
 //! # Entry points
 //!
-//! [`reached`] in a branch; [`take`] after a run; [`Mark`] with all there are, in the room `marks`.
+//! [`reached`] in a branch; [`take`] after a run; [`count`] while it runs, by a harness that strikes when a branch is taken, and [`aside`] for
+//! its own looks; [`Mark`] with all there are, in the room `marks`.
 //!
 //! # Invariants
 //!
@@ -45,6 +46,20 @@ pub fn reached(mark: Mark) {
     });
 }
 
+/// How often this thread has come to `mark` so far, or since [`take`]: for a harness that waits for it.
+pub fn count(mark: Mark) -> u64 {
+    COUNTS.with(|counts| counts[mark as usize].get())
+}
+
+/// Runs a harness's own look at the product: what it comes to does not count.
+pub fn aside<T>(look: impl FnOnce() -> T) -> T {
+    let before: [u64; Mark::ALL.len()] =
+        COUNTS.with(|counts| std::array::from_fn(|place| counts[place].get()));
+    let seen = look();
+    COUNTS.with(|counts| counts.iter().zip(before).for_each(|(count, before)| count.set(before)));
+    seen
+}
+
 /// How often this thread has come to each mark since it began or was asked last; only those above zero.
 pub fn take() -> BTreeMap<Mark, u64> {
     COUNTS.with(|counts| {
@@ -71,6 +86,15 @@ mod tests {
         });
         assert_eq!(take(), BTreeMap::from([(one, 2)]));
         assert_eq!(take(), BTreeMap::new());
+    }
+
+    #[test]
+    fn a_harness_counts_without_being_counted() {
+        let mark = Mark::ALL[2];
+        reached(mark);
+        assert_eq!(aside(|| (reached(mark), count(mark)).1), 2);
+        assert_eq!(count(mark), 1);
+        take();
     }
 
     #[test]

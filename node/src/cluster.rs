@@ -324,6 +324,7 @@ impl Cluster for NodeCluster {
                     region,
                     offset_us: Some(0),
                     offset_error_us: Some(0),
+                    round_trip_us: Some(0),
                     bound_us,
                     state,
                 };
@@ -335,6 +336,7 @@ impl Cluster for NodeCluster {
                 region,
                 offset_us: estimate.map(clock::OffsetEstimate::ahead_us),
                 offset_error_us: estimate.map(|estimate| micros(estimate.error())),
+                round_trip_us: estimate.map(|estimate| micros(estimate.round_trip())),
                 bound_us: heard.map(|heard| micros(heard.error_bound)),
                 state: match heard {
                     None => "not heard of".to_string(),

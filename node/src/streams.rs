@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -27,6 +28,9 @@ const FAILURE_PAUSE: Duration = Duration::from_millis(500);
 /// A node of our region that was not heard of for this long no longer pulls: the next one does.
 const TAKE_OVER_AFTER: Duration = Duration::from_secs(3);
 
+/// Pulls under way: one, and others that were not waited for and have not ended yet.
+const PULLS_MAX: usize = 4;
+
 /// How soon a stream notices that somebody is back.
 const NEWS_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -37,13 +41,18 @@ pub async fn run(
     engine: Arc<Engine>,
     stop: CancellationToken,
 ) {
+    let room = Arc::new(Semaphore::new(PULLS_MAX));
     while !stop.is_cancelled() {
         let round = Box::pin(async {
             let pause = if is_puller(&shared, &control) {
+                let permit = room.clone().acquire_owned().await;
                 // A task of its own, which goes on when this round is given up: dropped in the middle of its commit it would leave
                 // intents behind, for which the clients of this region wait until they expire.
                 let (shared, engine) = (shared.clone(), engine.clone());
-                let pull = Handle::current().spawn(async move { pull_all(&shared, &engine).await });
+                let pull = Handle::current().spawn(async move {
+                    let _permit = permit;
+                    pull_all(&shared, &engine).await
+                });
                 pull.await.unwrap_or(FAILURE_PAUSE)
             } else {
                 FAILURE_PAUSE

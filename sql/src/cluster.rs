@@ -35,6 +35,8 @@ pub struct ClockSummary {
     pub offset_us: Option<i64>,
     /// How far that can be wrong, microseconds.
     pub offset_error_us: Option<u64>,
+    /// The shortest round trip to it of late, microseconds; `None` while not measured.
+    pub round_trip_us: Option<u64>,
     /// The bound it advertises for itself, microseconds.
     pub bound_us: Option<u64>,
     /// `ok`, `fenced: ...`.

@@ -7,7 +7,9 @@ use crate::exec::Sequences;
 use crate::session::{Session, SessionParams};
 use coverage::Mark;
 use futures::future::BoxFuture;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use replication::range::RegionId;
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +47,18 @@ pub enum PlantedBug {
     PageEndMissed,
     /// A08: of two states of a row the one that arrives later stays, whichever it is.
     LaterArrivalWins,
+    /// A01: a write is dated by its own region's clock alone, whatever it replaces.
+    WritesDatedByClock,
+    /// A02: of writes in the same tenth of a second each copy keeps the one that it has.
+    TiesKeptLocally,
+    /// A03: a copy forgets a deleted row at once.
+    TombstonesForgotten,
+    /// A05: what a region has counted is added as often as it arrives.
+    CountsAdded,
+    /// A06: of two writes of a row a copy keeps its own last column, and takes the others from the winner.
+    CellsMixed,
+    /// T15: a node that takes values of a sequence writes down the first of them only.
+    SequenceBlocksOverlap,
 }
 
 impl Default for EngineSettings {
@@ -69,17 +83,23 @@ pub struct Engine {
     pub(crate) settings: EngineSettings,
     pub(crate) sequences: Sequences,
     catalog: RwLock<Arc<Catalog>>,
+    /// By table and region of the copy: held by the stream that writes into it.
+    copy_turns: Mutex<BTreeMap<(u32, RegionId), Turn>>,
 }
+
+/// Whose turn it is.
+pub(crate) type Turn = Arc<futures::lock::Mutex<()>>;
 
 impl Engine {
     /// Over a gateway. Knows no catalog until [`Engine::refresh_catalog`].
     pub fn new(db: Db, cluster: Arc<dyn Cluster>, settings: EngineSettings) -> Arc<Engine> {
         Arc::new(Engine {
-            sequences: Sequences::new(db.clone()),
+            sequences: Sequences::new(db.clone(), settings.planted),
             db,
             cluster,
             settings,
             catalog: RwLock::new(Arc::new(Catalog::default())),
+            copy_turns: Mutex::default(),
         })
     }
 
@@ -114,6 +134,11 @@ impl Engine {
             coverage::reached(Mark::CatalogRefreshed);
             *current = fresh;
         }
+    }
+
+    /// To be held while a stream writes into the copy of `table` in `region`.
+    pub(crate) fn copy_turn(&self, table: u32, region: RegionId) -> Turn {
+        self.copy_turns.lock().entry((table, region)).or_default().clone()
     }
 
     /// Whether that mistake is planted.

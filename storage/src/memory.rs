@@ -13,6 +13,7 @@
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::StorageError;
@@ -61,6 +62,26 @@ struct State {
     durable: Maps,
     unflushed_bytes: u64,
     faults: [Option<StorageError>; 3],
+    damaged: Damaged,
+}
+
+/// Entries whose checksum tells that they are not what was written.
+type Damaged = Arc<BTreeSet<(Space, Bytes)>>;
+
+fn check_sum(damaged: &Damaged, space: Space, key: &[u8]) -> Result<(), StorageError> {
+    if damaged.is_empty() || !damaged.iter().any(|(of, entry)| *of == space && entry == key) {
+        return Ok(());
+    }
+    Err(StorageError::Corrupt("an entry of the state: its checksum differs".into()))
+}
+
+/// Whether rot is told by a checksum when it is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rot {
+    /// As in RocksDB.
+    Noticed,
+    /// A planted bug.
+    Unnoticed,
 }
 
 /// The in-memory engine.
@@ -78,8 +99,9 @@ impl MemoryEngine {
     /// What a restart would find: the state of the last flush, no faults. This engine is left as it is.
     #[must_use]
     pub fn crash(&self) -> MemoryEngine {
-        let durable = self.state.lock().durable.clone();
-        let state = State { current: durable.clone(), durable, ..State::default() };
+        let state = self.state.lock();
+        let (durable, damaged) = (state.durable.clone(), state.damaged.clone());
+        let state = State { current: durable.clone(), durable, damaged, ..State::default() };
         MemoryEngine { state: Mutex::new(state) }
     }
 
@@ -94,6 +116,32 @@ impl MemoryEngine {
         MemoryEngine { state: Mutex::new(after) }
     }
 
+    /// A bit of an entry turns round: of that one of `space` that `draw`, given their number, names. False if there is none.
+    pub fn rot(&self, space: Space, rot: Rot, draw: impl FnOnce(usize) -> usize) -> bool {
+        let mut state = self.state.lock();
+        let count = state.durable.of(space).count();
+        if count == 0 {
+            return false;
+        }
+        let place = draw(count) % count;
+        let entry = state.durable.of(space).forward(b"", &[0xff; 64]).nth(place);
+        let Some((key, value)) = entry.filter(|(_, value)| !value.is_empty()) else { return false };
+        let mut bytes = value.to_vec();
+        if let Some(last) = bytes.last_mut() {
+            *last ^= 1;
+        }
+        let was_current = state.current.of(space).get(&key) == Some(&value);
+        let bytes = Bytes::from(bytes);
+        state.durable.of_mut(space).insert(key.clone(), bytes.clone());
+        if was_current {
+            state.current.of_mut(space).insert(key.clone(), bytes);
+        }
+        if rot == Rot::Noticed {
+            Arc::make_mut(&mut state.damaged).insert((space, key));
+        }
+        true
+    }
+
     /// From now on `operation` fails with `error`; `None` heals it.
     pub fn set_fault(&self, operation: Operation, error: Option<StorageError>) {
         self.state.lock().faults[operation as usize] = error;
@@ -106,7 +154,12 @@ impl MemoryEngine {
 
     fn view(&self) -> View {
         let state = self.state.lock();
-        View { maps: state.current.clone(), fault: state.faults[Operation::Read as usize].clone() }
+        let damaged = state.damaged.clone();
+        View {
+            maps: state.current.clone(),
+            damaged,
+            fault: state.faults[Operation::Read as usize].clone(),
+        }
     }
 }
 
@@ -120,6 +173,7 @@ impl Reader for MemoryEngine {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
         let state = self.state.lock();
         state.check(Operation::Read)?;
+        check_sum(&state.damaged, space, key)?;
         Ok(state.current.of(space).get(key).cloned())
     }
 
@@ -128,7 +182,7 @@ impl Reader for MemoryEngine {
         if let Err(error) = state.check(Operation::Read) {
             return Box::new(std::iter::once(Err(error)));
         }
-        items(state.current.of(space), start, end, direction)
+        checked(items(state.current.of(space), start, end, direction), &state.damaged, space)
     }
 }
 
@@ -142,6 +196,11 @@ impl Engine for MemoryEngine {
         state.check(Operation::Write)?;
         for op in &batch.ops {
             state.current.apply(op);
+            if let Op::Put { space, key, .. } | Op::Delete { space, key } = op
+                && !state.damaged.is_empty()
+            {
+                Arc::make_mut(&mut state.damaged).remove(&(*space, key.clone()));
+            }
         }
         state.unflushed_bytes += batch.bytes() as u64;
         Ok(())
@@ -163,6 +222,7 @@ impl Engine for MemoryEngine {
 /// One moment.
 struct View {
     maps: Maps,
+    damaged: Damaged,
     fault: Option<StorageError>,
 }
 
@@ -170,14 +230,19 @@ impl Reader for View {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
         match &self.fault {
             Some(error) => Err(error.clone()),
-            None => Ok(self.maps.of(space).get(key).cloned()),
+            None => {
+                check_sum(&self.damaged, space, key)?;
+                Ok(self.maps.of(space).get(key).cloned())
+            }
         }
     }
 
     fn scan(&self, space: Space, start: &[u8], end: &[u8], direction: Direction) -> Items<'_> {
         match &self.fault {
             Some(error) => Box::new(std::iter::once(Err(error.clone()))),
-            None => items(self.maps.of(space), start, end, direction),
+            None => {
+                checked(items(self.maps.of(space), start, end, direction), &self.damaged, space)
+            }
         }
     }
 }
@@ -190,6 +255,18 @@ fn items<'a>(map: &OrderedMap, start: &[u8], end: &[u8], direction: Direction) -
         Direction::Forward => Box::new(map.forward(start, end).map(Ok)),
         Direction::Reverse => Box::new(map.reverse(start, end).map(Ok)),
     }
+}
+
+/// The same, with an error in the place of an entry that is not what was written.
+fn checked<'a>(items: Items<'a>, damaged: &Damaged, space: Space) -> Items<'a> {
+    if damaged.is_empty() {
+        return items;
+    }
+    let damaged = damaged.clone();
+    Box::new(items.map(move |item| {
+        let (key, value) = item?;
+        check_sum(&damaged, space, &key).map(|()| (key, value))
+    }))
 }
 
 #[cfg(test)]
@@ -228,6 +305,25 @@ mod tests {
         let snapshot = engine.snapshot();
         put(&engine, "b");
         assert_eq!(snapshot.get(Space::Local, b"b").expect("reads"), None);
+    }
+
+    #[test]
+    fn rot_is_told_when_it_is_read_until_it_is_written_over() {
+        let engine = MemoryEngine::new();
+        put(&engine, "a");
+        engine.flush().expect("flushes");
+        assert!(engine.rot(Space::Local, Rot::Noticed, |_| 0));
+        for engine in [&engine, &engine.crash()] {
+            assert!(engine.get(Space::Local, b"a").is_err());
+            assert!(engine.snapshot().get(Space::Local, b"a").is_err());
+            assert_eq!(engine.get(Space::Local, b"b").expect("it is whole"), None);
+            put(engine, "a");
+            assert_eq!(keys(engine), ["a"]);
+        }
+        engine.flush().expect("flushes");
+        assert!(engine.rot(Space::Local, Rot::Unnoticed, |_| 0));
+        let read = engine.get(Space::Local, b"a").expect("nobody looks");
+        assert_ne!(read.as_deref(), Some(&b"v"[..]));
     }
 
     #[test]

@@ -11,12 +11,16 @@
 //! 2. Writes stay in the coordinator's buffer. Statements that update what they read take unreplicated exclusive locks as they read
 //!    ([`Lock::Exclusive`]); these order contenders (FIFO), and losing them costs only performance, never correctness.
 //! 3. Commit. All writes in one range: [`Request::CommitOnePhase`]. Several ranges: [`Request::Write`] lays intents on all in
-//!    parallel, each answering the timestamp it could be written at; `commit_ts` is the largest; if above `read_at`, all read
-//!    spans are refreshed to it ([`Request::Refresh`]); then [`Request::EndTxn`] writes the record, on the range of the anchor
-//!    key. The record is the commit. Intents are resolved afterwards, in the background.
+//!    parallel, each answering the timestamp it could be written at, and at the same time [`Request::Stage`] writes on the range
+//!    of the anchor key a record that names all these writes and the timestamp `read_at`. When all are laid at or below it, the
+//!    transaction is committed ([`Staged`] says it precisely). Otherwise all read spans are refreshed to the largest
+//!    ([`Request::Refresh`]), and [`Request::EndTxn`] writes the record's last word there. Too many writes to be named in a record, or
+//!    intents laid earlier: `Write`, refresh, `EndTxn`. Intents are resolved afterwards, in the background, when the record says
+//!    "committed" in so many words.
 //! 4. Who meets an intent waits its slice at the range, then asks the record ([`Request::Push`]) and resolves. A transaction
 //!    without heartbeat for the expiry is aborted by the pusher. A pushed timestamp is kept in the record range's timestamp
-//!    cache, whose low-water mark survives lease moves, so that the push is never forgotten.
+//!    cache, whose low-water mark survives lease moves, so that the push is never forgotten. A staged record is taken at its
+//!    word only after its writes were looked for ([`Request::QueryWrites`]), and a missing one prevented.
 //!
 //! INVARIANT (serializability): nothing is written at or below a timestamp at which its key was read by another transaction, and a
 //! transaction commits at one timestamp at which all its reads hold. Clocks decide none of it.
@@ -131,7 +135,30 @@ pub enum Request {
         /// The commit must not be above this.
         deadline: Timestamp,
     },
-    /// Writes the record: the transaction is committed at `commit_ts`, or aborted. Addressed to the anchor. Idempotent: answers the same if the record says so.
+    /// Names the transaction's writes in its record: it is committed at `read_at` as soon as all of them are laid at or below ([`Staged`]).
+    /// May travel beside the last [`Request::Write`]; is answered with `Committed` if nothing more is to be laid. Addressed to the
+    /// anchor. Idempotent. A transaction names the same writes whenever it stages.
+    Stage {
+        /// Where the intents are or will be, for whoever resolves them.
+        intents: Vec<Span>,
+        /// All writes: key and highest sequence. Not empty, no key twice.
+        writes: Vec<(Key, Sequence)>,
+        /// The commit must not be above this.
+        deadline: Timestamp,
+    },
+    /// Whether these writes of a staged transaction are laid at or below `at`. Idempotent.
+    QueryWrites {
+        /// Whose.
+        txn: TxnId,
+        /// Where it staged.
+        at: Timestamp,
+        /// Which.
+        writes: Vec<(Key, Sequence)>,
+        /// About the others.
+        missing: Missing,
+    },
+    /// Writes the record: the transaction is committed at `commit_ts`, or aborted. A commit resolves intents in the record's range at once.
+    /// Addressed to the anchor. Idempotent: answers the same if the record says so.
     EndTxn {
         /// `Some`: commit at. `None`: abort.
         commit_ts: Option<Timestamp>,
@@ -161,6 +188,8 @@ pub enum Request {
         kind: PushKind,
         /// Transactions known to wait, directly or not, for the pusher: a cycle if the pushee is among them.
         dependents: Vec<TxnId>,
+        /// What the pusher has found out about the pushee's staged writes.
+        sought: Option<Sought>,
     },
     /// "I am alive." Addressed to the anchor; writes the record if there is none. Idempotent.
     Heartbeat,
@@ -171,7 +200,8 @@ pub enum Request {
         /// Its anchor.
         anchor: Key,
     },
-    /// Removes a finished transaction's record once no intent of it is left. Idempotent.
+    /// Removes a finished transaction's record once no intent of it is left. `read_at` is at or above every timestamp that it was to commit at:
+    /// a late request of its commit finds that mark in the record's place. Idempotent.
     ForgetTxn {
         /// Whose.
         txn: TxnId,
@@ -218,6 +248,59 @@ pub enum Request {
     },
 }
 
+/// What [`Request::QueryWrites`] does about a write that is not there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Missing {
+    /// Tells.
+    Tell,
+    /// Sees to it that it can never be laid at or below the staged timestamp.
+    Prevent,
+}
+
+/// A transaction that has named its writes.
+///
+/// INVARIANT (parallel commits, CockroachDB SIGMOD 2020): a transaction is committed at `T` exactly if its record says "committed at `T`", or
+/// says "staged at `T`" and each write it names has an intent at or below `T`. Once true it stays true: intents do not move, go only
+/// by the record's last word, and that word is "aborted" only after a write was prevented, or from a coordinator that has told nobody.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Staged {
+    /// Where it commits.
+    pub at: Timestamp,
+    /// Clock of the leaseholder when it was first staged there.
+    pub since: Timestamp,
+    /// Key and highest sequence of each write.
+    pub writes: Vec<(Key, Sequence)>,
+}
+
+/// What looking for a staged transaction's writes has shown. Either stays true for good.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sought {
+    /// The staged timestamp.
+    pub at: Timestamp,
+    /// What was found.
+    pub found: Found,
+}
+
+/// See [`Sought`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// All writes are laid at or below: it is committed there.
+    All,
+    /// A missing write was prevented: it will never be committed there.
+    Prevented,
+}
+
+/// What a pusher should do about a transaction that is not decided.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Advice {
+    /// Wait on; or read on, after a push of the timestamp that was granted.
+    Wait,
+    /// Give up: it would be a deadlock, and the pusher is the one to go.
+    GiveUp,
+    /// Look for its staged writes, prevent what is missing, and push again with what was found.
+    Recover,
+}
+
 /// What a push wants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PushKind {
@@ -234,6 +317,8 @@ pub enum PushKind {
 pub enum TxnStatus {
     /// Undecided: no record, or one that is only alive.
     Pending,
+    /// Decided if all its writes are laid.
+    Staging(Staged),
     /// Decided.
     Committed(Timestamp),
     /// Decided.
@@ -301,20 +386,28 @@ pub enum Response {
     Done,
     /// To `Write`: laid at.
     Written(Timestamp),
-    /// To `CommitOnePhase`, and to `EndTxn` that commits.
+    /// To `CommitOnePhase`, to `EndTxn` that commits, and to `Stage` when that is certain already.
     Committed(Timestamp),
+    /// To `Stage`: the record names the writes, at this timestamp or above.
+    Staged(Timestamp),
+    /// To `QueryWrites`: whether all are laid at or below.
+    Writes {
+        /// All of them.
+        all: bool,
+    },
     /// To `EndTxn` that aborts.
     Aborted,
     /// To `Push`.
     Pushed {
-        /// `Pending` after a timestamp push: will commit above; after an abort push: still alive, wait on.
+        /// `Pending` after a timestamp push: will commit above; after an abort push: still alive, wait on. `Staging`: nobody may pass
+        /// by its intents, whatever was asked.
         status: TxnStatus,
-        /// The record's intents, when decided.
+        /// The record's intents, when decided or staged.
         intents: Vec<Span>,
         /// When committed: the sequences that savepoint rollbacks took back. Whoever resolves passes them on to [`Request::Resolve`].
         ignored: Vec<(Sequence, Sequence)>,
-        /// Whether the pusher should give up (deadlock, and it is the victim).
-        deadlock: bool,
+        /// What to do when it is not decided.
+        advice: Advice,
     },
     /// To `Heartbeat`.
     Alive(TxnStatus),
@@ -507,9 +600,10 @@ pub trait Peers: Send + Sync + 'static {
 pub trait Kv: Send + Sync + 'static {
     /// Splits by range, sends in parallel (limited scans in order), follows moves of ranges and leases, and joins the answers in
     /// request order. Requests that must stay whole (`CommitOnePhase`, `EndTxn`, ...) are refused with `Invalid` if they would have to be split.
+    /// Of a batch with a [`Request::Stage`] every error but `Ambiguous` and `Unreachable { sent: true }` says that it was not staged.
     fn send(&self, batch: Batch) -> futures::future::BoxFuture<'_, Result<Reply, KvError>>;
-    /// Whether all these keys are, as far as is known here, in one range. Only a hint: the range checks.
-    fn one_range(&self, keys: &[Key]) -> futures::future::BoxFuture<'_, Result<bool, KvError>>;
+    /// The keys of the range that holds `key`, as far as is known here. Only a hint: the range checks.
+    fn range_span(&self, key: &Key) -> futures::future::BoxFuture<'_, Result<Span, KvError>>;
 }
 
 /// How long a request waits in a range's queue before its gateway is told by whom it is blocked.

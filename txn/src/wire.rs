@@ -233,6 +233,8 @@ wire_struct! {
     RangeDescriptor { id, span, generation, peers, next_replica }
     TxnMeta { id, anchor, started, priority }
     Mutation { key, value, expect, sequence }
+    Staged { at, since, writes }
+    Sought { at, found }
     Batch { range, read_at, uncertainty_limit, txn, schema, pushed, ignored, wait, requests }
     Row { key, value, ts }
     Change { ts, key, value }
@@ -245,7 +247,10 @@ wire_enum!(Lock { 0 => Shared, 1 => Exclusive, });
 wire_enum!(Wait { 0 => Queue(slice), 1 => Error, 2 => Skip, });
 wire_enum!(Expect { 0 => Anything, 1 => Absent, });
 wire_enum!(PushKind { 0 => Abort, 1 => Timestamp(ts), 2 => Force, });
-wire_enum!(TxnStatus { 0 => Pending, 1 => Committed(ts), 2 => Aborted, });
+wire_enum!(Missing { 0 => Tell, 1 => Prevent, });
+wire_enum!(Found { 0 => All, 1 => Prevented, });
+wire_enum!(Advice { 0 => Wait, 1 => GiveUp, 2 => Recover, });
+wire_enum!(TxnStatus { 0 => Pending, 1 => Committed(ts), 2 => Aborted, 3 => Staging(staged), });
 wire_enum!(Request {
     0 => Get { key, lock },
     1 => Scan { span, direction, limit, bytes_max, lock },
@@ -254,7 +259,7 @@ wire_enum!(Request {
     4 => CommitOnePhase { mutations, reads, reads_elsewhere, deadline },
     5 => EndTxn { commit_ts, intents, deadline },
     6 => Resolve { txn, commit_ts, ignored, spans },
-    7 => Push { pushee, active, kind, dependents },
+    7 => Push { pushee, active, kind, dependents, sought },
     8 => Heartbeat,
     9 => QueryTxn { txn, anchor },
     10 => ForgetTxn { txn, anchor },
@@ -263,6 +268,8 @@ wire_enum!(Request {
     13 => Split { at, right },
     14 => TransferLease { to },
     15 => Gc { span, threshold },
+    16 => Stage { intents, writes, deadline },
+    17 => QueryWrites { txn, at, writes, missing },
 });
 wire_enum!(Response {
     0 => Get(row),
@@ -271,12 +278,14 @@ wire_enum!(Response {
     3 => Written(ts),
     4 => Committed(ts),
     5 => Aborted,
-    6 => Pushed { status, intents, ignored, deadlock },
+    6 => Pushed { status, intents, ignored, advice },
     7 => Alive(status),
     8 => Txn { status, waiters },
     9 => Changes { changes, upto },
     10 => Split { left, right },
     11 => Gc { more },
+    12 => Staged(ts),
+    13 => Writes { all },
 });
 wire_enum!(KvError {
     0 => NotLeaseholder { range, hint },

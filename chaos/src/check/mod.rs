@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`append`] | transactions over lists that could have run one after another (in an order that real time allows) |
 //! | [`txn_register`] | the same over registers that are written and read |
+//! | [`cells`] | rows of an available table that their last writer has, whole |
 //! | [`register`] | single registers that behave as one copy |
 //! | [`bank`] | transfers of which every acknowledged one happened once, every failed one never |
 //! | [`long_fork`] | readers that agree on the order of independent writes |
@@ -18,6 +19,7 @@
 
 pub mod append;
 pub mod bank;
+pub mod cells;
 pub mod convergence;
 pub mod file;
 pub mod graph;

@@ -23,7 +23,7 @@ impl Mode {
     /// Of a workload; one that writes both kinds in one transaction has the stronger promise's trouble.
     pub fn of(kind: Kind) -> Mode {
         match kind {
-            Kind::Counter | Kind::Session => Mode::Available,
+            Kind::Counter | Kind::Session | Kind::Cells => Mode::Available,
             Kind::Bank
             | Kind::Register
             | Kind::Append

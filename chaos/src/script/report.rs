@@ -169,15 +169,19 @@ impl Played {
 /// Whether a fault lasts until something ends it.
 fn lasts(fault: &Fault) -> bool {
     match fault {
-        Fault::Cut(..) | Fault::Clog(..) | Fault::Pause(_) | Fault::Full(_) | Fault::Drain(_) => {
-            true
-        }
+        Fault::Cut(..)
+        | Fault::CutRegion(_)
+        | Fault::Clog(..)
+        | Fault::Pause(_)
+        | Fault::Full(_)
+        | Fault::Drain(_) => true,
         Fault::Throttle(_, _, bytes) => bytes.is_some(),
         Fault::Slow(_, times) => *times > 1,
         Fault::Step(_, offset) => *offset != 0,
         Fault::Drift(_, monotonic, wall) => (*monotonic, *wall) != (0, 0),
         Fault::Weather(weather) => *weather != Default::default(),
         Fault::Join(..)
+        | Fault::JoinRegion(_)
         | Fault::Unclog(..)
         | Fault::Crash(..)
         | Fault::Fuse(..)
@@ -193,6 +197,7 @@ fn lasts(fault: &Fault) -> bool {
         | Fault::Split(_)
         | Fault::ReadError(_)
         | Fault::Rot(_)
+        | Fault::RotState(_)
         | Fault::Replace(_)
         | Fault::Undrain(_)
         | Fault::Ambush(..)
@@ -204,6 +209,7 @@ fn lasts(fault: &Fault) -> bool {
 fn is_end(fault: &Fault) -> bool {
     match fault {
         Fault::Join(..)
+        | Fault::JoinRegion(_)
         | Fault::Unclog(..)
         | Fault::Start(_)
         | Fault::Resume(_)
@@ -216,6 +222,7 @@ fn is_end(fault: &Fault) -> bool {
         | Fault::Throttle(..)
         | Fault::Slow(..) => !lasts(fault),
         Fault::Cut(..)
+        | Fault::CutRegion(_)
         | Fault::Clog(..)
         | Fault::Pause(_)
         | Fault::Full(_)
@@ -229,6 +236,7 @@ fn is_end(fault: &Fault) -> bool {
         | Fault::HandOver(..)
         | Fault::ReadError(_)
         | Fault::Rot(_)
+        | Fault::RotState(_)
         | Fault::Replace(_)
         | Fault::Drain(_)
         | Fault::Ambush(..)
@@ -251,6 +259,7 @@ fn ends(first: &Fault, second: &Fault) -> bool {
         (Fault::Clog(a, b), Fault::Unclog(c, d))
         | (Fault::Throttle(a, b, _), Fault::Throttle(c, d, _)) => same(a, c) && same(b, d),
         (Fault::Cut(a, b), Fault::Join(c, d)) => a == c && b == d,
+        (Fault::CutRegion(a), Fault::JoinRegion(b)) => a == b,
         (Fault::Weather(_), Fault::Weather(_)) => true,
         _ => false,
     }

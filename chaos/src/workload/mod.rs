@@ -4,6 +4,7 @@
 
 pub mod append;
 pub mod bank;
+pub mod cells;
 pub mod counter;
 pub mod long_fork;
 pub mod monotonic;
@@ -56,11 +57,13 @@ pub enum Kind {
     Counter,
     /// Rows of an available table, each client at one gateway, in SQL text.
     Session,
+    /// Rows of an available table that everybody replaces and deletes, in SQL text.
+    Cells,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Bank,
         Kind::Register,
         Kind::Append,
@@ -72,6 +75,7 @@ impl Kind {
         Kind::Shop,
         Kind::Monotonic,
         Kind::Session,
+        Kind::Cells,
     ];
 
     /// The one whose turn it is. Every workload meets every kind of seed (a fifth of them has a clock
@@ -95,6 +99,7 @@ impl Kind {
             Kind::Shop => "shop",
             Kind::Counter => "counter",
             Kind::Session => "session",
+            Kind::Cells => "cells",
         }
     }
 
@@ -112,6 +117,7 @@ impl Kind {
             Kind::Shop => Arc::new(shop::Shop::default()),
             Kind::Counter => Arc::new(counter::Counters::default()),
             Kind::Session => Arc::new(session::Sessions::default()),
+            Kind::Cells => Arc::new(cells::Cells::default()),
         }
     }
 
@@ -125,7 +131,7 @@ impl Kind {
             | Kind::Skew
             | Kind::LongFork
             | Kind::Monotonic => Level::Keys,
-            Kind::SqlBank | Kind::Shop | Kind::Counter | Kind::Session => Level::Sql,
+            Kind::SqlBank | Kind::Shop | Kind::Counter | Kind::Session | Kind::Cells => Level::Sql,
         }
     }
 
@@ -141,7 +147,7 @@ impl Kind {
             Kind::Monotonic => Some(Model::Monotonic),
             Kind::Counter => Some(Model::Counter),
             Kind::Session => Some(Model::Session),
-            Kind::Shop => None,
+            Kind::Shop | Kind::Cells => None,
         }
     }
 }

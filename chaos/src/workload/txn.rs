@@ -123,10 +123,13 @@ impl Workload for Txns {
 
 fn draw(client: u32, written: &mut u64, chance: &mut Chance) -> Txn {
     let steps = chance.between(1, 4);
+    // Some transactions write one key again and again: only the last of these may ever be seen.
+    let again = chance.permille(200).then(|| chance.below(REGISTERS));
     (0..steps)
         .map(|_| {
-            let key = chance.below(REGISTERS);
-            if chance.permille(500) {
+            let drawn = chance.below(REGISTERS);
+            let key = again.filter(|_| chance.permille(700)).unwrap_or(drawn);
+            if chance.permille(if again == Some(key) { 800 } else { 500 }) {
                 *written += 1;
                 Step::Write { key, value: u64::from(client + 1) << 32 | *written }
             } else {

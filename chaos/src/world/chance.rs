@@ -26,6 +26,8 @@ pub enum Purpose {
     Knobs,
     /// What happens to ranges and members while the load runs, and faults that aim at it.
     Topology,
+    /// Faults that aim at rare branches of the product.
+    Raids,
 }
 
 /// One stream.

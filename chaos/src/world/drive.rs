@@ -4,12 +4,12 @@
 //! Every output burns the fuse, if one is lit: the process then dies between exactly these two outputs.
 
 use clock::{Now, TimeSource};
-use replication::range::NodeId;
+use replication::range::{NodeId, RangeId};
 use replication::store::{Deferred, FlushMark, MessageBatch, Persisted, StoreMessage};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use storage::log::sim_file::{Crash, FileOperation};
-use storage::log::{Log, LogSequence};
+use storage::log::{Log, LogBatch, LogOp, LogSequence};
 use storage::{Engine, StorageError};
 use txn::api::{KvError, Reply, Response};
 use txn::runtime::HlcSource;
@@ -104,6 +104,10 @@ impl World {
                 tracing::debug!(%node, %error, "the disk failed");
                 self.tally.count("nodes stopped by their disk");
                 self.crash(node, Power::Lost);
+                // What was damaged on purpose is damaged after the next start, too.
+                if matches!(error, StorageError::Corrupt(_)) && self.machines[&node].rotten {
+                    self.replace(node);
+                }
             }
         }
     }
@@ -193,6 +197,7 @@ impl World {
                 self.burn(node)?;
             }
             if !ready.write.is_empty() {
+                process.note_overwritten(&ready.write);
                 let sequence = process.log.append(ready.write).map_err(Died::Disk)?;
                 process.appended = sequence;
                 process.shard.step(read(process), ShardEvent::Appended(sequence));
@@ -227,10 +232,9 @@ impl World {
             let (low, high) = self.layout.sync;
             let took = self.chances.disk.duration(low, high) * self.machines[&node].slow;
             self.push_after(took, Event::Synced(node, process.incarnation));
-            // A disk writes at some time between: what is appended after that is not covered.
-            let early = self.layout.sync_mode == SyncMode::Overlapped
-                && self.chances.disk.permille(500)
-                && self.machines[&node].stalled_until <= self.truth.now();
+            // A disk writes at some time between: what is appended after that is not covered. One that hangs may have written.
+            let early =
+                self.layout.sync_mode == SyncMode::Overlapped && self.chances.disk.permille(500);
             if early {
                 process.sync_covers = Some(self.write_log(node, process)?);
             }
@@ -352,6 +356,18 @@ impl World {
 }
 
 impl Process {
+    /// Entries take the place of others, which were durable perhaps: these are not yet.
+    fn note_overwritten(&mut self, batch: &LogBatch) {
+        for op in &batch.ops {
+            if let LogOp::Append { group, entries } = op
+                && let Some(first) = entries.first()
+                && let Some(durable) = self.durable.get_mut(&RangeId(group.0))
+            {
+                *durable = (*durable).min(first.index.prev());
+            }
+        }
+    }
+
     /// The log is durable as far as it goes.
     pub(super) fn note_durable(&mut self) {
         use storage::log::LogReader;
@@ -359,7 +375,7 @@ impl Process {
             .log
             .groups()
             .into_iter()
-            .map(|(group, state)| (replication::range::RangeId(group.0), state.last.0))
+            .map(|(group, state)| (RangeId(group.0), state.last.0))
             .collect();
     }
 }

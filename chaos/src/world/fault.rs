@@ -1,9 +1,11 @@
 //! Value: what can be done to a world. Fault plans of the simulator and scripts both end in these.
 
-use replication::range::NodeId;
+use replication::range::{NodeId, RegionId};
 use std::fmt;
 use std::time::Duration;
 use storage::Key;
+
+use coverage::Mark;
 
 use super::network::Weather;
 
@@ -27,6 +29,8 @@ pub enum Trigger {
     Voted,
     /// It leads a range into or out of a joint membership.
     Reconfigured,
+    /// It has come to this branch of the product.
+    Reached(Mark),
 }
 
 /// What happens to that node then.
@@ -42,7 +46,19 @@ pub enum Strike {
     Pause(Duration),
     /// Its disk hangs for so long, and then it loses power.
     Stall(Duration),
+    /// Nothing passes from or to it for so long; its disk hangs soon after that began, and for a little longer: what it has begun to
+    /// write meanwhile others overwrite.
+    Choke(Duration),
+    /// Another one, by its place among the others, loses power so much later.
+    Fell(usize, Duration),
+    /// All others lose power.
+    FellOthers,
 }
+
+/// A choked node's disk hangs for so much longer than it is cut off.
+const CHOKE_MORE: Duration = Duration::from_millis(700);
+/// Its disk hangs after this part of that time.
+const CHOKE_DIVISOR: u32 = 8;
 
 impl Strike {
     /// The faults that it is made of, and when, on `node`.
@@ -55,18 +71,36 @@ impl Strike {
                 (begins, Fault::Cut(inwards.0.clone(), inwards.1.clone())),
                 (ends, Fault::Join(inwards.0, inwards.1)),
             ],
-            Strike::Isolate(ends) => vec![
-                (begins, Fault::Cut(inwards.0.clone(), inwards.1.clone())),
-                (begins, Fault::Cut(own.clone(), others.clone())),
-                (ends, Fault::Join(inwards.0, inwards.1)),
-                (ends, Fault::Join(own, others)),
-            ],
+            Strike::Isolate(ends) => isolated(own, others, ends),
+            Strike::Choke(ends) => {
+                let hangs = ends / CHOKE_DIVISOR;
+                let mut faults = isolated(own, others, ends);
+                faults.push((hangs, Fault::Stall(node, ends - hangs + CHOKE_MORE)));
+                faults
+            }
+            Strike::Fell(place, after) => {
+                let other = others.get(place % others.len().max(1));
+                other.map(|other| (after, Fault::Crash(*other, Power::Lost))).into_iter().collect()
+            }
+            Strike::FellOthers => {
+                others.into_iter().map(|other| (begins, Fault::Crash(other, Power::Lost))).collect()
+            }
             Strike::Pause(ends) => vec![(begins, Fault::Pause(node)), (ends, Fault::Resume(node))],
             Strike::Stall(ends) => {
                 vec![(begins, Fault::Stall(node, ends)), (ends, Fault::Crash(node, Power::Lost))]
             }
         }
     }
+}
+
+fn isolated(own: Vec<NodeId>, others: Vec<NodeId>, ends: Duration) -> Vec<(Duration, Fault)> {
+    let begins = Duration::ZERO;
+    vec![
+        (begins, Fault::Cut(others.clone(), own.clone())),
+        (begins, Fault::Cut(own.clone(), others.clone())),
+        (ends, Fault::Join(others.clone(), own.clone())),
+        (ends, Fault::Join(own, others)),
+    ]
 }
 
 /// One fault, or the end of one.
@@ -76,6 +110,10 @@ pub enum Fault {
     Cut(Vec<NodeId>, Vec<NodeId>),
     /// Takes that back.
     Join(Vec<NodeId>, Vec<NodeId>),
+    /// Nothing passes between a region and the others.
+    CutRegion(RegionId),
+    /// Takes that back.
+    JoinRegion(RegionId),
     /// Messages from the one to the other are very late.
     Clog(NodeId, NodeId),
     /// Takes that back.
@@ -108,6 +146,8 @@ pub enum Fault {
     ReadError(NodeId),
     /// A bit on the log's disk turns round.
     Rot(NodeId),
+    /// A bit of the state turns round.
+    RotState(NodeId),
     /// The node is lost for good, and a new one takes its place, if the world has a machine left.
     Replace(NodeId),
     /// The log's disk is full.
@@ -152,6 +192,7 @@ impl Fault {
             | Fault::WriteError(node)
             | Fault::ReadError(node)
             | Fault::Rot(node)
+            | Fault::RotState(node)
             | Fault::Replace(node)
             | Fault::Drain(node)
             | Fault::Undrain(node)
@@ -163,6 +204,8 @@ impl Fault {
             | Fault::HandOver(_, node) => node.0 <= nodes,
             Fault::Cut(..)
             | Fault::Join(..)
+            | Fault::CutRegion(_)
+            | Fault::JoinRegion(_)
             | Fault::Weather(_)
             | Fault::Blackout
             | Fault::Split(_)
@@ -179,6 +222,8 @@ impl fmt::Display for Fault {
         match self {
             Fault::Cut(from, to) => write!(f, "cut {} -> {}", names(from), names(to)),
             Fault::Join(from, to) => write!(f, "join {} -> {}", names(from), names(to)),
+            Fault::CutRegion(region) => write!(f, "cut region {} off", region.0),
+            Fault::JoinRegion(region) => write!(f, "join region {}", region.0),
             Fault::Clog(from, to) => write!(f, "clog {from} -> {to}"),
             Fault::Unclog(from, to) => write!(f, "unclog {from} -> {to}"),
             Fault::Throttle(from, to, Some(rate)) => write!(f, "{from} -> {to} carries {rate} B/s"),
@@ -202,6 +247,7 @@ impl fmt::Display for Fault {
             Fault::WriteError(node) => write!(f, "fail a write of {node}"),
             Fault::ReadError(node) => write!(f, "fail a read of {node}"),
             Fault::Rot(node) => write!(f, "rot a bit of {node}"),
+            Fault::RotState(node) => write!(f, "rot a bit of the state of {node}"),
             Fault::Replace(node) => write!(f, "replace {node}"),
             Fault::Full(node) => write!(f, "fill the disk of {node}"),
             Fault::Roomy(node) => write!(f, "free the disk of {node}"),

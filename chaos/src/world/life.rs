@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::log::sim_file::{Crash, FileOperation};
 use storage::log::{LogOptions, LogReader, SegmentedLog};
+use storage::memory::Rot;
 use storage::mvcc::{self, Version};
 use storage::{Key, Space, StorageError, WriteBatch};
 use txn::api::{Batch, Request, WAIT_SLICE, Wait};
@@ -20,7 +21,7 @@ use txn::server::{Event as ShardEvent, ServerConfig, Shard};
 use super::access::Gateway;
 use super::clocks::{Begin, Leniency, NodeClock};
 use super::executor::Owner;
-use super::fault::{Fault, Power, Trigger};
+use super::fault::{Fault, Power};
 use super::machine::{Input, Process, Waiter};
 use super::port::{LateSpawn, NodeRandom, Port};
 use super::sql_cluster::SimCluster;
@@ -346,6 +347,11 @@ impl World {
                 each_pair(&from, &to, |a, b| self.network.cut(a, b));
             }
             Fault::Join(from, to) => each_pair(&from, &to, |a, b| self.network.join(a, b)),
+            Fault::CutRegion(region) => {
+                self.tally.count("regions cut off");
+                self.network.cut_region(region);
+            }
+            Fault::JoinRegion(region) => self.network.join_region(region),
             Fault::Clog(from, to) => {
                 self.tally.count("links clogged");
                 self.network.clog(from, to);
@@ -411,6 +417,7 @@ impl World {
                 self.machines[&node].dir.set_fault(FileOperation::Read, Some(error));
             }
             Fault::Rot(node) => self.rot(node),
+            Fault::RotState(node) => self.rot_state(node),
             Fault::Replace(node) => self.replace(node),
             Fault::Full(node) => {
                 self.tally.count("disks full");
@@ -447,7 +454,7 @@ impl World {
                     self.begin_flush(node, incarnation);
                 }
             }
-            Fault::Ambush(trigger, strike) => self.ambushes.push((trigger, strike)),
+            Fault::Ambush(trigger, strike) => self.lie_in_wait(trigger, strike),
             Fault::HandOver(place, to) => self.hand_over(place, to),
             Fault::Drain(node) => {
                 self.tally.count("nodes drained");
@@ -460,7 +467,7 @@ impl World {
     }
 
     /// A node is lost for good, its disk with all it had; another one, new, takes its place in its region. Its number is never used again.
-    fn replace(&mut self, node: NodeId) {
+    pub(super) fn replace(&mut self, node: NodeId) {
         if self.machines[&node].retired || self.infos.len() >= self.machines.len() {
             return;
         }
@@ -501,6 +508,19 @@ impl World {
         self.tally.count("bits rotten");
     }
 
+    /// The same of what its ranges hold. Whoever reads it stops.
+    fn rot_state(&mut self, node: NodeId) {
+        let ignored = self.layout.has(WorldBug::StateChecksumsIgnored);
+        let rot = if ignored { Rot::Unnoticed } else { Rot::Noticed };
+        let chance = &mut self.chances.disk;
+        let space = chance.pick(&[Space::Versions, Space::Versions, Space::Local]);
+        let machine = self.machines.get_mut(&node).expect("machines stay");
+        if machine.engine.rot(space, rot, |count| chance.index(count)) {
+            machine.rotten = true;
+            self.tally.count("bits of the state rotten");
+        }
+    }
+
     /// Every node is told whether replicas shall leave these.
     fn set_draining(&mut self, nodes: &[NodeId], draining: bool) {
         for info in self.infos.iter_mut().filter(|info| nodes.contains(&info.node)) {
@@ -515,22 +535,6 @@ impl World {
             let Some(process) = process else { continue };
             process.inbox.push_back(Input::Event(ShardEvent::Nodes(self.infos.clone())));
             self.turn(node);
-        }
-    }
-
-    /// Something happened on a node that somebody may lie in wait for.
-    pub(super) fn spring(&mut self, trigger: Trigger, node: NodeId) {
-        let Some(place) = self.ambushes.iter().position(|(on, _)| *on == trigger) else { return };
-        let (_, strike) = self.ambushes.remove(place);
-        self.tally.count(match trigger {
-            Trigger::Elected => "leaders struck as they were elected",
-            Trigger::Voted => "voters struck as they voted",
-            Trigger::Reconfigured => "leaders struck as they changed members",
-        });
-        let others: Vec<NodeId> =
-            self.access.nodes().into_iter().filter(|other| *other != node).collect();
-        for (after, fault) in strike.faults(node, &others) {
-            self.push_after(after, Event::Fault(fault));
         }
     }
 

@@ -8,13 +8,14 @@
 //! ```
 //!
 //! Rooms: [`chance`] streams of the seed; [`time`] true time and machines' clocks; [`executor`] tasks; [`network`]; [`machine`] what stands
-//! there; `drive` the shard's driver; `life` starts, crashes and faults; [`port`] and [`access`] how gateways and clients reach
+//! there; `drive` the shard's driver; `life` starts, crashes and faults; `ambush` faults that wait for their moment; [`port`] and [`access`] how gateways and clients reach
 //! in; `watch` the invariants that are checked while it runs; [`tally`] what happened.
 //!
 //! INVARIANT: events are taken in order of true time, ties by the seed; nothing reads a clock, a random source or a hash order
 //! of the real world. Same seed, same trace.
 
 pub mod access;
+mod ambush;
 pub mod chance;
 pub mod clocks;
 mod drive;
@@ -44,9 +45,10 @@ use txn::server::{Event as ShardEvent, ServerConfig};
 use txn::wire;
 
 use access::Access;
+use ambush::Ambush;
 use chance::{Chance, Purpose};
 use executor::{Executor, Life, Owner};
-use fault::{Fault, Strike, Trigger};
+use fault::Fault;
 use machine::{Input, Machine, Waiter};
 use network::Network;
 use port::{Answered, Call, Outgoing, Packet};
@@ -197,7 +199,9 @@ pub struct World {
     access: Arc<Access>,
     infos: Vec<NodeInfo>,
     watch: Watch,
-    ambushes: Vec<(Trigger, Strike)>,
+    ambushes: Vec<Ambush>,
+    /// When an ambush last struck a node.
+    struck: BTreeMap<NodeId, u64>,
     tally: Tally,
     trace: Trace,
     events: u64,
@@ -276,6 +280,7 @@ impl World {
             infos,
             watch: Watch::default(),
             ambushes: Vec::new(),
+            struck: BTreeMap::new(),
             tally: Tally::default(),
             trace: Trace::default(),
             events: 0,

@@ -27,6 +27,7 @@ pub struct Network {
     regions: BTreeMap<NodeId, RegionId>,
     one_way: BTreeMap<(RegionId, RegionId), Duration>,
     cuts: BTreeMap<(NodeId, NodeId), u32>,
+    regions_cut: BTreeMap<RegionId, u32>,
     clogged: BTreeSet<(NodeId, NodeId)>,
     weather: Weather,
     last_arrival: BTreeMap<(NodeId, NodeId), u64>,
@@ -85,6 +86,21 @@ impl Network {
         }
     }
 
+    /// Cuts a region off from all others, whoever stands there now or later. Adds up as cuts of links do.
+    pub fn cut_region(&mut self, region: RegionId) {
+        *self.regions_cut.entry(region).or_default() += 1;
+    }
+
+    /// Takes back one such cut.
+    pub fn join_region(&mut self, region: RegionId) {
+        if let Some(count) = self.regions_cut.get_mut(&region) {
+            *count -= 1;
+            if *count == 0 {
+                self.regions_cut.remove(&region);
+            }
+        }
+    }
+
     /// Messages on the link are very late.
     pub fn clog(&mut self, from: NodeId, to: NodeId) {
         self.clogged.insert((from, to));
@@ -117,13 +133,18 @@ impl Network {
         self.rates.clear();
         self.busy_until.clear();
         self.cuts.clear();
+        self.regions_cut.clear();
         self.clogged.clear();
         self.weather = Weather::default();
     }
 
     /// Whether nothing passes now.
     pub fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
-        self.cuts.contains_key(&(from, to))
+        if self.cuts.contains_key(&(from, to)) {
+            return true;
+        }
+        let (here, there) = (self.regions[&from], self.regions[&to]);
+        here != there && [here, there].iter().any(|region| self.regions_cut.contains_key(region))
     }
 
     /// Whether messages are overtaken by others now.

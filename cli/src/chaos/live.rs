@@ -115,6 +115,9 @@ pub(super) fn refuse(script: &Script, ours: bool) -> Result<(), String> {
                 | Fault::ReadError(_)
                 | Fault::Drain(_)
                 | Fault::Rot(_)
+                | Fault::RotState(_)
+                | Fault::CutRegion(_)
+                | Fault::JoinRegion(_)
                 | Fault::Replace(_)
                 | Fault::Undrain(_)
                 | Fault::Ambush(..) => return no("only the simulated world can do that"),

@@ -4,6 +4,7 @@ mod append;
 mod bank;
 mod counter;
 mod kv;
+mod latency;
 pub(crate) mod load;
 pub(crate) mod report;
 
@@ -45,6 +46,8 @@ enum Workload {
     ListAppend(append::AppendArguments),
     /// Increments of an available table in every region: its copies become equal and hold each once.
     Counter(counter::CounterArguments),
+    /// Single statements at each gateway: how long they take, beside how long they must.
+    Latency(latency::LatencyArguments),
 }
 
 /// What every workload is told.
@@ -103,7 +106,8 @@ impl AnyLoad {
             | Script::LongFork
             | Script::Monotonic
             | Script::Shop
-            | Script::Session => None,
+            | Script::Session
+            | Script::Cells => None,
         }
     }
 
@@ -168,16 +172,20 @@ pub(crate) fn run(arguments: &WorkloadArguments) -> Result<(), String> {
             (&arguments.common, AnyLoad::Append(append::Lists::default()))
         }
         Workload::Counter(arguments) => (&arguments.common, AnyLoad::Counter(counter::Counters)),
+        Workload::Latency(arguments) => return runtime()?.block_on(latency::run(arguments)),
     };
     if let Some(path) = &common.history {
         load::format_of(path)?;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    runtime()?.block_on(drive(common, &load, gap_max))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
-        .map_err(|error| error.to_string())?;
-    runtime.block_on(drive(common, &load, gap_max))
+        .map_err(|error| error.to_string())
 }
 
 /// Runs a load until its time is over or Ctrl-C, with a line per second; `gap_max_s`: zero is no limit.

@@ -206,6 +206,11 @@ impl Raft {
         }
     }
 
+    /// Whether it would help to elect another leader that nobody has blessed: no promise binds it.
+    pub fn is_free(&self, env: &Env<'_>) -> bool {
+        !self.is_bound(env, false, self.term.next())
+    }
+
     /// Follows from now on, in `term`, which is ours or later.
     pub(super) fn become_follower(
         &mut self,

@@ -63,6 +63,16 @@ impl Raft {
         env.support.received(peer).filter(|promise| progress.is_bound_by(promise))
     }
 
+    /// Those whose promises bind them to us now, as far as we know: a lease is made of a quorum of them and ourselves.
+    pub fn relied_on(&self, env: &Env<'_>) -> Vec<ReplicaId> {
+        let Role::Leader(leading) = &self.role else { return Vec::new() };
+        let others = self.membership().all_voters().into_iter().filter(|id| *id != self.id);
+        let binds = |id: &ReplicaId| {
+            self.bound_promise(env, leading, *id).is_some_and(|promise| promise.until > env.now)
+        };
+        others.filter(binds).collect()
+    }
+
     fn recorded_bound(&self, env: &Env<'_>, leading: &Leading, id: ReplicaId) -> Timestamp {
         let promise = if id == self.id {
             env.support.received(id)

@@ -103,6 +103,18 @@ impl Store {
         self.promises.given_until(node, incarnation).max(self.promises.no_vote_before())
     }
 
+    /// Whether our replica of `range` would help to elect somebody now; `None`: there is none.
+    pub fn is_free(&self, now: Now, range: RangeId) -> Option<bool> {
+        let replica = self.replicas.get(&range)?;
+        Some(replica.ask(now, &self.promises, &*self.log, |raft, env| raft.is_free(env)))
+    }
+
+    /// Whose promises the lease of `range` may be made of now, if our replica leads it.
+    pub fn relied_on(&self, now: Now, range: RangeId) -> Vec<ReplicaId> {
+        let Some(replica) = self.replicas.get(&range) else { return Vec::new() };
+        replica.ask(now, &self.promises, &*self.log, |raft, env| raft.relied_on(env))
+    }
+
     /// Every replica here, by range.
     pub fn status(&self, now: Now) -> Vec<RangeStatus> {
         self.replicas.values().map(|replica| self.status_of(now, replica)).collect()

@@ -4,8 +4,9 @@
 //! that changes nothing writes nothing, so that changes that come again (by another way, or after a crash) cost a read.
 
 use super::RowState;
+use super::planted::merge_of;
 use crate::catalog::TableDescriptor;
-use crate::engine::Engine;
+use crate::engine::{Engine, PlantedBug};
 use crate::error::SqlError;
 use crate::outcome::Row;
 use crate::rows::{Place, index_entry};
@@ -38,17 +39,15 @@ pub(crate) struct Conflict {
     pub loser_region: u16,
 }
 
-/// Makes one state of ours and theirs: [`RowState::merge`], or what a planted bug has in its place.
-pub(crate) type Merge = fn(&RowState, &RowState) -> RowState;
-
 /// Applies changes of whole origin transactions, in their order, to the copy in `destination`. Whether anything was written.
 pub(crate) async fn apply_changes(
     txn: &mut Txn,
     table: &TableDescriptor,
     (origin, destination): (u16, u16),
     changes: &[Change],
-    merge: Merge,
+    planted: Option<PlantedBug>,
 ) -> Result<bool, SqlError> {
+    let merge = merge_of(planted);
     let place = Place { region: destination };
     let prefix = table.index_prefix(origin, table.primary().id);
     let own_prefix = table.index_prefix(destination, table.primary().id);
@@ -97,6 +96,11 @@ pub(crate) async fn apply_changes(
         let before = ours.map(|ours| ours.row(table)).transpose()?.flatten();
         let after = merged.row(table)?;
         put_entries(txn, table, place, before.as_ref(), after.as_ref())?;
+        if merged.deleted && planted == Some(PlantedBug::TombstonesForgotten) {
+            txn.delete(key.clone())?;
+            states.remove(&key);
+            continue;
+        }
         txn.put(key.clone(), merged.encode())?;
         states.insert(key, merged);
     }

@@ -37,15 +37,15 @@ pub(crate) struct Dot {
 
 /// Increments and decrements of one region, in sum.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-struct Slot {
-    plus: u64,
-    minus: u64,
+pub(super) struct Slot {
+    pub(super) plus: u64,
+    pub(super) minus: u64,
 }
 
 /// The state of a row.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct RowState {
-    incarnation: u32,
+    pub(super) incarnation: u32,
     /// The last write of ordinary columns.
     pub dot: Dot,
     /// The write that it replaced; zero: none.
@@ -53,8 +53,8 @@ pub(crate) struct RowState {
     /// Deleted.
     pub deleted: bool,
     /// Ordinary columns by id, NULLs left out.
-    values: Vec<(u32, Datum)>,
-    counters: BTreeMap<(u32, u16), Slot>,
+    pub(super) values: Vec<(u32, Datum)>,
+    pub(super) counters: BTreeMap<(u32, u16), Slot>,
 }
 
 impl RowState {

@@ -8,10 +8,9 @@
 //! The frontier lies beside the copy it belongs to (`prefix | index 0 | origin`), so that reading and storing it needs no WAN. It is
 //! stored by the transactions that apply: INVARIANT: everything of the origin at or below a stored frontier is in the copy.
 
-use super::RowState;
-use super::apply::{Merge, apply_changes};
+use super::apply::apply_changes;
 use crate::catalog::{TableDescriptor, TableMode};
-use crate::engine::{Engine, PlantedBug};
+use crate::engine::Engine;
 use crate::error::{Recovery, SqlError, codes};
 use bytes::Bytes;
 use clock::Timestamp;
@@ -69,7 +68,15 @@ pub async fn pump(
         return Err(SqlError::internal("only available tables have streams, between two regions"));
     }
     let since = frontier(engine, &table, origin, destination).await?;
-    let (changes, upto) = pull(engine, &table, origin, since).await?;
+    let (mut changes, upto) = pull(engine, &table, origin, since).await?;
+    // One stream at a time writes into a copy: two would wait for each other's rows, and take turns as a deadlock's victim.
+    let turn = engine.copy_turn(table.id, destination);
+    let _turn = turn.lock().await;
+    if !changes.is_empty() {
+        // Another call may have applied them meanwhile.
+        let reached = frontier(engine, &table, origin, destination).await?;
+        changes.retain(|change| change.ts > reached);
+    }
     let now = engine.db.runtime().hlc.now().timestamp();
     let applied = changes.chunk_by(|a, b| a.ts == b.ts).count() as u64;
     let mut rest = changes.as_slice();
@@ -214,12 +221,8 @@ async fn apply_group(
     let result = engine.run("apply changes", |txn, _| {
         let key = key.clone();
         Box::pin(async move {
-            let merge: Merge = if engine.has(PlantedBug::LaterArrivalWins) {
-                |_, theirs| theirs.clone()
-            } else {
-                RowState::merge
-            };
-            apply_changes(txn, table, (origin.0, destination.0), group, merge).await?;
+            let planted = engine.settings.planted;
+            apply_changes(txn, table, (origin.0, destination.0), group, planted).await?;
             // A frontier that another call has moved further stays.
             let stored = txn.get(&key, Some(txn::api::Lock::Exclusive)).await?;
             let further =

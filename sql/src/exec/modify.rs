@@ -9,6 +9,7 @@
 use super::{Exec, Uniqueness};
 use crate::catalog::{ColumnDescriptor, IndexDescriptor, TableDescriptor, TableMode};
 use crate::copies::RowState;
+use crate::engine::PlantedBug;
 use crate::error::{SqlError, codes};
 use crate::outcome::Row;
 use crate::plan::{Conflict, Delete, Expr, Insert, Target, Update};
@@ -219,7 +220,11 @@ impl Exec<'_> {
             TableMode::Strong => encode(table, row),
             TableMode::Available => {
                 let now = self.txn.read_timestamp().raw();
-                RowState::written(before, table, row, now, self.place.region).encode()
+                let mut state = RowState::written(before, table, row, now, self.place.region);
+                if self.sequences.planted() == Some(PlantedBug::WritesDatedByClock) {
+                    state.dot.time = now;
+                }
+                state.encode()
             }
         };
         Ok(self.txn.put(key, value)?)

@@ -5,6 +5,7 @@
 
 use super::Facts;
 use crate::catalog::SequenceDescriptor;
+use crate::engine::PlantedBug;
 use crate::error::{SqlError, codes};
 use crate::types::SqlState;
 use bytes::Bytes;
@@ -23,6 +24,8 @@ pub(crate) struct Sequences {
     db: Db,
     /// Per sequence: the next value, and the last one of the block.
     blocks: Mutex<BTreeMap<u32, (i64, i64)>>,
+    /// Chaos only.
+    planted: Option<PlantedBug>,
 }
 
 fn sequence_key(id: u32) -> Key {
@@ -30,8 +33,13 @@ fn sequence_key(id: u32) -> Key {
 }
 
 impl Sequences {
-    pub(crate) fn new(db: Db) -> Sequences {
-        Sequences { db, blocks: Mutex::new(BTreeMap::new()) }
+    pub(crate) fn new(db: Db, planted: Option<PlantedBug>) -> Sequences {
+        Sequences { db, blocks: Mutex::new(BTreeMap::new()), planted }
+    }
+
+    /// The mistake that this node makes on purpose, if any.
+    pub(crate) fn planted(&self) -> Option<PlantedBug> {
+        self.planted
     }
 
     /// `nextval`.
@@ -61,13 +69,15 @@ impl Sequences {
     /// Takes a block and gives its first value.
     async fn allocate(&self, sequence: &SequenceDescriptor) -> Result<i64, SqlError> {
         let key = sequence_key(sequence.id);
+        let overlap = self.planted == Some(PlantedBug::SequenceBlocksOverlap);
         let block = self.db.run(TxnOptions::labelled("nextval"), |txn| {
             let (key, sequence) = (key.clone(), sequence.clone());
             Box::pin(async move {
                 let stored = txn.get(&key, Some(Lock::Exclusive)).await?;
                 let last = stored.map(|bytes| number(&bytes)).transpose()?;
                 let Some((first, end)) = next_block(&sequence, last) else { return Ok(None) };
-                txn.put(key, Bytes::copy_from_slice(&end.to_be_bytes()))?;
+                let used = if overlap { first } else { end };
+                txn.put(key, Bytes::copy_from_slice(&used.to_be_bytes()))?;
                 Ok(Some((first, end)))
             })
         });

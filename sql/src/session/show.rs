@@ -23,6 +23,7 @@ pub(super) fn columns_of(show: &Show) -> Vec<(&str, Type)> {
             ("region", Type::Text),
             ("offset_us", Type::Int8),
             ("offset_error_us", Type::Int8),
+            ("round_trip_us", Type::Int8),
             ("bound_us", Type::Int8),
             ("state", Type::Text),
         ],
@@ -130,6 +131,7 @@ impl Session {
                         text(&clock.region),
                         int8(clock.offset_us),
                         int8(clock.offset_error_us),
+                        int8(clock.round_trip_us),
                         int8(clock.bound_us),
                         text(&clock.state),
                     ]

@@ -30,7 +30,9 @@ pub mod write;
 
 pub use changes::{changes, gc_changes};
 pub use gc::{Collected, gc};
-pub use layout::{RawSpan, locks_span, raw_spans, record_key, record_span, versions_span};
+pub use layout::{
+    RawSpan, locks_span, parse_version_key, raw_spans, record_key, record_span, versions_span,
+};
 pub use read::{changed_in, get, get_intent, intents, newest, newest_in};
 pub use scan::{Scan, ScanItem, scan};
 pub use value::{Intent, Sequence, TxnId, Version};

@@ -14,7 +14,7 @@ use storage::Span;
 use crate::api::{KvError, Request, Response, TxnMeta};
 use crate::client::Db;
 use crate::client::spans::SpanSet;
-use crate::client::wait::{resolve, send_plain};
+use crate::client::wait::{resolve, send_at, send_plain};
 
 /// Most tries for one step, with growing pauses: about a minute.
 const TRIES_MAX: u32 = 40;
@@ -30,6 +30,8 @@ const SPANS_MAX: usize = 1_024;
 pub(super) enum Outcome {
     /// Its record is committed, at this timestamp.
     Committed(Timestamp),
+    /// It is committed at this timestamp, and its record does not say so yet.
+    Staged(Timestamp),
     /// It committed (or not) without a record and without intents; only locks are left.
     WithoutRecord,
     /// It must not commit, if it has not.
@@ -44,8 +46,10 @@ pub(super) struct Remains {
     pub(super) outcome: Outcome,
     /// Whether a heartbeat was sent, so that there may be a record.
     pub(super) beats: bool,
-    /// Whether a committing `EndTxn` was sent.
+    /// Whether a `Stage` or a committing `EndTxn` was sent.
     pub(super) commit_sent: bool,
+    /// At or above every timestamp that they were to commit at.
+    pub(super) highest: Timestamp,
 }
 
 impl Remains {
@@ -77,15 +81,30 @@ impl Remains {
         if may_have_record && may_be_forgotten {
             let forget =
                 || Request::ForgetTxn { txn: self.meta.id, anchor: self.meta.anchor.clone() };
-            persist(db, || send_plain(db, Some(self.meta.clone()), forget())).await?;
+            persist(db, || send_at(db, self.highest, Some(self.meta.clone()), forget())).await?;
         }
         Ok(())
+    }
+
+    /// Makes a staged record say that the transaction is committed. Before that no intent may go: who looked for it would miss it.
+    async fn say_committed(&self, db: &Db, ts: Timestamp) -> Result<Timestamp, KvError> {
+        let commit = || Request::EndTxn {
+            commit_ts: Some(ts),
+            intents: self.intents.to_vec(),
+            deadline: Timestamp::MAX,
+        };
+        let reply = persist(db, || send_plain(db, Some(self.meta.clone()), commit())).await;
+        if let Err(KvError::TxnAborted { reason }) = &reply {
+            tracing::error!(txn = %self.meta.id, %ts, reason, "a committed transaction was aborted");
+        }
+        reply.map(|_| ts)
     }
 
     /// The outcome, made certain.
     async fn decide(&self, db: &Db) -> Result<Option<Timestamp>, KvError> {
         match self.outcome {
             Outcome::Committed(ts) => Ok(Some(ts)),
+            Outcome::Staged(ts) => self.say_committed(db, ts).await.map(Some),
             Outcome::WithoutRecord => Ok(None),
             Outcome::Undecided if self.intents.is_empty() && !self.commit_sent => Ok(None),
             Outcome::Undecided => {

@@ -6,12 +6,13 @@
 //!                 │ writes           │ Uncertain, NewerVersion, NeedsRefresh ─► refresh
 //!                 ▼                  │ Blocked ─► wait (push, deadlock, resolve)
 //!              WriteBuffer           ▼
-//!                 └─ commit ─► one phase | intents, refresh, record ─► cleanup (background)
+//!                 └─ commit ─► one phase | parallel | two phases ─► cleanup (background)
 //! ```
 //!
-//! Rooms: `db` entry; `txn` state and reads; `statement` statements, savepoints and isolation levels; `held` what weaker levels check; `open` which history is still read;
-//! `buffer` writes not sent; `spans` sets of keys; `exchange` batches and refusals;
-//! `refresh` moving the timestamp; `wait` others' locks; `commit`; `cleanup` what is left behind; `heartbeat`; `router`, `cache`,
+//! Rooms: `db` entry; `txn` state and reads; `statement` statements, savepoints and isolation levels; `held` what weaker levels check;
+//! `open` which history is still read;
+//! `buffer` writes not sent; `spans` sets of keys; `exchange` batches and refusals; `refresh` moving the timestamp; `wait` others'
+//! locks; `recover` others' staged commits; `commit`, `parallel`, `two_phase`; `cleanup` what is left behind; `heartbeat`; `router`, `cache`,
 //! `split` ranges; `error`, `options`.
 //!
 //! INVARIANT: a transaction has one timestamp (`read_at`) at which everything it has read holds; it commits exactly there. Below
@@ -30,11 +31,14 @@ mod heartbeat;
 mod held;
 mod open;
 mod options;
+mod parallel;
+mod recover;
 mod refresh;
 mod router;
 mod spans;
 mod split;
 mod statement;
+mod two_phase;
 mod txn;
 mod wait;
 

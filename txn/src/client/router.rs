@@ -23,7 +23,7 @@ use clock::Monotonic;
 
 use crate::api::{Batch, Kv, KvError, Peers, Reply, Request, Response};
 use crate::client::cache::{Known, RangeCache};
-use crate::client::split::{clip, first_key, gravest, is_limited, join, one_range};
+use crate::client::split::{clip, first_key, gravest, is_limited, join};
 use crate::runtime::Runtime;
 
 /// Ranges asked at once by a scan that is limited in bytes only: what lies beyond the limit was asked in vain.
@@ -178,6 +178,11 @@ impl Router {
             }
         }
         match gravest(errors) {
+            // Another piece has failed: whether this one has not, nobody can tell from the error.
+            Some(error) if is_staged(&batch) => {
+                coverage::reached(Mark::StagingCut);
+                Err(KvError::Ambiguous { reason: error.to_string() })
+            }
             Some(error) => Err(error),
             None => join_parts(&batch, parts),
         }
@@ -675,9 +680,15 @@ fn is_commit(batch: &Batch) -> bool {
     batch.requests.iter().any(|request| {
         matches!(
             request,
-            Request::CommitOnePhase { .. } | Request::EndTxn { commit_ts: Some(_), .. }
+            Request::CommitOnePhase { .. }
+                | Request::Stage { .. }
+                | Request::EndTxn { commit_ts: Some(_), .. }
         )
     })
+}
+
+fn is_staged(batch: &Batch) -> bool {
+    batch.requests.iter().any(|request| matches!(request, Request::Stage { .. }))
 }
 
 /// A refusal that ends the piece's way, and is not the record's own word on the transaction.
@@ -750,14 +761,8 @@ impl Kv for Router {
         Box::pin(self.send_batch(batch))
     }
 
-    fn one_range(&self, keys: &[Key]) -> BoxFuture<'_, Result<bool, KvError>> {
-        let keys = keys.to_vec();
-        Box::pin(async move {
-            let mut ranges = Vec::with_capacity(keys.len());
-            for key in &keys {
-                ranges.push(self.locate(key).await?.descriptor.id);
-            }
-            Ok(one_range(ranges.into_iter()))
-        })
+    fn range_span(&self, key: &Key) -> BoxFuture<'_, Result<Span, KvError>> {
+        let key = key.clone();
+        Box::pin(async move { Ok(self.locate(&key).await?.descriptor.span.clone()) })
     }
 }

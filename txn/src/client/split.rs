@@ -2,8 +2,6 @@
 //!
 //! Cutting goes from the lowest key up: [`first_key`] names the range to cut by, [`clip`] gives the piece inside it and what is left.
 
-use replication::range::RangeId;
-use std::collections::BTreeSet;
 use storage::{Direction, Key, Span};
 
 use crate::api::{Batch, KvError, Request, Response};
@@ -21,7 +19,8 @@ pub(super) fn first_key(batch: &Batch, request: &Request) -> Option<Key> {
             mutations.iter().map(|mutation| mutation.key.clone()).min()
         }
         Request::Resolve { spans, .. } => spans.iter().map(|span| span.start.clone()).min(),
-        Request::EndTxn { .. } | Request::Heartbeat => {
+        Request::QueryWrites { writes, .. } => writes.iter().map(|(key, _)| key.clone()).min(),
+        Request::Stage { .. } | Request::EndTxn { .. } | Request::Heartbeat => {
             batch.txn.as_ref().map(|txn| txn.anchor.clone())
         }
         Request::Push { pushee, .. } => Some(pushee.anchor.clone()),
@@ -67,6 +66,13 @@ pub(super) fn clip(request: Request, range: &Span) -> Result<(Request, Option<Re
             let rest = (!rest.is_empty()).then_some(Request::Write { mutations: rest });
             Ok((Request::Write { mutations: inside }, rest))
         }
+        Request::QueryWrites { txn, at, writes, missing } => {
+            let (inside, rest): (Vec<_>, Vec<_>) =
+                writes.into_iter().partition(|(key, _)| range.contains(key));
+            let piece = |writes| Request::QueryWrites { txn, at, writes, missing };
+            let rest = (!rest.is_empty()).then(|| piece(rest));
+            Ok((piece(inside), rest))
+        }
         Request::Resolve { txn, commit_ts, ignored, spans } => {
             let (inside, rest) = cut_all(spans, range);
             let piece =
@@ -87,6 +93,7 @@ pub(super) fn clip(request: Request, range: &Span) -> Result<(Request, Option<Re
             ))
         }
         whole @ (Request::Get { .. }
+        | Request::Stage { .. }
         | Request::EndTxn { .. }
         | Request::Push { .. }
         | Request::Heartbeat
@@ -143,6 +150,10 @@ pub(super) fn join(request: &Request, mut pieces: Vec<Response>) -> Result<Respo
             });
             ts.max().map(Response::Written).ok_or_else(odd)
         }
+        Request::QueryWrites { .. } => {
+            let all = pieces.iter().all(|piece| matches!(piece, Response::Writes { all: true }));
+            Ok(Response::Writes { all })
+        }
         Request::Changes { .. } => join_changes(pieces),
         Request::Gc { .. } => {
             let more = pieces.iter().any(|piece| matches!(piece, Response::Gc { more: true }));
@@ -153,6 +164,7 @@ pub(super) fn join(request: &Request, mut pieces: Vec<Response>) -> Result<Respo
         }
         Request::Get { .. }
         | Request::CommitOnePhase { .. }
+        | Request::Stage { .. }
         | Request::EndTxn { .. }
         | Request::Push { .. }
         | Request::Heartbeat
@@ -229,9 +241,4 @@ pub(super) fn gravest(errors: Vec<KvError>) -> Option<KvError> {
         KvError::Blocked { .. } => (14, 0),
     };
     errors.into_iter().min_by_key(order)
-}
-
-/// Whether all pieces are of one range.
-pub(super) fn one_range(ranges: impl Iterator<Item = RangeId>) -> bool {
-    ranges.collect::<BTreeSet<RangeId>>().len() <= 1
 }

@@ -513,8 +513,8 @@ impl Txn {
         };
         let meta =
             TxnMeta { id: self.id, anchor, started: self.started, priority: self.options.priority };
-        let remains =
-            Remains { meta, locks, intents, outcome, beats, commit_sent: self.commit_sent };
+        let (commit_sent, highest) = (self.commit_sent, self.read_at.forward(self.write_ts));
+        let remains = Remains { meta, locks, intents, outcome, beats, commit_sent, highest };
         remains.clear_up(&self.db);
     }
 

@@ -6,6 +6,7 @@
 //!     └─ push the holder (its record's range), with them        a holder among them closes a cycle: one in it gives way
 //!          decided       -> apply the decision to the key, ask again
 //!          moved later   -> a reader passes by it
+//!          staged        -> look for its writes (`recover`), push again with what was found
 //!          alive         -> ask again: the next slice of waiting is at the range, in its queue
 //! ```
 //!
@@ -16,9 +17,11 @@ use coverage::Mark;
 use storage::{Key, Span};
 
 use crate::api::{
-    Batch, KvError, PushKind, Reply, Request, Response, Sequence, TxnId, TxnMeta, TxnStatus, Wait,
+    Advice, Batch, KvError, Missing, PushKind, Reply, Request, Response, Sequence, TxnId, TxnMeta,
+    TxnStatus, Wait,
 };
 use crate::client::exchange::{Purpose, Trials};
+use crate::client::recover::look_for_writes;
 use crate::client::txn::unexpected;
 use crate::client::{Db, OnLock, TimeoutKind, Txn, TxnError};
 
@@ -26,6 +29,9 @@ use crate::client::{Db, OnLock, TimeoutKind, Txn, TxnError};
 const PUSHED_MAX: usize = 1_024;
 /// Spans resolved in one request on behalf of a decided transaction whose own gateway may be gone.
 const RESOLVE_SPANS_MAX: usize = 128;
+
+/// So often the writes of a staged transaction are looked for in one push: once, and again if it was staged anew meanwhile.
+const SEARCHES_MAX: u32 = 2;
 
 /// What a push has found.
 enum Verdict {
@@ -35,6 +41,13 @@ enum Verdict {
     Moved,
     /// Goes on.
     Alive,
+}
+
+/// What a record has said in the end.
+struct Judged {
+    status: TxnStatus,
+    intents: Vec<Span>,
+    ignored: Vec<(Sequence, Sequence)>,
 }
 
 impl Txn {
@@ -60,7 +73,7 @@ impl Txn {
                 } else {
                     self.read_at
                 };
-                self.push_reader(key, holder, above, trials).await
+                self.push_reader(key, holder, (active, above), trials).await
             }
             Purpose::Lock => {
                 let nowait = trials.on_lock == OnLock::Fail;
@@ -77,16 +90,17 @@ impl Txn {
         }
     }
 
-    /// Makes a writer commit above `above`, so that a reader at or below may pass by its intents.
+    /// Makes a writer, last known to be active then, commit above `above`, so that a reader at or below may pass by its intents.
     async fn push_reader(
         &mut self,
         key: Key,
         holder: TxnMeta,
-        above: Timestamp,
+        (active, above): (Timestamp, Timestamp),
         trials: &mut Trials,
     ) -> Result<(), TxnError> {
         let id = holder.id;
-        match self.push(&key, holder, Timestamp::MIN, PushKind::Timestamp(above), trials).await? {
+        // A young writer has no record yet: its intent is its only sign of life.
+        match self.push(&key, holder, active, PushKind::Timestamp(above), trials).await? {
             Verdict::Moved => {
                 if self.pushed.len() >= PUSHED_MAX {
                     coverage::reached(Mark::PushesForgotten);
@@ -127,23 +141,21 @@ impl Txn {
             PushKind::Abort | PushKind::Force => self.dependents().await?,
             PushKind::Timestamp(_) => Vec::new(),
         };
-        let request = Request::Push { pushee: holder.clone(), active, kind, dependents };
-        let reply = match self.send(self.batch(vec![request], Wait::Error)).await {
-            Ok(reply) => reply,
-            Err(error) => return Err(TxnError::from_kv(error, self.id)),
-        };
-        let Some(Response::Pushed { status, intents, ignored, deadlock }) =
-            reply.responses.into_iter().next()
-        else {
-            return Err(unexpected("Push"));
-        };
-        if deadlock {
-            coverage::reached(Mark::GaveWayInDeadlock);
-            return Err(self.doom(TxnError::Deadlock { key: key.clone(), holder: holder.id }));
-        }
+        let Judged { status, intents, ignored } =
+            match self.ask_record(&holder, active, kind, &dependents).await? {
+                Some(judged) => judged,
+                None => {
+                    coverage::reached(Mark::GaveWayInDeadlock);
+                    let error = TxnError::Deadlock { key: key.clone(), holder: holder.id };
+                    return Err(self.doom(error));
+                }
+            };
         let commit_ts = match (status, kind) {
             (TxnStatus::Pending, PushKind::Timestamp(_)) => return Ok(Verdict::Moved),
-            (TxnStatus::Pending, PushKind::Abort | PushKind::Force) => return Ok(Verdict::Alive),
+            (TxnStatus::Pending, PushKind::Abort | PushKind::Force)
+            | (TxnStatus::Staging(_), _) => {
+                return Ok(Verdict::Alive);
+            }
             (TxnStatus::Committed(ts), _) => Some(ts),
             (TxnStatus::Aborted, _) => None,
         };
@@ -167,6 +179,51 @@ impl Txn {
             self.db.runtime().spawn.spawn(Box::pin(task));
         }
         Ok(Verdict::Gone)
+    }
+
+    /// Pushes until the record has said what it can say. A staged one is asked again with what was found of its writes. `None`: give up.
+    async fn ask_record(
+        &self,
+        holder: &TxnMeta,
+        active: Timestamp,
+        kind: PushKind,
+        dependents: &[TxnId],
+    ) -> Result<Option<Judged>, TxnError> {
+        let failed = |error| TxnError::from_kv(error, self.id);
+        let mut sought = None;
+        let mut searches = 0;
+        loop {
+            let (pushee, dependents) = (holder.clone(), dependents.to_vec());
+            let request = Request::Push { pushee, active, kind, dependents, sought };
+            let reply = self.send(self.batch(vec![request], Wait::Error)).await.map_err(failed)?;
+            let Some(Response::Pushed { status, intents, ignored, advice }) =
+                reply.responses.into_iter().next()
+            else {
+                return Err(unexpected("Push"));
+            };
+            let missing = match advice {
+                Advice::GiveUp => return Ok(None),
+                Advice::Recover => Missing::Prevent,
+                Advice::Wait => Missing::Tell,
+            };
+            match status {
+                TxnStatus::Staging(staged) if searches < SEARCHES_MAX => {
+                    searches += 1;
+                    let id = holder.id;
+                    sought = look_for_writes(&self.db, id, staged.clone(), missing)
+                        .await
+                        .map_err(failed)?;
+                    if sought.is_none() {
+                        return Ok(Some(Judged {
+                            status: TxnStatus::Staging(staged),
+                            intents,
+                            ignored,
+                        }));
+                    }
+                }
+                status => return Ok(Some(Judged { status, intents, ignored })),
+            }
+        }
     }
 
     /// Who waits for this transaction, directly or not. It must hold something for that.
@@ -227,7 +284,17 @@ pub(super) async fn send_plain(
     txn: Option<TxnMeta>,
     request: Request,
 ) -> Result<Reply, KvError> {
-    let now = db.runtime().hlc.now().timestamp();
+    send_at(db, Timestamp::MIN, txn, request).await
+}
+
+/// The same, now or at `least`, whichever is later.
+pub(super) async fn send_at(
+    db: &Db,
+    least: Timestamp,
+    txn: Option<TxnMeta>,
+    request: Request,
+) -> Result<Reply, KvError> {
+    let now = db.runtime().hlc.now().timestamp().forward(least);
     let batch = Batch {
         range: None,
         read_at: now,

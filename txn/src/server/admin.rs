@@ -121,7 +121,7 @@ pub(super) fn gc(
 }
 
 /// Undecided and aborted records of transactions that nobody may bring back (see `record`).
-/// Committed ones stay until their intents are resolved, however long that takes.
+/// Committed and staged ones stay until their intents are resolved, however long that takes.
 fn collect_records(moment: &Moment<'_>, effects: &mut Effects, span: &Span) -> Result<(), Stop> {
     let now = moment.now.clock.timestamp();
     let raw = mvcc::record_span(span);
@@ -136,7 +136,8 @@ fn collect_records(moment: &Moment<'_>, effects: &mut Effects, span: &Span) -> R
             && record.started.plus(RECORD_KEPT) <= now
             && record.active.plus(RECORD_KEPT) <= now;
         match record.status {
-            TxnStatus::Committed(_) => {}
+            // The latter may mean the former.
+            TxnStatus::Committed(_) | TxnStatus::Staging(_) => {}
             TxnStatus::Aborted | TxnStatus::Pending if old => {
                 effects.batch.delete(Space::Records, key);
             }

@@ -11,12 +11,16 @@
 //! timestamp of its writes, which is what was just checked. When the anchor is here and its record
 //! says "aborted", the commit is refused all the same, for somebody was told so.
 //!
-//! # Two phases
+//! # The record's last word
 //!
-//! The record is the commit. The coordinator sends `EndTxn` when every intent is durable and every
-//! read holds at `commit_ts`. A pusher may have asked for a later timestamp (kept in the records'
-//! timestamp cache, whose low-water mark covers pushes under former leases), or may have aborted
-//! the transaction.
+//! The coordinator sends `EndTxn` when every intent is durable and every read holds at `commit_ts`.
+//! A pusher may have asked for a later timestamp (kept in the records' timestamp cache, whose
+//! low-water mark covers pushes under former leases), or may have aborted the transaction. After a
+//! parallel commit (`stage`) it only says in so many words what is true already: neither a push nor a
+//! later lease's low-water mark can come before it then.
+//!
+//! Intents that lie in the record's own range are resolved by the same command: who waits for these
+//! rows waits one round less.
 
 use clock::Timestamp;
 use coverage::Mark;
@@ -27,8 +31,13 @@ use super::PlantedBug;
 use super::evaluate::{Effects, Moment, Stop, record_point};
 use super::read::check_refresh;
 use super::record::{Record, is_ignored, may_create};
+use super::resolve::{self, Decision};
 use super::write;
 use crate::api::{KvError, Mutation, Response, TxnMeta, TxnStatus};
+
+/// Intents that are resolved together with their record.
+const RESOLVED_AT_ONCE_MAX: usize = 128;
+const _: () = assert!(RESOLVED_AT_ONCE_MAX <= resolve::RESOLVED_MAX, "one command resolves them");
 
 /// The fields of a one-phase commit.
 pub(super) struct OnePhase<'a> {
@@ -88,6 +97,9 @@ fn check_own_record(moment: &Moment<'_>, txn: &TxnMeta) -> Result<bool, Stop> {
     match Record::read(moment.reader, &txn.anchor, txn.id)?.map(|record| record.status) {
         None => Ok(false),
         Some(TxnStatus::Pending) => Ok(true),
+        Some(TxnStatus::Staging(_)) => {
+            Err(KvError::Invalid("the transaction has named its writes already".into()).into())
+        }
         Some(TxnStatus::Aborted) => {
             coverage::reached(Mark::OnePhaseFoundAborted);
             Err(aborted())
@@ -135,16 +147,12 @@ pub(super) fn commit(
             return Err(aborted());
         }
         None if !may_create(txn, moment.now.clock.timestamp()) => return Err(too_old()),
-        None | Some(TxnStatus::Pending) => {}
-    }
-    if commit_ts > deadline {
-        coverage::reached(Mark::CommitDeadlinePassed);
-        return Err(KvError::DeadlinePassed.into());
-    }
-    let least = least_commit(moment, txn);
-    if commit_ts < least {
-        coverage::reached(Mark::CommitMovedByPush);
-        return Err(KvError::NeedsRefresh { ts: least }.into());
+        Some(TxnStatus::Staging(staged)) if staged.at == commit_ts => {
+            coverage::reached(Mark::StagedMadeExplicit);
+        }
+        None | Some(TxnStatus::Pending | TxnStatus::Staging(_)) => {
+            check_commit_ts(moment, txn, commit_ts, deadline)?;
+        }
     }
     let record = Record {
         status: TxnStatus::Committed(commit_ts),
@@ -156,11 +164,46 @@ pub(super) fn commit(
     effects.touch(&record_point(&txn.anchor, txn.id).start)?;
     record.put(&mut effects.batch, &txn.anchor, txn.id);
     effects.write_ts = Timestamp::MIN;
+    let range = &moment.state.descriptor.span;
+    let here: Vec<Span> = resolved_at_once(intents, range).cloned().collect();
+    let decision =
+        Decision { txn: txn.id, commit_ts: Some(commit_ts), ignored: &moment.batch.ignored };
+    resolve::resolve(moment, effects, &decision, &here)?;
     Ok(Response::Committed(commit_ts))
 }
 
+fn check_commit_ts(
+    moment: &Moment<'_>,
+    txn: &TxnMeta,
+    commit_ts: Timestamp,
+    deadline: Timestamp,
+) -> Result<(), Stop> {
+    if commit_ts > deadline {
+        coverage::reached(Mark::CommitDeadlinePassed);
+        return Err(KvError::DeadlinePassed.into());
+    }
+    let least = least_commit(moment, txn);
+    if commit_ts < least {
+        coverage::reached(Mark::CommitMovedByPush);
+        return Err(KvError::NeedsRefresh { ts: least }.into());
+    }
+    Ok(())
+}
+
+/// Of a transaction's intents those that the commit of its record resolves: single keys in the record's range, a bounded number.
+/// The others are resolved afterwards, as are these once more, for nothing.
+pub(super) fn resolved_at_once<'a>(
+    intents: &'a [Span],
+    range: &'a Span,
+) -> impl Iterator<Item = &'a Span> {
+    intents
+        .iter()
+        .filter(|span| span.is_point() && range.contains(&span.start))
+        .take(RESOLVED_AT_ONCE_MAX)
+}
+
 /// Above every timestamp that the transaction was pushed to.
-fn least_commit(moment: &Moment<'_>, txn: &TxnMeta) -> Timestamp {
+pub(super) fn least_commit(moment: &Moment<'_>, txn: &TxnMeta) -> Timestamp {
     let record: Key = record_point(&txn.anchor, txn.id).start;
     moment.leading.records.read_at(&record).ts.next()
 }
@@ -175,7 +218,8 @@ pub(super) fn abort(moment: &Moment<'_>, effects: &mut Effects) -> Result<Respon
             return Ok(Response::Committed(ts));
         }
         Some(TxnStatus::Aborted) => {}
-        None | Some(TxnStatus::Pending) => {
+        // Nobody else may have called it committed: who recovers it asks this record first.
+        None | Some(TxnStatus::Pending | TxnStatus::Staging(_)) => {
             effects.touch(&record_point(&txn.anchor, txn.id).start)?;
             let record =
                 Record::bare(TxnStatus::Aborted, moment.now.clock.timestamp(), txn.started);
@@ -187,7 +231,7 @@ pub(super) fn abort(moment: &Moment<'_>, effects: &mut Effects) -> Result<Respon
     Ok(Response::Aborted)
 }
 
-fn aborted() -> Stop {
+pub(super) fn aborted() -> Stop {
     KvError::TxnAborted { reason: "another transaction aborted it".into() }.into()
 }
 

@@ -17,14 +17,14 @@
 use clock::{Now, Timestamp};
 use coverage::Mark;
 use replication::range::{Effect, NodeId, RangeState};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use storage::mvcc::{Intent, TxnId, record_key};
 use storage::{Key, Reader, Span, StorageError, WriteBatch};
 
 use super::PlantedBug;
 use super::latch::{Latches, Ticket};
 use super::leading::Leading;
-use super::{admin, changes, commit, push, read, resolve, write};
+use super::{admin, changes, commit, push, read, resolve, stage, write};
 use crate::api::{Batch, KvError, Lock, Request, Response, TxnMeta};
 
 /// What an evaluation may look at.
@@ -37,6 +37,8 @@ pub(super) struct Moment<'a> {
     pub(super) batch: &'a Batch,
     /// How long a silent transaction lives.
     pub(super) expiry: std::time::Duration,
+    /// How long a reader leaves a staged transaction to its coordinator.
+    pub(super) staged_kept: std::time::Duration,
     /// A bug put back on purpose.
     pub(super) planted: Option<PlantedBug>,
 }
@@ -115,6 +117,8 @@ pub(super) struct Effects {
     pub(super) transfer: Option<NodeId>,
     /// Where a garbage collection goes on.
     pub(super) gc_resume: Option<(Span, Timestamp, Option<Key>)>,
+    /// What this batch's `Write` lays, and at which timestamp.
+    pub(super) laid: BTreeMap<Key, Timestamp>,
     touched: BTreeSet<Key>,
 }
 
@@ -134,6 +138,7 @@ impl Effects {
             waits: Vec::new(),
             transfer: None,
             gc_resume: None,
+            laid: BTreeMap::new(),
             touched: BTreeSet::new(),
         }
     }
@@ -187,6 +192,7 @@ impl Claims {
             Request::Get { .. }
             | Request::Scan { .. }
             | Request::Refresh { .. }
+            | Request::QueryWrites { .. }
             | Request::QueryTxn { .. }
             | Request::Changes { .. }
             | Request::TransferLease { .. }
@@ -198,7 +204,15 @@ impl Claims {
                 self.keys.extend(mutations.iter().map(|mutation| Span::point(&mutation.key)));
                 self.records.extend(own_record);
             }
-            Request::EndTxn { .. } | Request::Heartbeat => self.records.extend(own_record),
+            Request::EndTxn { commit_ts: Some(_), intents, .. } => {
+                self.keys.extend(commit::resolved_at_once(intents, range).cloned());
+                self.records.extend(own_record);
+            }
+            Request::Stage { .. }
+            | Request::EndTxn { commit_ts: None, .. }
+            | Request::Heartbeat => {
+                self.records.extend(own_record);
+            }
             Request::Push { pushee, .. } => {
                 self.records.push(record_point(&pushee.anchor, pushee.id))
             }
@@ -238,7 +252,12 @@ pub(super) fn spans_of(batch: &Batch) -> Vec<Span> {
                 spans.extend(mutations.iter().map(|m| Span::point(&m.key)));
                 spans.extend(reads.iter().cloned());
             }
-            Request::EndTxn { .. } | Request::Heartbeat => spans.extend(own_anchor()),
+            Request::QueryWrites { writes, .. } => {
+                spans.extend(writes.iter().map(|(key, _)| Span::point(key)));
+            }
+            Request::Stage { .. } | Request::EndTxn { .. } | Request::Heartbeat => {
+                spans.extend(own_anchor());
+            }
             Request::Resolve { spans: resolved, .. } => spans.extend(resolved.iter().cloned()),
             Request::Push { pushee, .. } => spans.push(Span::point(&pushee.anchor)),
             Request::QueryTxn { anchor, .. } | Request::ForgetTxn { anchor, .. } => {
@@ -290,6 +309,12 @@ fn evaluate_request(
             };
             commit::one_phase(moment, effects, &request)
         }
+        Request::Stage { intents, writes, deadline } => {
+            stage::stage(moment, effects, intents, writes, *deadline)
+        }
+        Request::QueryWrites { txn, at, writes, missing } => {
+            stage::query(moment, effects, *txn, *at, writes, *missing)
+        }
         Request::EndTxn { commit_ts: Some(commit_ts), intents, deadline } => {
             commit::commit(moment, effects, *commit_ts, intents, *deadline)
         }
@@ -298,11 +323,11 @@ fn evaluate_request(
             let decision = resolve::Decision { txn: *txn, commit_ts: *commit_ts, ignored };
             resolve::resolve(moment, effects, &decision, spans)
         }
-        Request::Push { pushee, active, kind, dependents } => push::push(
-            moment,
-            effects,
-            &push::PushRequest { pushee, active: *active, kind: *kind, dependents },
-        ),
+        Request::Push { pushee, active, kind, dependents, sought } => {
+            let (active, kind, sought) = (*active, *kind, *sought);
+            let request = push::PushRequest { pushee, active, kind, dependents, sought };
+            push::push(moment, effects, &request)
+        }
         Request::Heartbeat => push::heartbeat(moment, effects),
         Request::QueryTxn { txn, anchor } => push::query(moment, *txn, anchor),
         Request::ForgetTxn { txn, anchor } => push::forget(moment, effects, *txn, anchor),
@@ -403,7 +428,9 @@ fn touches_rows(request: &Request) -> bool {
         | Request::Write { .. }
         | Request::CommitOnePhase { .. }
         | Request::Changes { .. } => true,
-        Request::EndTxn { .. }
+        Request::Stage { .. }
+        | Request::QueryWrites { .. }
+        | Request::EndTxn { .. }
         | Request::Resolve { .. }
         | Request::Push { .. }
         | Request::Heartbeat

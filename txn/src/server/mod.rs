@@ -1,7 +1,7 @@
 //! Machine: the range server. Serves the KV API for the ranges whose lease this shard holds.
 //!
 //! ```text
-//!   Batch ──► ranges (route, park, propose, answer) ──► evaluate ──► read · write · commit · resolve · push · changes · admin
+//!   Batch ──► ranges (route, park, propose, answer) ──► evaluate ──► read · write · commit · stage · resolve · push · changes · admin
 //!                 │                                        │
 //!                 │                                        └─ Moment: state engine, tscache, locks, latches, clock
 //!                 └──► Replicas (seam): commands, lease, outcomes
@@ -40,6 +40,7 @@ pub mod record;
 mod replicas;
 mod resolve;
 mod shard;
+mod stage;
 pub mod tscache;
 mod write;
 
@@ -67,6 +68,9 @@ pub struct ServerConfig {
     /// A transaction without a sign of life for so long may be aborted by anybody. Default 4 s, four of its beats: who waits for a dead
     /// gateway's locks goes on within 5.
     pub txn_expiry: Duration,
+    /// For so long a reader waits for a staged transaction to be decided by its own coordinator, before it prevents what is
+    /// missing. Default 1 s: several round trips, and no longer than a reader should wait for a writer that waits for another.
+    pub staged_kept: Duration,
     /// A command that is not decided by then is answered as ambiguous; who waits for one is told.
     /// Default 4 s: clients are answered within 5.
     pub unavailable_after: Duration,
@@ -96,6 +100,7 @@ impl ServerConfig {
         ServerConfig {
             node,
             txn_expiry: Duration::from_secs(4),
+            staged_kept: Duration::from_secs(1),
             unavailable_after: Duration::from_secs(4),
             latch_wait_max: Duration::from_secs(60),
             leaderless_max: Duration::from_secs(1),

@@ -27,6 +27,16 @@ pub enum PlantedBug {
     PushForgotten,
     /// T03: an abort of a silent transaction is not written down.
     AbortNotRecorded,
+    /// T14: who finds a staged write missing does not prevent it.
+    MissingNotPrevented,
+    /// T02: a record that was staged anew takes the answer about the former attempt.
+    OutdatedAttemptBelieved,
+    /// T02: a late `Stage` puts the record back.
+    StageGoesBack,
+    /// A staged transaction is pushed or aborted as if it were pending.
+    StagedCountsAsPending,
+    /// A reader passes by a transaction that is staged above it, though within its uncertainty interval.
+    StagedNotUncertain,
     /// A read does not wait for writes in flight.
     ReadsPassWritesInFlight,
     /// T09: a transaction whose intents were removed by an abort reads on, without them.
@@ -39,7 +49,7 @@ pub enum PlantedBug {
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [PlantedBug; 15] = [
+    pub const ALL: [PlantedBug; 20] = [
         PlantedBug::FloorForgotten,
         PlantedBug::BoundIgnored,
         PlantedBug::SplitForgetsReads,
@@ -51,6 +61,11 @@ impl PlantedBug {
         PlantedBug::UncertainIntentIgnored,
         PlantedBug::PushForgotten,
         PlantedBug::AbortNotRecorded,
+        PlantedBug::MissingNotPrevented,
+        PlantedBug::OutdatedAttemptBelieved,
+        PlantedBug::StageGoesBack,
+        PlantedBug::StagedCountsAsPending,
+        PlantedBug::StagedNotUncertain,
         PlantedBug::ReadsPassWritesInFlight,
         PlantedBug::LateWriteCommits,
         PlantedBug::AbortedReadsOn,

@@ -10,6 +10,16 @@
 //!   Force              tell         abort                     abort
 //! ```
 //!
+//! A staged transaction may be committed already. It is judged as one that is pending, but nothing is done to it before its writes
+//! were looked for (`stage`): where the table says "abort", and where a reader has waited long enough for its own coordinator, the
+//! pusher is advised to do that. It comes back with what it found about that staged timestamp:
+//!
+//! - all are laid: the record is made to say "committed".
+//! - one is missing, and prevented: the record is no longer staged, and the table above holds. A reader thus delays a staged
+//!   transaction as it delays a pending one, and aborts neither.
+//!
+//! A reader needs none of it when the staged timestamp is above its uncertainty interval.
+//!
 //! A transaction without a record is judged by the sign of life that the pusher found on its intent
 //! or lock. An abort is a replicated record, also where there was none: it keeps the coordinator
 //! from committing later. A pushed timestamp is only a mark in the records' timestamp cache; the
@@ -32,7 +42,7 @@ use super::PlantedBug;
 use super::commit::too_old;
 use super::evaluate::{Effects, Moment, Stop, record_point};
 use super::record::{Record, may_create};
-use crate::api::{PushKind, Response, TxnMeta, TxnStatus};
+use crate::api::{Advice, Found, PushKind, Response, Sought, Staged, TxnMeta, TxnStatus};
 
 /// A waiter that has not pushed again for so long is not waiting any more.
 pub(super) const WAIT_KEPT: Duration = Duration::from_secs(1);
@@ -45,6 +55,7 @@ pub(super) struct PushRequest<'a> {
     pub(super) active: Timestamp,
     pub(super) kind: PushKind,
     pub(super) dependents: &'a [TxnId],
+    pub(super) sought: Option<Sought>,
 }
 
 /// "`waiter` waits for `on`, and these wait for `waiter`."
@@ -70,47 +81,142 @@ pub(super) fn push(
     request: &PushRequest<'_>,
 ) -> Result<Response, Stop> {
     let PushRequest { pushee, .. } = request;
-    let record = Record::read(moment.reader, &pushee.anchor, pushee.id)?;
-    if let Some(record) = &record
-        && record.status != TxnStatus::Pending
-    {
-        coverage::reached(Mark::PushFoundDecided);
-        return Ok(pushed(record, false));
-    }
-    let alive = Record::bare(TxnStatus::Pending, request.active, pushee.started);
-    let record = record.unwrap_or(alive);
-    match judge(moment, request, &record) {
-        Verdict::Abort => {
-            let aborted =
-                Record::bare(TxnStatus::Aborted, moment.now.clock.timestamp(), pushee.started);
-            effects.touch(&record_point(&pushee.anchor, pushee.id).start)?;
-            if !moment.has(PlantedBug::AbortNotRecorded) {
-                aborted.put(&mut effects.batch, &pushee.anchor, pushee.id);
+    let alive = || Record::bare(TxnStatus::Pending, request.active, pushee.started);
+    let record = Record::read(moment.reader, &pushee.anchor, pushee.id)?.unwrap_or_else(alive);
+    match &record.status {
+        TxnStatus::Committed(_) | TxnStatus::Aborted => {
+            coverage::reached(Mark::PushFoundDecided);
+            Ok(pushed(&record, Advice::Wait))
+        }
+        TxnStatus::Pending => push_pending(moment, effects, request, &record),
+        TxnStatus::Staging(_) if moment.has(PlantedBug::StagedCountsAsPending) => {
+            push_pending(moment, effects, request, &record)
+        }
+        TxnStatus::Staging(staged) => match found(moment, request, staged) {
+            Some(Found::All) => {
+                coverage::reached(Mark::RecoveryCommitted);
+                let status = TxnStatus::Committed(staged.at);
+                let active = moment.now.clock.timestamp();
+                write_record(effects, pushee, Record { status, active, ..record })
             }
-            effects.write_ts = Timestamp::MIN;
-            Ok(pushed(&aborted, false))
+            Some(Found::Prevented) => {
+                coverage::reached(Mark::RecoveryPrevented);
+                let pending = undecided(&record);
+                let response = push_pending(moment, effects, request, &pending)?;
+                if matches!(response, Response::Pushed { status: TxnStatus::Pending, .. }) {
+                    write_record(effects, pushee, pending)?;
+                }
+                Ok(response)
+            }
+            None => Ok(push_staged(moment, effects, request, &record, staged)),
+        },
+    }
+}
+
+/// What the pusher knows of this very attempt.
+fn found(moment: &Moment<'_>, request: &PushRequest<'_>, staged: &Staged) -> Option<Found> {
+    let sought = request.sought?;
+    if sought.at != staged.at && !moment.has(PlantedBug::OutdatedAttemptBelieved) {
+        coverage::reached(Mark::RecoveryOutdated);
+        return None;
+    }
+    Some(sought.found)
+}
+
+/// The record's word: for good, or until its coordinator goes on.
+fn write_record(effects: &mut Effects, pushee: &TxnMeta, record: Record) -> Result<Response, Stop> {
+    effects.touch(&record_point(&pushee.anchor, pushee.id).start)?;
+    record.put(&mut effects.batch, &pushee.anchor, pushee.id);
+    effects.write_ts = Timestamp::MIN;
+    Ok(pushed(&record, Advice::Wait))
+}
+
+fn push_pending(
+    moment: &Moment<'_>,
+    effects: &mut Effects,
+    request: &PushRequest<'_>,
+    record: &Record,
+) -> Result<Response, Stop> {
+    let PushRequest { pushee, .. } = request;
+    match judge(moment, request, record) {
+        Verdict::Abort => {
+            let now = moment.now.clock.timestamp();
+            let aborted = Record::bare(TxnStatus::Aborted, now, pushee.started);
+            if moment.has(PlantedBug::AbortNotRecorded) {
+                return Ok(pushed(&aborted, Advice::Wait));
+            }
+            write_record(effects, pushee, aborted)
         }
         Verdict::MoveAbove(_) if moment.has(PlantedBug::PushForgotten) => {
-            Ok(pushed(&record, false))
+            Ok(pushed(record, Advice::Wait))
         }
         Verdict::MoveAbove(ts) => {
+            coverage::reached(Mark::TimestampPushed);
             effects.pushes.push((record_point(&pushee.anchor, pushee.id).start, ts));
-            Ok(pushed(&record, false))
+            Ok(pushed(&undecided(record), Advice::Wait))
         }
         Verdict::WaitOn => {
-            coverage::reached(Mark::PushHadToWait);
-            effects.waits.extend(moment.batch.txn.as_ref().map(|pusher| Wait {
-                waiter: pusher.id,
-                on: pushee.id,
-                dependents: request.dependents.to_vec(),
-            }));
-            Ok(pushed(&record, false))
+            note_wait(moment, effects, request);
+            Ok(pushed(&undecided(record), Advice::Wait))
         }
         Verdict::PusherIsVictim => {
             coverage::reached(Mark::DeadlockToldToPusher);
-            Ok(pushed(&record, true))
+            Ok(pushed(record, Advice::GiveUp))
         }
     }
+}
+
+/// Nothing is done to it: it may be committed.
+fn push_staged(
+    moment: &Moment<'_>,
+    effects: &mut Effects,
+    request: &PushRequest<'_>,
+    record: &Record,
+    staged: &Staged,
+) -> Response {
+    let advice = match judge(moment, request, record) {
+        Verdict::MoveAbove(ts) if passes(moment, ts, staged) => {
+            coverage::reached(Mark::StagedAboveReader);
+            let point = record_point(&request.pushee.anchor, request.pushee.id).start;
+            effects.pushes.push((point, ts));
+            return pushed(&undecided(record), Advice::Wait);
+        }
+        Verdict::MoveAbove(_) => {
+            let patient = staged.since.plus(moment.staged_kept) > moment.now.clock.timestamp();
+            if patient { Advice::Wait } else { Advice::Recover }
+        }
+        Verdict::Abort => Advice::Recover,
+        Verdict::PusherIsVictim => Advice::GiveUp,
+        Verdict::WaitOn => {
+            note_wait(moment, effects, request);
+            Advice::Wait
+        }
+    };
+    coverage::reached(Mark::PushFoundStaged);
+    pushed(record, advice)
+}
+
+/// Whether a reader at `ts` may read on as if the staged transaction came later. It does if it commits above the reader; but it may be
+/// committed, and its client told, before the reader began: within the uncertainty interval the reader has to find out.
+fn passes(moment: &Moment<'_>, ts: Timestamp, staged: &Staged) -> bool {
+    let limit = match moment.has(PlantedBug::StagedNotUncertain) {
+        true => ts,
+        false => moment.batch.uncertainty_limit.forward(ts),
+    };
+    limit < staged.at
+}
+
+fn undecided(record: &Record) -> Record {
+    Record::bare(TxnStatus::Pending, record.active, record.started)
+}
+
+fn note_wait(moment: &Moment<'_>, effects: &mut Effects, request: &PushRequest<'_>) {
+    coverage::reached(Mark::PushHadToWait);
+    effects.waits.extend(moment.batch.txn.as_ref().map(|pusher| Wait {
+        waiter: pusher.id,
+        on: request.pushee.id,
+        dependents: request.dependents.to_vec(),
+    }));
 }
 
 fn judge(moment: &Moment<'_>, request: &PushRequest<'_>, record: &Record) -> Verdict {
@@ -121,10 +227,7 @@ fn judge(moment: &Moment<'_>, request: &PushRequest<'_>, record: &Record) -> Ver
     }
     match (request.kind, &moment.batch.txn) {
         (PushKind::Force, _) => Verdict::Abort,
-        (PushKind::Timestamp(ts), _) => {
-            coverage::reached(Mark::TimestampPushed);
-            Verdict::MoveAbove(ts)
-        }
+        (PushKind::Timestamp(ts), _) => Verdict::MoveAbove(ts),
         (PushKind::Abort, Some(pusher)) if pusher.priority > request.pushee.priority => {
             coverage::reached(Mark::AbortedByPriority);
             Verdict::Abort
@@ -155,12 +258,12 @@ fn yields(a: &TxnMeta, b: &TxnMeta) -> bool {
     rank(a) < rank(b)
 }
 
-fn pushed(record: &Record, deadlock: bool) -> Response {
+fn pushed(record: &Record, advice: Advice) -> Response {
     Response::Pushed {
         status: record.status.clone(),
         intents: record.intents.clone(),
         ignored: record.ignored.clone(),
-        deadlock,
+        advice,
     }
 }
 
@@ -168,16 +271,20 @@ fn pushed(record: &Record, deadlock: bool) -> Response {
 pub(super) fn heartbeat(moment: &Moment<'_>, effects: &mut Effects) -> Result<Response, Stop> {
     let txn = moment.txn()?;
     let now = moment.now.clock.timestamp();
-    match Record::read(moment.reader, &txn.anchor, txn.id)?.map(|record| record.status) {
-        Some(status @ (TxnStatus::Committed(_) | TxnStatus::Aborted)) => {
+    let record = match Record::read(moment.reader, &txn.anchor, txn.id)? {
+        Some(Record {
+            status: status @ (TxnStatus::Committed(_) | TxnStatus::Aborted), ..
+        }) => {
             coverage::reached(Mark::HeartbeatFoundDecided);
             return Ok(Response::Alive(status));
         }
         None if !may_create(txn, now) => return Err(too_old()),
-        None | Some(TxnStatus::Pending) => {}
-    }
+        None => Record::bare(TxnStatus::Pending, now, txn.started),
+        // Staged or not: only the sign of life is new.
+        Some(record) => Record { active: now, ..record },
+    };
     effects.touch(&record_point(&txn.anchor, txn.id).start)?;
-    Record::bare(TxnStatus::Pending, now, txn.started).put(&mut effects.batch, &txn.anchor, txn.id);
+    record.put(&mut effects.batch, &txn.anchor, txn.id);
     effects.write_ts = Timestamp::MIN;
     Ok(Response::Alive(TxnStatus::Pending))
 }
@@ -205,16 +312,16 @@ pub(super) fn forget(
     let ended = match Record::read(moment.reader, anchor, txn)?.map(|record| record.status) {
         Some(TxnStatus::Committed(ts)) => Some(ts),
         Some(TxnStatus::Aborted) if own => Some(moment.now.clock.timestamp()),
-        Some(TxnStatus::Aborted | TxnStatus::Pending) | None => None,
+        Some(TxnStatus::Aborted | TxnStatus::Pending | TxnStatus::Staging(_)) | None => None,
     };
     if let Some(ended) = ended {
         coverage::reached(Mark::RecordForgotten);
         let record = record_point(anchor, txn).start;
         effects.touch(&record)?;
         Record::remove(&mut effects.batch, anchor, txn);
-        // A late copy of its `EndTxn` must not create it again. Never above the clock, which the
-        // read bound covers.
-        effects.pushes.push((record, ended.min(moment.now.clock.timestamp())));
+        // A late copy of a `Stage` or `EndTxn` must not create it again, wherever that was to commit: the coordinator says (as
+        // `read_at`) how far it ever got. Above the read bound the request waits.
+        effects.pushes.push((record, ended.forward(moment.batch.read_at)));
         effects.write_ts = Timestamp::MIN;
     }
     Ok(Response::Done)

@@ -295,6 +295,7 @@ impl Ranges {
             leading,
             batch: &work.batch,
             expiry: self.config.txn_expiry,
+            staged_kept: self.config.staged_kept,
             planted: self.config.planted,
         };
         let bound = match self.config.planted {

@@ -2,11 +2,15 @@
 //!
 //! ```text
 //!   (nothing) ──heartbeat──► Pending ──EndTxn──► Committed(ts)  ──all intents resolved──► (nothing)
-//!       └───────────push, EndTxn──────────────► Aborted         ──its own coordinator───► (nothing)
+//!       │                     ▲    │               ▲
+//!       ├──Stage──► Staging(ts, writes) ──all found┘
+//!       │           a write   │    │
+//!       │           prevented ┘    │
+//!       └───────push, EndTxn───────┴──────────► Aborted         ──its own coordinator───► (nothing)
 //! ```
 //!
 //! A record lies beside its anchor key, so it moves with splits and snapshots. `Committed` and
-//! `Aborted` are final.
+//! `Aborted` are final. `Staging` may mean "committed" (`stage`).
 //!
 //! # Why a removed record is never missed (killer T03)
 //!
@@ -26,7 +30,7 @@ use storage::mvcc::{Sequence, TxnId, record_key};
 use storage::varint::{self, Input};
 use storage::{Key, Reader, Space, Span, StorageError, WriteBatch};
 
-use crate::api::{TxnMeta, TxnStatus};
+use crate::api::{Staged, TxnMeta, TxnStatus};
 
 /// A transaction that started longer ago gets no new record: it must have one already (heartbeats
 /// write it) or restart.
@@ -39,6 +43,7 @@ const FORMAT: u8 = 1;
 const PENDING: u8 = 0;
 const COMMITTED: u8 = 1;
 const ABORTED: u8 = 2;
+const STAGING: u8 = 3;
 
 /// See the module.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,9 +54,9 @@ pub struct Record {
     pub active: Timestamp,
     /// When the transaction first started.
     pub started: Timestamp,
-    /// Where its intents are, once committed.
+    /// Where its intents are, once staged or committed.
     pub intents: Vec<Span>,
-    /// Sequences taken back, once committed.
+    /// Sequences taken back, once staged or committed.
     pub ignored: Vec<(Sequence, Sequence)>,
 }
 
@@ -80,11 +85,15 @@ impl Record {
         batch.delete(Space::Records, record_key(anchor, id));
     }
 
-    /// The stored bytes: format, status, (commit), active, started, intents, ignored.
+    /// The stored bytes: format, status, (staged or commit), active, started, intents, ignored.
     pub fn encode(&self) -> Bytes {
         let mut out = vec![FORMAT];
-        match self.status {
+        match &self.status {
             TxnStatus::Pending => out.push(PENDING),
+            TxnStatus::Staging(staged) => {
+                out.push(STAGING);
+                put_staged(&mut out, staged);
+            }
             TxnStatus::Committed(ts) => {
                 out.push(COMMITTED);
                 out.extend_from_slice(&ts.raw().to_be_bytes());
@@ -116,6 +125,7 @@ impl Record {
             PENDING => TxnStatus::Pending,
             COMMITTED => TxnStatus::Committed(Timestamp::from_raw(input.u64()?)),
             ABORTED => TxnStatus::Aborted,
+            STAGING => TxnStatus::Staging(take_staged(&mut input)?),
             _ => return Err(input.corrupt("unknown status")),
         };
         let active = Timestamp::from_raw(input.u64()?);
@@ -131,6 +141,26 @@ impl Record {
         input.finish()?;
         Ok(Record { status, active, started, intents, ignored })
     }
+}
+
+fn put_staged(out: &mut Vec<u8>, staged: &Staged) {
+    out.extend_from_slice(&staged.at.raw().to_be_bytes());
+    out.extend_from_slice(&staged.since.raw().to_be_bytes());
+    varint::put(out, staged.writes.len() as u64);
+    for (key, sequence) in &staged.writes {
+        varint::put_bytes(out, key.as_bytes());
+        varint::put(out, u64::from(sequence.get()));
+    }
+}
+
+fn take_staged(input: &mut Input) -> Result<Staged, StorageError> {
+    let at = Timestamp::from_raw(input.u64()?);
+    let since = Timestamp::from_raw(input.u64()?);
+    let mut writes = Vec::new();
+    for _ in 0..input.count(2)? {
+        writes.push((Key::new(input.bytes()?), Sequence::new(input.varint_u32()?)));
+    }
+    Ok(Staged { at, since, writes })
 }
 
 /// Whether a record may be created for a transaction that has none, at clock `now`.
@@ -151,7 +181,7 @@ mod tests {
     proptest! {
         #[test]
         fn records_round_trip_and_cut_ones_are_corrupt(
-            kind in 0..3u8, ts: u64, active: u64, started: u64,
+            kind in 0..4u8, ts: u64, active: u64, started: u64,
             spans in proptest::collection::vec(any::<(Vec<u8>, Vec<u8>)>(), 0..3),
             ignored in proptest::collection::vec(any::<(u32, u32)>(), 0..3), cut: prop::sample::Index,
         ) {
@@ -159,6 +189,14 @@ mod tests {
                 status: match kind {
                     0 => TxnStatus::Pending,
                     1 => TxnStatus::Committed(Timestamp::from_raw(ts)),
+                    2 => TxnStatus::Staging(Staged {
+                        at: Timestamp::from_raw(ts),
+                        since: Timestamp::from_raw(active),
+                        writes: ignored
+                            .iter()
+                            .map(|(key, sequence)| (Key::new(key.to_be_bytes().to_vec()), Sequence::new(*sequence)))
+                            .collect(),
+                    }),
                     _ => TxnStatus::Aborted,
                 },
                 active: Timestamp::from_raw(active),

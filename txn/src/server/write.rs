@@ -89,6 +89,7 @@ pub(super) fn write(
             record_write(&mut intent.history, mutation.sequence, &mutation.value);
         }
         laid = laid.max(intent.ts);
+        effects.laid.insert(target.key.clone(), intent.ts);
         if before.as_ref() != Some(&intent) {
             mvcc::put_intent(&mut effects.batch, target.key, &intent);
         }

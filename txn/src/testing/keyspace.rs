@@ -8,12 +8,14 @@ use std::time::Duration;
 use storage::{Direction, Key, Span};
 
 use crate::api::{
-    Batch, Change, Expect, KvError, Lock, Mutation, PushKind, Request, Response, Row, Sequence,
-    TxnId, TxnMeta, TxnStatus, Wait,
+    Advice, Batch, Change, Expect, Found, KvError, Lock, Missing, Mutation, PushKind, Request,
+    Response, Row, Sequence, Sought, Staged, TxnId, TxnMeta, TxnStatus, Wait,
 };
 
 /// A transaction without a sign of life for this long may be aborted by others.
 const EXPIRY: Duration = Duration::from_secs(5);
+/// So long a staged transaction is left to its coordinator.
+const STAGED_KEPT: Duration = Duration::from_millis(200);
 /// A waiter that has not pushed for this long waits no more.
 const WAITER_MAX: Duration = Duration::from_millis(500);
 /// Reads remembered; when there are more, the older half becomes the low-water mark.
@@ -112,7 +114,7 @@ impl Keyspace {
             .collect()
     }
 
-    /// All or nothing: a refused batch changes nothing but reads that the refusal itself tells of.
+    /// All or nothing, but for reads that the refusal itself tells of, and for writes before a refused `Stage`: as over several ranges.
     pub(super) fn evaluate(
         &mut self,
         batch: &Batch,
@@ -193,6 +195,12 @@ impl Keyspace {
             Request::CommitOnePhase { mutations, reads, reads_elsewhere, deadline } => {
                 self.commit_one_phase(batch, mutations, reads, *reads_elsewhere, *deadline, clock)
             }
+            Request::Stage { intents, writes, deadline } => {
+                self.stage(batch, intents, writes, *deadline, clock)
+            }
+            Request::QueryWrites { txn, at, writes, missing } => {
+                Ok(self.query_writes(*txn, *at, writes, *missing))
+            }
             Request::EndTxn { commit_ts, intents, deadline } => {
                 self.end(batch, *commit_ts, intents, *deadline, clock)
             }
@@ -200,7 +208,8 @@ impl Keyspace {
                 self.resolve(*txn, *commit_ts, ignored, spans);
                 Ok(Response::Done)
             }
-            Request::Push { pushee, active, kind, dependents } => {
+            Request::Push { pushee, active, kind, dependents, sought } => {
+                self.note_found(pushee.id, *sought);
                 Ok(self.push(batch.txn.as_ref(), pushee, *active, *kind, dependents, clock))
             }
             Request::Heartbeat => self.heartbeat(own(batch)?, clock),
@@ -426,9 +435,10 @@ impl Keyspace {
         match self.records.get(&holder.id).map(|record| &record.status) {
             Some(TxnStatus::Committed(ts)) => return Ok(Response::Written(*ts)),
             Some(TxnStatus::Aborted) => return Err(aborted()),
-            Some(TxnStatus::Pending) | None => {}
+            Some(TxnStatus::Pending | TxnStatus::Staging(_)) | None => {}
         }
         let ts = self.write_ts(batch, holder.id, mutations)?;
+        let mut laid = batch.read_at;
         for mutation in mutations {
             let intent = self.intents.entry(mutation.key.clone()).or_insert_with(|| Intent {
                 holder: holder.clone(),
@@ -436,10 +446,75 @@ impl Keyspace {
                 written_at: clock,
                 steps: BTreeMap::new(),
             });
-            intent.ts = intent.ts.forward(ts);
+            // It stays where it was laid first.
+            laid = laid.forward(intent.ts);
             intent.steps.insert(mutation.sequence, mutation.value.clone());
         }
-        Ok(Response::Written(ts))
+        Ok(Response::Written(laid))
+    }
+
+    fn stage(
+        &mut self,
+        batch: &Batch,
+        intents: &[Span],
+        writes: &[(Key, Sequence)],
+        deadline: Timestamp,
+        clock: ClockTimestamp,
+    ) -> Result<Response, KvError> {
+        let (id, at) = (own(batch)?.id, batch.read_at);
+        match self.records.get(&id).map(|record| &record.status) {
+            Some(TxnStatus::Committed(ts)) => return Ok(Response::Committed(*ts)),
+            Some(TxnStatus::Aborted) => return Err(aborted()),
+            Some(TxnStatus::Staging(staged)) if staged.at >= at => {
+                return Ok(Response::Staged(staged.at));
+            }
+            Some(TxnStatus::Pending | TxnStatus::Staging(_)) | None => {}
+        }
+        if self.forgotten.contains(&id) {
+            return Err(aborted());
+        }
+        if let Some(pushed) = self.pushed.get(&id).filter(|pushed| **pushed >= at) {
+            return Err(KvError::NeedsRefresh { ts: pushed.next() });
+        }
+        if at > deadline {
+            return Err(KvError::DeadlinePassed);
+        }
+        let since = clock.timestamp();
+        let status = TxnStatus::Staging(Staged { at, since, writes: writes.to_vec() });
+        self.records.insert(id, Record { status, heartbeat: since, intents: intents.to_vec() });
+        Ok(Response::Staged(at))
+    }
+
+    fn query_writes(
+        &mut self,
+        txn: TxnId,
+        at: Timestamp,
+        writes: &[(Key, Sequence)],
+        missing: Missing,
+    ) -> Response {
+        let mut all = true;
+        for (key, sequence) in writes {
+            let laid = self.intents.get(key).is_some_and(|intent| {
+                intent.holder.id == txn && intent.ts <= at && intent.steps.contains_key(sequence)
+            });
+            if !laid && missing == Missing::Prevent {
+                self.note_read(Span::point(key), at, None);
+            }
+            all &= laid;
+        }
+        Response::Writes { all }
+    }
+
+    /// What somebody has found out of the attempt that its record speaks of becomes the record's word.
+    fn note_found(&mut self, txn: TxnId, sought: Option<Sought>) {
+        let (Some(record), Some(sought)) = (self.records.get_mut(&txn), sought) else { return };
+        let TxnStatus::Staging(staged) = &record.status else { return };
+        if staged.at == sought.at {
+            record.status = match sought.found {
+                Found::All => TxnStatus::Committed(staged.at),
+                Found::Prevented => TxnStatus::Pending,
+            };
+        }
     }
 
     fn commit_one_phase(
@@ -500,10 +575,15 @@ impl Keyspace {
             (Some(TxnStatus::Committed(ts)), _) => return Ok(Response::Committed(*ts)),
             (Some(TxnStatus::Aborted), Some(_)) => return Err(aborted()),
             (Some(TxnStatus::Aborted), None) => return Ok(Response::Aborted),
-            (Some(TxnStatus::Pending) | None, _) => {}
+            (Some(TxnStatus::Pending | TxnStatus::Staging(_)) | None, _) => {}
         }
+        let is_staged = |ts: Timestamp| {
+            let status = self.records.get(&id).map(|record| &record.status);
+            matches!(status, Some(TxnStatus::Staging(staged)) if staged.at == ts)
+        };
         let (status, response) = match commit_ts {
             None => (TxnStatus::Aborted, Response::Aborted),
+            Some(ts) if is_staged(ts) => (TxnStatus::Committed(ts), Response::Committed(ts)),
             Some(_) if self.forgotten.contains(&id) => return Err(aborted()),
             Some(ts) => {
                 if let Some(pushed) = self.pushed.get(&id).filter(|pushed| **pushed >= ts) {
@@ -557,27 +637,34 @@ impl Keyspace {
         clock: ClockTimestamp,
     ) -> Response {
         let now = clock.timestamp();
-        let decided = |status, intents| pushed(status, intents, false);
+        let decided = |status, intents| pushed(status, intents, Advice::Wait);
         let mut alive = active;
         if let Some(record) = self.records.get(&pushee.id) {
             alive = alive.forward(record.heartbeat);
-            match record.status {
+            match &record.status {
                 TxnStatus::Pending => {}
+                // In doubt whoever meets it finds out; who is too quick prevents what might have come.
+                TxnStatus::Staging(staged) => {
+                    let dead = staged.since.plus(STAGED_KEPT) < now || kind == PushKind::Force;
+                    let advice = if dead { Advice::Recover } else { Advice::Wait };
+                    return pushed(record.status.clone(), record.intents.clone(), advice);
+                }
                 TxnStatus::Committed(_) | TxnStatus::Aborted => {
                     return decided(record.status.clone(), record.intents.clone());
                 }
             }
         }
+        let silent = alive.plus(EXPIRY) < now;
         let abort = match kind {
-            PushKind::Timestamp(ts) => {
+            PushKind::Timestamp(ts) if !silent => {
                 let pushed = self.pushed.entry(pushee.id).or_default();
                 *pushed = pushed.forward(ts);
                 return decided(TxnStatus::Pending, Vec::new());
             }
-            PushKind::Force => true,
+            PushKind::Timestamp(_) | PushKind::Force => true,
             PushKind::Abort => {
                 let outranked = pusher.is_some_and(|pusher| pusher.priority > pushee.priority);
-                outranked || alive.plus(EXPIRY) < now || self.forgotten.contains(&pushee.id)
+                outranked || silent || self.forgotten.contains(&pushee.id)
             }
         };
         if abort {
@@ -592,7 +679,8 @@ impl Keyspace {
         let deadlock = dependents.contains(&pushee.id) && younger;
         let waiter = Waiter { seen: now, dependents: dependents.to_vec() };
         self.waiters.entry(pushee.id).or_default().insert(pusher.id, waiter);
-        pushed(TxnStatus::Pending, Vec::new(), deadlock)
+        let advice = if deadlock { Advice::GiveUp } else { Advice::Wait };
+        pushed(TxnStatus::Pending, Vec::new(), advice)
     }
 
     fn heartbeat(&mut self, txn: &TxnMeta, clock: ClockTimestamp) -> Result<Response, KvError> {
@@ -688,8 +776,8 @@ impl Keyspace {
     }
 }
 
-fn pushed(status: TxnStatus, intents: Vec<Span>, deadlock: bool) -> Response {
-    Response::Pushed { status, intents, ignored: Vec::new(), deadlock }
+fn pushed(status: TxnStatus, intents: Vec<Span>, advice: Advice) -> Response {
+    Response::Pushed { status, intents, ignored: Vec::new(), advice }
 }
 
 fn own(batch: &Batch) -> Result<&TxnMeta, KvError> {

@@ -168,10 +168,10 @@ impl Kv for LocalKv {
         Box::pin(self.serve(batch))
     }
 
-    fn one_range(&self, keys: &[Key]) -> BoxFuture<'_, Result<bool, KvError>> {
+    fn range_span(&self, key: &Key) -> BoxFuture<'_, Result<Span, KvError>> {
         let shared = self.shared.lock();
-        let ranges: BTreeSet<Option<Key>> =
-            keys.iter().map(|key| range_of(&shared.splits, key)).collect();
-        Box::pin(std::future::ready(Ok(ranges.len() <= 1)))
+        let start = range_of(&shared.splits, key).unwrap_or(Key::MIN);
+        let end = shared.splits.range(key.next()..).next().cloned().unwrap_or(Key::MAX);
+        Box::pin(std::future::ready(Ok(Span::new(start, end))))
     }
 }

@@ -228,7 +228,10 @@ fn keys_of(batch: &Batch, request: &Request) -> Vec<Span> {
             .chain(reads.iter().cloned())
             .collect(),
         Request::Resolve { spans, .. } => spans.clone(),
-        Request::EndTxn { .. } | Request::Heartbeat => {
+        Request::QueryWrites { writes, .. } => {
+            writes.iter().map(|(key, _)| Span::point(key)).collect()
+        }
+        Request::Stage { .. } | Request::EndTxn { .. } | Request::Heartbeat => {
             batch.txn.iter().flat_map(|txn| anchor(&txn.anchor)).collect()
         }
         Request::Push { pushee, .. } => anchor(&pushee.anchor),

@@ -28,7 +28,7 @@ fn a_transaction_sees_its_own_writes_and_others_only_after_its_commit() {
 }
 
 #[test]
-fn writes_to_several_ranges_commit_in_two_phases_and_leave_nothing() {
+fn writes_to_several_ranges_commit_in_parallel_and_leave_nothing() {
     let t = local(2);
     t.kv.split_at(key("m"));
     t.world.block_on(async {
@@ -36,7 +36,7 @@ fn writes_to_several_ranges_commit_in_two_phases_and_leave_nothing() {
         txn.put(key("a"), value("1")).expect("open");
         txn.put(key("z"), value("2")).expect("open");
         let info = txn.commit().await.expect("nobody is in the way");
-        assert_eq!(info.path, CommitPath::TwoPhase);
+        assert_eq!(info.path, CommitPath::Parallel);
     });
     t.world.settle(Duration::from_secs(2));
     assert_eq!((t.kv.lock_count(), t.kv.record_count()), (0, 0));

@@ -2,7 +2,7 @@
 
 use super::history::{Done, check};
 use super::serial::{Step, name, step};
-use super::{Routed, key, number, routed, value};
+use super::{Routed, key, number, routed, routed_with, value};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::Key;
 use txn::api::{Batch, Lock, Request};
-use txn::client::{CommitInfo, Txn, TxnError, TxnOptions};
+use txn::client::{CommitInfo, Settings, Txn, TxnError, TxnOptions};
 use txn::testing::Fate;
 
 /// Reads and increments both counters, in one range or in two.
@@ -27,14 +27,19 @@ async fn increment(txn: &mut Txn, counter: &str) -> Result<(), TxnError> {
     txn.put(key(counter), Bytes::from((old + 1).to_string()))
 }
 
+/// Everything is laid down as soon as it is written.
+fn two_phases() -> Settings {
+    Settings { spill_bytes: 0, ..Settings::default() }
+}
+
 fn counters(t: &Routed) -> (i64, i64) {
     let rows: BTreeMap<Key, Bytes> = t.kv.rows().into_iter().collect();
     (number(rows.get(&key("a"))), number(rows.get(&key("z"))))
 }
 
 /// One message, the `nth`, meets its fate; the transaction must say the truth about its commit.
-fn one_fault(nth: u64, fate: Fate, split: bool) -> u64 {
-    let t = routed(nth);
+fn one_fault(nth: u64, fate: Fate, split: bool, settings: Settings) -> u64 {
+    let t = routed_with(nth, settings);
     if split {
         t.peers.split_at(key("m"));
     }
@@ -66,9 +71,11 @@ fn one_fault(nth: u64, fate: Fate, split: bool) -> u64 {
 #[test]
 fn a_single_lost_late_or_doubled_message_never_makes_it_lie() {
     for fate in [Fate::LostBefore, Fate::LostAfter, Fate::Late, Fate::Twice] {
-        for split in [false, true] {
+        for (split, settings) in
+            [(false, Settings::default()), (true, Settings::default()), (true, two_phases())]
+        {
             let mut nth = 1;
-            while one_fault(nth, fate, split) >= nth && nth < 40 {
+            while one_fault(nth, fate, split, settings.clone()) >= nth && nth < 40 {
                 nth += 1;
             }
             assert!(nth > 3, "only {nth} messages: nothing was tested");
@@ -79,7 +86,7 @@ fn a_single_lost_late_or_doubled_message_never_makes_it_lie() {
 /// The record knows: when the answer to the commit is lost, it is found out, not guessed.
 #[test]
 fn a_lost_answer_to_a_two_phase_commit_is_found_out() {
-    let t = routed(1);
+    let t = routed_with(1, two_phases());
     t.peers.split_at(key("m"));
     let mut lost = 0;
     t.peers.set_fates(move |_, batch| {
@@ -121,7 +128,7 @@ fn a_lost_answer_to_a_one_phase_commit_is_ambiguous_and_not_repeated() {
 /// The commit has arrived, and then nobody answers any more: nobody may say that it failed.
 #[test]
 fn a_commit_into_silence_is_ambiguous_and_cleaned_up_after_the_silence() {
-    let t = routed(3);
+    let t = routed_with(3, two_phases());
     t.peers.split_at(key("m"));
     let silent = Arc::new(Mutex::new(false));
     let seen = silent.clone();

@@ -6,6 +6,7 @@ mod faults;
 mod history;
 mod levels;
 mod own_writes;
+mod parallel;
 mod routing;
 mod serial;
 
@@ -41,11 +42,15 @@ struct Routed {
 }
 
 fn routed(seed: u64) -> Routed {
+    routed_with(seed, Settings::default())
+}
+
+fn routed_with(seed: u64, settings: Settings) -> Routed {
     let world = World::new(seed);
     let kv = LocalKv::new(world.runtime());
     let peers = LocalPeers::new(world.runtime(), kv.clone(), 3);
     let router = Router::new(world.runtime(), Arc::new(peers.clone()), RouterSettings::default());
-    let db = Db::new(world.runtime(), Arc::new(router), Settings::default());
+    let db = Db::new(world.runtime(), Arc::new(router), settings);
     Routed { world, kv, peers, db }
 }
 

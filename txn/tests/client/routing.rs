@@ -24,7 +24,7 @@ fn splits_and_lease_moves_are_followed_without_errors() {
                 txn.put(name(n), Bytes::from(n.to_string())).expect("open");
             }
             let info = txn.commit().await.expect("found");
-            assert_eq!(info.path, CommitPath::TwoPhase);
+            assert_eq!(info.path, CommitPath::Parallel);
             let mut check = t.db.begin(TxnOptions::default());
             let page = check.scan(Span::all(), ScanOptions::default()).await.expect("found");
             assert_eq!(page.rows.len() as u32, round * 5 + 5);
@@ -72,7 +72,7 @@ fn scans_over_many_ranges_give_every_row_once_in_order_within_their_limits() {
 
 /// A range may split between the question whether the writes are in one range and the commit.
 #[test]
-fn a_split_under_a_one_phase_commit_makes_it_two_phases() {
+fn a_split_under_a_one_phase_commit_makes_it_parallel() {
     let t = routed(3);
     t.world.block_on(async {
         let mut warm = t.db.begin(TxnOptions::default());
@@ -82,7 +82,7 @@ fn a_split_under_a_one_phase_commit_makes_it_two_phases() {
         txn.put(name(1), value("a")).expect("open");
         txn.put(name(9), value("b")).expect("open");
         let info = txn.commit().await.expect("found");
-        assert_eq!(info.path, CommitPath::TwoPhase);
+        assert_eq!(info.path, CommitPath::Parallel);
     });
 }
 

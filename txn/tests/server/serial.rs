@@ -4,8 +4,8 @@
 //! Law: put every committed transaction at its commit timestamp; then each of its reads, as last
 //! refreshed, is what the versions of the others at or below that timestamp say, and what is stored
 //! in the end is what was committed, nothing more and nothing less (but what an ambiguous answer
-//! left open). The coordinator here is a plain one: one request at a time, refreshes, pushes, dies
-//! now and then.
+//! left open). The coordinator here is a plain one: one request at a time, refreshes, stages, pushes,
+//! recovers others, dies now and then, also right after it has called a staged transaction committed.
 
 use bytes::Bytes;
 use clock::{ClockTimestamp, Timestamp};
@@ -19,8 +19,8 @@ use std::time::Duration;
 use storage::mvcc::{Sequence, TxnId, Version, intents, layout};
 use storage::{Direction, Key, Reader, Space, Span};
 use txn::api::{
-    Batch, Expect, KvError, Lock, Mutation, PushKind, Reply, Request, Response, TxnMeta, TxnStatus,
-    Wait,
+    Advice, Batch, Expect, Found, KvError, Lock, Missing, Mutation, PushKind, Reply, Request,
+    Response, Sought, Staged, TxnMeta, TxnStatus, Wait,
 };
 use txn::server::{PlantedBug, RequestId, ServerConfig};
 
@@ -55,6 +55,12 @@ struct Txn {
     laid: BTreeSet<u64>,
     commit_ts: Timestamp,
     began: u64,
+    /// Commits in parallel: where its record is staged.
+    parallel: Option<Option<Timestamp>>,
+    /// A record may be staged or committed.
+    commit_sent: bool,
+    /// Its client knows that it is committed.
+    acknowledged: bool,
 }
 
 /// What a client is about to ask, or waits to be told.
@@ -68,9 +74,12 @@ enum Doing {
     Write(u64),
     /// Refresh the reads from `.1` on to `.0`, then go on with the rest.
     Refresh(Timestamp, usize, Box<Doing>),
+    Stage,
     End,
     Resolve(Option<Timestamp>, u64),
-    Push(Box<Doing>, TxnMeta, Key, Timestamp, bool),
+    Push(Box<Doing>, TxnMeta, Key, Timestamp, bool, Option<Sought>),
+    /// Look for a staged transaction's writes on this side, then on the other; then push with what was found.
+    Seek(Box<Doing>, TxnId, Staged, Missing, u64, bool),
     ResolveOther(Box<Doing>, TxnId, Option<Timestamp>, Key),
 }
 
@@ -111,6 +120,7 @@ impl Bank {
         let config = ServerConfig {
             tscache_cells_max: if random.next_u64() % 2 == 0 { 6 } else { 1000 },
             txn_expiry: Duration::from_millis(5),
+            staged_kept: Duration::from_micros(100),
             planted,
             ..ServerConfig::new(NODE)
         };
@@ -173,10 +183,17 @@ impl Bank {
             laid: BTreeSet::new(),
             commit_ts: read_at,
             began: self.steps,
+            parallel: None,
+            commit_sent: false,
+            acknowledged: false,
         }
     }
 
     fn committed(&mut self, who: usize, ts: Timestamp) {
+        let txn = &mut self.clients[who].txn;
+        if std::mem::replace(&mut txn.acknowledged, true) {
+            return;
+        }
         let txn = &self.clients[who].txn;
         self.committed.push(Committed {
             ts,
@@ -219,7 +236,15 @@ impl Bank {
         batch.uncertainty_limit = txn.limit;
         batch.pushed = txn.pushed.clone();
         self.clients[who].waiting = true;
-        if matches!(self.clients[who].doing, Doing::Write(_) | Doing::Draft(_))
+        let client = &mut self.clients[who];
+        client.txn.commit_sent |= match client.doing {
+            Doing::Stage => true,
+            Doing::End => client.txn.commit_ts > Timestamp::MIN,
+            _ => false,
+        };
+        let client = &self.clients[who];
+        if matches!(client.doing, Doing::Write(_) | Doing::Draft(_) | Doing::Stage | Doing::End)
+            && !(matches!(client.doing, Doing::End) && client.txn.commit_ts == Timestamp::MIN)
             && self.below(4) == 0
         {
             self.late.push(batch.clone());
@@ -249,7 +274,14 @@ impl Bank {
             Doing::Read(span, lock)
         } else if let Some(first) = txn.writes.keys().next() {
             let (first, two) = (half(first), txn.writes.keys().any(|k| half(k) != half(first)));
-            if two || at % 3 == 0 { Doing::Draft(first) } else { Doing::OnePhase }
+            if two && at % 2 == 0 {
+                txn.parallel = Some(None);
+                if scan { Doing::Stage } else { Doing::Write(first) }
+            } else if two || at % 3 == 0 {
+                Doing::Draft(first)
+            } else {
+                Doing::OnePhase
+            }
         } else {
             let ts = txn.read_at;
             client.doing = Doing::Resolve(None, 0);
@@ -258,7 +290,9 @@ impl Bank {
     }
 
     fn restart(&mut self, who: usize) {
-        let next = if self.clients[who].txn.laid.is_empty() {
+        let txn = &self.clients[who].txn;
+        assert!(!txn.acknowledged, "{} was called committed, and fails", txn.meta.id);
+        let next = if txn.laid.is_empty() && !txn.commit_sent {
             Doing::Resolve(None, 0)
         } else {
             Doing::End
@@ -269,6 +303,11 @@ impl Bank {
     }
 
     fn begin(&mut self, who: usize) {
+        let old = &self.clients[who].txn;
+        if old.commit_sent && !old.acknowledged {
+            // Others may find all its writes.
+            self.open.push(old.writes.clone());
+        }
         let txn = self.fresh_txn();
         self.clients[who] = Client { txn, doing: Doing::Think, waiting: false, trials: 0 };
     }
@@ -290,7 +329,7 @@ impl Bank {
                 client.trials += 1;
                 let plain = matches!(client.doing, Doing::Read(_, None));
                 let doing = Box::new(client.doing.clone());
-                client.doing = Doing::Push(doing, holder, key, active, plain);
+                client.doing = Doing::Push(doing, holder, key, active, plain, None);
             }
             Err(
                 KvError::Uncertain { ts, .. }
@@ -308,6 +347,8 @@ impl Bank {
                 }
             }
             Err(KvError::TxnAborted { .. }) if matches!(client.doing, Doing::End) => {
+                assert!(!client.txn.acknowledged, "a commit that was acknowledged was aborted");
+                client.txn.commit_sent = false;
                 client.doing = Doing::Resolve(None, 0)
             }
             Err(KvError::RefreshFailed { .. } | KvError::TxnAborted { .. }) => self.restart(who),
@@ -336,6 +377,19 @@ impl Bank {
                 txn.commit_ts = txn.commit_ts.max(ts);
                 Doing::Write(side)
             }
+            (Doing::Stage, Response::Staged(ts)) => {
+                txn.parallel = Some(Some(ts));
+                return self.go_on_in_parallel(who);
+            }
+            (Doing::Stage, Response::Committed(ts)) => {
+                client.doing = Doing::Resolve(Some(ts), 0);
+                return self.committed(who, ts);
+            }
+            (Doing::Write(side), Response::Written(ts)) if txn.parallel.is_some() => {
+                txn.laid.insert(side);
+                txn.commit_ts = txn.commit_ts.max(ts);
+                return self.go_on_in_parallel(who);
+            }
             (Doing::Write(side), Response::Written(ts)) => {
                 txn.laid.insert(side);
                 txn.commit_ts = txn.commit_ts.max(ts);
@@ -350,10 +404,29 @@ impl Bank {
                 client.doing = Doing::Resolve(Some(ts), 0);
                 return self.committed(who, ts);
             }
-            (Doing::End, Response::Aborted) => Doing::Resolve(None, 0),
+            (Doing::End, Response::Aborted) => {
+                txn.commit_sent = false;
+                Doing::Resolve(None, 0)
+            }
+            (Doing::Seek(push, id, staged, missing, side, all), Response::Writes { all: here }) => {
+                Doing::Seek(push, id, staged, missing, side + 1, all && here)
+            }
             (Doing::Resolve(ts, 0), Response::Done) => Doing::Resolve(ts, 1),
             (Doing::Resolve(..), Response::Done) => return self.begin(who),
+            (
+                push @ Doing::Push(..),
+                Response::Pushed { status: TxnStatus::Staging(staged), advice, .. },
+            ) => {
+                let Doing::Push(_, ref holder, ..) = push else { unreachable!("it was matched") };
+                let id = holder.id;
+                let missing = match advice {
+                    Advice::Recover => Missing::Prevent,
+                    Advice::Wait | Advice::GiveUp => Missing::Tell,
+                };
+                Doing::Seek(Box::new(push), id, staged, missing, 0, true)
+            }
             (Doing::Push(back, holder, at, ..), Response::Pushed { status, .. }) => match status {
+                TxnStatus::Staging(_) => unreachable!("it was matched"),
                 TxnStatus::Pending => {
                     if matches!(*back, Doing::Read(_, None)) {
                         txn.pushed.push((holder.id, txn.read_at));
@@ -367,6 +440,51 @@ impl Bank {
             (doing, response) => panic!("{response:?} to {doing:?}"),
         };
         self.after_refresh(who);
+    }
+
+    /// Stage and both sides' writes, in any order; then it is committed, or must go higher.
+    fn go_on_in_parallel(&mut self, who: usize) {
+        let (stage_now, again, dies) = (self.below(2) == 0, self.below(2) == 0, self.below(3) == 0);
+        let txn = &mut self.clients[who].txn;
+        let staged = txn.parallel.expect("it commits in parallel");
+        let open: Option<u64> = txn.writes.keys().map(half).find(|side| !txn.laid.contains(side));
+        let next = match (staged, open) {
+            (None, Some(side)) if !stage_now => Doing::Write(side),
+            (Some(_), Some(side)) => Doing::Write(side),
+            (None, _) => Doing::Stage,
+            (Some(at), None) if txn.commit_ts <= at => {
+                self.committed(who, at);
+                if dies {
+                    return self.begin(who);
+                }
+                self.clients[who].txn.commit_ts = at;
+                Doing::End
+            }
+            (Some(_), None) => {
+                let rest = if again { Doing::Stage } else { Doing::End };
+                Doing::Refresh(txn.commit_ts, 0, Box::new(rest))
+            }
+        };
+        self.clients[who].doing = next;
+        self.after_refresh(who);
+    }
+
+    /// Both sides were searched: push with what was found, or wait on.
+    fn after_search(&mut self, who: usize) {
+        let Doing::Seek(push, _, staged, missing, 2, all) = &self.clients[who].doing else {
+            return;
+        };
+        let Doing::Push(back, holder, key, active, plain, _) = (**push).clone() else { return };
+        let found = match (all, missing) {
+            (true, _) => Found::All,
+            (false, Missing::Prevent) => Found::Prevented,
+            (false, Missing::Tell) => {
+                self.clients[who].doing = *back;
+                return;
+            }
+        };
+        let sought = Some(Sought { at: staged.at, found });
+        self.clients[who].doing = Doing::Push(back, holder, key, active, plain, sought);
     }
 
     /// A refresh that has nothing left to check is over: everything read holds at the new
@@ -453,7 +571,9 @@ impl Bank {
             // A coordinator dies: its next transaction knows nothing of the last.
             2 if self.below(4) == 0 => {
                 let who = self.below(CLIENTS as u64) as usize;
-                if !self.clients[who].waiting && !matches!(self.clients[who].doing, Doing::End) {
+                let client = &self.clients[who];
+                let ends = matches!(client.doing, Doing::End) && !client.txn.acknowledged;
+                if !client.waiting && !ends {
                     self.begin(who);
                 }
             }
@@ -461,8 +581,9 @@ impl Bank {
             3..=8 => self.decide_one(),
             _ => {
                 let who = self.below(CLIENTS as u64) as usize;
-                self.after_refresh(who);
                 if !self.clients[who].waiting {
+                    self.after_refresh(who);
+                    self.after_search(who);
                     self.ask(who);
                 }
             }
@@ -512,6 +633,7 @@ impl Bank {
                 "client {who} was answered: {:?}",
                 self.clients[who].doing
             );
+            self.begin(who);
         }
         let mut number = 1000;
         loop {
@@ -523,25 +645,45 @@ impl Bank {
                 started: intent.started,
                 priority: 1,
             };
-            let push = Request::Push {
-                pushee,
-                active: intent.ts,
-                kind: PushKind::Force,
-                dependents: Vec::new(),
-            };
-            let Response::Pushed { status, .. } = self.call(&mut number, push) else {
-                panic!("pushed")
-            };
-            let commit_ts = match status {
-                TxnStatus::Committed(ts) => Some(ts),
-                TxnStatus::Aborted => None,
-                TxnStatus::Pending => panic!("forced"),
-            };
+            let commit_ts = self.force(&mut number, &pushee, intent.ts);
             let spans = vec![Span::point(&at)];
             self.call(
                 &mut number,
                 Request::Resolve { txn: intent.txn, commit_ts, ignored: Vec::new(), spans },
             );
+        }
+    }
+
+    /// What becomes of a dead transaction.
+    fn force(
+        &mut self,
+        number: &mut u64,
+        pushee: &TxnMeta,
+        active: Timestamp,
+    ) -> Option<Timestamp> {
+        let mut sought = None;
+        loop {
+            let (pushee, dependents) = (pushee.clone(), Vec::new());
+            let id = pushee.id;
+            let kind = PushKind::Force;
+            let push = Request::Push { pushee, active, kind, dependents, sought };
+            let Response::Pushed { status, advice, .. } = self.call(number, push) else {
+                panic!("pushed")
+            };
+            let staged = match status {
+                TxnStatus::Committed(ts) => return Some(ts),
+                TxnStatus::Aborted => return None,
+                TxnStatus::Pending => panic!("forced"),
+                TxnStatus::Staging(staged) => staged,
+            };
+            assert_eq!((advice, sought), (Advice::Recover, None), "{id} is recovered at once");
+            let mut all = true;
+            for side in 0..2 {
+                let Some(query) = search(id, &staged, Missing::Prevent, side) else { continue };
+                all &= self.call(number, query) == (Response::Writes { all: true });
+            }
+            let found = if all { Found::All } else { Found::Prevented };
+            sought = Some(Sought { at: staged.at, found });
         }
     }
 
@@ -642,6 +784,13 @@ fn read(
     rows
 }
 
+/// Looks for a staged transaction's writes on one side; `None`: there are none.
+fn search(txn: TxnId, staged: &Staged, missing: Missing, side: u64) -> Option<Request> {
+    let here = staged.writes.iter().filter(|(key, _)| half(key) == side);
+    let writes: Vec<(Key, Sequence)> = here.cloned().collect();
+    (!writes.is_empty()).then_some(Request::QueryWrites { txn, at: staged.at, writes, missing })
+}
+
 fn request_of(txn: &Txn, doing: &Doing) -> Option<Request> {
     let mutations = |side: Option<u64>| -> Vec<Mutation> {
         let wanted = txn.writes.iter().filter(|(key, _)| side.is_none_or(|side| half(key) == side));
@@ -693,6 +842,20 @@ fn request_of(txn: &Txn, doing: &Doing) -> Option<Request> {
         Doing::Refresh(_, done, _) => {
             Request::Refresh { span: txn.reads.get(*done)?.0.clone(), since: txn.read_at }
         }
+        Doing::Stage => Request::Stage {
+            intents: txn.writes.keys().map(Span::point).collect(),
+            writes: txn.writes.keys().map(|key| (key.clone(), Sequence::new(2))).collect(),
+            deadline: Timestamp::MAX,
+        },
+        Doing::Seek(_, id, staged, missing, side, _) => {
+            // A side without writes is asked all the same: it finds all of nothing.
+            search(*id, staged, *missing, *side).unwrap_or(Request::QueryWrites {
+                txn: *id,
+                at: staged.at,
+                writes: vec![staged.writes[0].clone()],
+                missing: Missing::Tell,
+            })
+        }
         Doing::End => Request::EndTxn {
             commit_ts: (txn.commit_ts > Timestamp::MIN).then_some(txn.commit_ts),
             intents: txn.writes.keys().map(Span::point).collect(),
@@ -702,12 +865,13 @@ fn request_of(txn: &Txn, doing: &Doing) -> Option<Request> {
             let spans = vec![side_span(*side)];
             Request::Resolve { txn: txn.meta.id, commit_ts: *commit_ts, ignored: Vec::new(), spans }
         }
-        Doing::Push(_, pushee, _, active, plain) => {
+        Doing::Push(_, pushee, _, active, plain, sought) => {
             let kind = if *plain { PushKind::Timestamp(txn.read_at) } else { PushKind::Abort };
             // Without asking around for deadlocks: after some trials the holder just has to go.
             let kind =
                 if *plain || !txn.meta.id.get().is_multiple_of(3) { kind } else { PushKind::Force };
-            Request::Push { pushee: pushee.clone(), active: *active, kind, dependents: Vec::new() }
+            let (pushee, active, sought) = (pushee.clone(), *active, *sought);
+            Request::Push { pushee, active, kind, dependents: Vec::new(), sought }
         }
         Doing::ResolveOther(_, other, commit_ts, at) => {
             let spans = vec![Span::point(at)];
@@ -754,7 +918,7 @@ const ELSEWHERE: [PlantedBug; 2] = [
 /// Testing the tester: each planted bug breaks the law within this many seeds.
 #[test]
 fn planted_bugs_are_found() {
-    const SEEDS: u64 = 200;
+    const SEEDS: u64 = 1000;
     std::panic::set_hook(Box::new(|_| {}));
     let mut found = String::new();
     let mut missed = Vec::new();

@@ -9,8 +9,8 @@ use std::time::Duration;
 use storage::mvcc::{Sequence, TxnId};
 use storage::{Direction, Key, Span};
 use txn::api::{
-    Batch, Expect, KvError, Lock, Mutation, PushKind, Reply, Request, Response, Row, TxnMeta,
-    TxnStatus, Wait,
+    Advice, Batch, Expect, Found, KvError, Lock, Missing, Mutation, PushKind, Reply, Request,
+    Response, Row, Sought, TxnMeta, TxnStatus, Wait,
 };
 
 pub(super) type Txns = BTreeMap<String, TxnMeta>;
@@ -142,7 +142,20 @@ pub(super) fn batch(txns: &Txns, who: &str, words: &[&str]) -> Batch {
     }
 }
 
-const OPTIONS: [&str; 19] = [
+/// `a@b`.
+fn pair(text: &str) -> (&str, &str) {
+    text.split_once('@').expect("a pair")
+}
+
+/// `k@3`: a named write.
+fn write(text: &str) -> (Key, Sequence) {
+    let (name, sequence) = pair(text);
+    (key(name), Sequence::new(sequence.parse().expect("sequence")))
+}
+
+const OPTIONS: [&str; 21] = [
+    "found",
+    "staged",
     "range",
     "at",
     "until",
@@ -230,6 +243,26 @@ fn request(txns: &Txns, who: &str, words: &[&str]) -> Request {
                 .flat_map(|text| text.split(','))
                 .map(|t| txns[t].id)
                 .collect(),
+            sought: option("found").map(|text| {
+                let (found, at) = pair(text);
+                let found = if found == "all" { Found::All } else { Found::Prevented };
+                Sought { at: ts(at), found }
+            }),
+        },
+        "stage" => Request::Stage {
+            intents: args[1..].iter().map(|text| span(pair(text).0)).collect(),
+            writes: args[1..].iter().map(|text| write(text)).collect(),
+            deadline,
+        },
+        "writes" => Request::QueryWrites {
+            txn: txns[args[1]].id,
+            at: ts(option("staged").expect("staged=")),
+            writes: args[2..]
+                .iter()
+                .filter(|word| **word != "prevent")
+                .map(|text| write(text))
+                .collect(),
+            missing: if args.contains(&"prevent") { Missing::Prevent } else { Missing::Tell },
         },
         "heartbeat" => Request::Heartbeat,
         "query" => {
@@ -284,6 +317,12 @@ fn show_status(status: &TxnStatus) -> String {
         TxnStatus::Pending => "pending".into(),
         TxnStatus::Committed(ts) => format!("committed at {}", show_ts(*ts)),
         TxnStatus::Aborted => "aborted".into(),
+        TxnStatus::Staging(staged) => {
+            let one =
+                |(key, sequence): &(Key, Sequence)| format!("{}@{}", show_key(key), sequence.get());
+            let writes: Vec<String> = staged.writes.iter().map(one).collect();
+            format!("staged at {} [{}]", show_ts(staged.at), writes.join(" "))
+        }
     }
 }
 
@@ -301,13 +340,20 @@ fn show_response(txns: &Txns, response: &Response) -> String {
         Response::Written(ts) => format!("written at {}", show_ts(*ts)),
         Response::Committed(ts) => format!("committed at {}", show_ts(*ts)),
         Response::Aborted => "aborted".into(),
-        Response::Pushed { status, intents, deadlock, .. } => {
+        Response::Staged(ts) => format!("staged at {}", show_ts(*ts)),
+        Response::Writes { all: true } => "all laid".into(),
+        Response::Writes { all: false } => "not all laid".into(),
+        Response::Pushed { status, intents, advice, .. } => {
             let spans = intents.iter().map(show_span).collect::<Vec<_>>().join(",");
             let spans = if spans.is_empty() { spans } else { format!(" intents {spans}") };
             format!(
                 "{}{spans}{}",
                 show_status(status),
-                if *deadlock { " deadlock: give up" } else { "" }
+                match advice {
+                    Advice::Wait => "",
+                    Advice::GiveUp => " deadlock: give up",
+                    Advice::Recover => " recover",
+                }
             )
         }
         Response::Alive(status) => format!("record {}", show_status(status)),

@@ -25,6 +25,8 @@ const NOTICED: Duration = Duration::from_millis(1500);
 pub(super) struct ClockWatch {
     /// The latest that a wall clock has shown, or that a start began at.
     wall: BTreeMap<NodeId, Timestamp>,
+    /// The last reading that was asked for, by whatever process of a node.
+    readings: BTreeMap<NodeId, ClockTimestamp>,
     /// The last reading of a process that has died.
     last: BTreeMap<NodeId, Timestamp>,
     /// Since when a clock is wrong by more than [`ASTRAY_US`] against everybody, and who has told it so.
@@ -63,6 +65,16 @@ impl World {
         let wall = self.machines[&node].time.wall().timestamp();
         let known = self.watch.clocks.wall.entry(node).or_insert(wall);
         *known = wall.max(*known);
+    }
+
+    /// After a turn of a node.
+    pub(super) fn check_reading(&mut self, node: NodeId) {
+        let Some(process) = &self.machines[&node].process else { return };
+        let reading = process.clock.now();
+        let former = self.watch.clocks.readings.insert(node, reading);
+        if let Some(former) = former.filter(|former| reading <= *former) {
+            self.violate(format!("the clock of {node} reads {reading} after {former}"));
+        }
     }
 
     /// A message was taken that carried this clock.

@@ -2,7 +2,8 @@
 //!
 //! - *A vote is remembered*: a replica that has voted in a term never goes back before that term.
 //! - *One leader per term*, and *a replica that was replaced never comes back*.
-//! - *What is committed once is committed for good*: no two entries are ever committed at one index.
+//! - *What is committed once is committed for good*: no two entries are ever committed at one index, and what a replica's log holds there
+//!   is what was committed, to the last byte, also after restarts on a disk that rots.
 //! - *Committed means durable*: a quorum of the leader's membership has it on disk.
 //! - *Who lacks a committed entry cannot be elected*: no quorum of any replica's membership would vote for it now. That is what the
 //!   election restriction, the rule of the own term's commit (R09) and those of membership changes (R06, R07) are for; looking at it
@@ -15,15 +16,17 @@ use replication::store::{GroupView, StoreMessage};
 use std::collections::BTreeMap;
 use storage::log::{LogGroup, LogReader};
 
+use super::is_quorum;
 use crate::world::World;
 use crate::world::fault::Trigger;
 use crate::world::machine::Process;
+use crate::world::tally::Trace;
 
 /// What was seen of all groups so far.
 #[derive(Default)]
 pub(super) struct LogWatch {
-    /// Terms of committed entries.
-    committed: BTreeMap<(RangeId, LogIndex), Term>,
+    /// Terms of committed entries, and hashes of their payload.
+    committed: BTreeMap<(RangeId, LogIndex), (Term, u64)>,
     /// Looked at up to here, by replica of a process.
     looked: BTreeMap<(NodeId, RangeId), (ReplicaId, LogIndex)>,
     leaders: BTreeMap<(RangeId, Term), ReplicaId>,
@@ -107,18 +110,9 @@ impl World {
             if looked.1 >= view.commit {
                 continue;
             }
-            let mut index = looked.1.max(view.truncated).next();
+            let first = looked.1.max(view.truncated).next();
             looked.1 = view.commit;
-            while index <= view.commit {
-                let found = process.log.term(LogGroup(range.0), index);
-                if let Some(term) = found {
-                    let known = *watch.committed.entry((range, index)).or_insert(term);
-                    if known != term {
-                        broken.push(format!("{node} has committed entry {index} of {range} in term {term}, others in term {known}"));
-                    }
-                }
-                index = index.next();
-            }
+            look_at_entries(watch, node, process, (range, first, view.commit), &mut broken);
             // What a range is born with each replica gets with its birth, not through the log.
             // And what was committed just before a change was committed by the members before it.
             if settled
@@ -143,16 +137,22 @@ impl World {
         index: LogIndex,
         term: Term,
     ) -> Option<String> {
+        let store = self.machines[&leader].process.as_ref()?.shard.store();
+        let own = store.group(range)?;
+        // A change of members that was lost may have made a replica of the same number elsewhere.
+        let is_stray = |replica: ReplicaId, node: NodeId| {
+            let peer = store.descriptor(range).and_then(|descriptor| descriptor.peer(replica));
+            peer.is_some_and(|peer| peer.node != node)
+        };
         let copies: BTreeMap<ReplicaId, Copy<'_>> = self
             .machines
             .values()
-            .filter_map(|machine| machine.process.as_ref())
-            .filter_map(|process| {
+            .filter_map(|machine| Some((machine.id, machine.process.as_ref()?)))
+            .filter_map(|(node, process)| {
                 let view = process.shard.store().group(range)?;
-                Some((view.replica, Copy { view, process }))
+                (!is_stray(view.replica, node)).then_some((view.replica, Copy { view, process }))
             })
             .collect();
-        let own = self.machines[&leader].process.as_ref()?.shard.store().group(range)?;
         // Of a replica that does not run, nobody knows here: it may have it, and it does not vote.
         let durable = |id: ReplicaId| {
             copies.get(&id).is_none_or(|copy| copy.has(index, term, copy.durable()))
@@ -186,10 +186,6 @@ impl World {
             })
         })
     }
-}
-
-fn is_quorum(membership: &Membership, counts: impl Fn(ReplicaId) -> bool) -> bool {
-    membership.reached(counts).unwrap_or(false)
 }
 
 /// Whether it leads, with the members that the range had when it was last looked at.
@@ -229,6 +225,34 @@ fn look_at_replica(
         sprung.push(Trigger::Reconfigured);
     }
     false
+}
+
+/// Holds what a log has between two indexes, both in, against what was committed there.
+fn look_at_entries(
+    watch: &mut LogWatch,
+    node: NodeId,
+    process: &Process,
+    (range, first, last): (RangeId, LogIndex, LogIndex),
+    broken: &mut Vec<String>,
+) {
+    // What cannot be read, whoever needs it finds out.
+    let read = coverage::aside(|| process.log.entries(LogGroup(range.0), first, last, usize::MAX));
+    for entry in read.unwrap_or_default() {
+        let mut content = Trace::default();
+        content.bytes(&entry.data);
+        let (index, found) = (entry.index, (entry.term, content.value()));
+        let known = *watch.committed.entry((range, index)).or_insert(found);
+        if known.0 != found.0 {
+            broken.push(format!(
+                "{node} has committed entry {index} of {range} in term {}, others in term {}",
+                found.0, known.0
+            ));
+        } else if known != found {
+            broken.push(format!(
+                "{node} has entry {index} of {range} with another content than was committed"
+            ));
+        }
+    }
 }
 
 fn look_at_memory(node: NodeId, process: &Process, view: &GroupView<'_>, broken: &mut Vec<String>) {

@@ -5,6 +5,7 @@
 //! - *Equal index, equal state*: two replicas of a range that have applied the same entry hold the same bytes (sampled, for it costs a
 //!   pass over the range).
 //! - *Ranges of a store do not overlap.*
+//! - *No version says that it was written after its commit was answered* (H07; looked at in the same pass).
 //! - *A stalled disk costs its node the leases* (S05).
 //!
 //! Rooms: `log` what Raft promises, `promises` what leases rest on, `reads` what transactions rest on, `clocks`.
@@ -17,13 +18,14 @@ mod reads;
 pub(super) use reads::Asked;
 
 use clock::{Now, TimeSource};
+use replication::raft::{Membership, ReplicaId};
 use replication::range::{NodeId, PeerRole, RangeId};
 use replication::store::StoreMessage;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 use storage::log::{LogGroup, LogIndex, LogReader};
-use storage::{Direction, Reader, Span, mvcc};
+use storage::{Direction, Reader, Span, StorageError, mvcc};
 use txn::api::{KvError, Reply};
 use txn::runtime::HlcSource;
 
@@ -125,9 +127,11 @@ impl World {
             self.check_leases();
             self.check_promises();
         }
+        self.check_reading(node);
         self.check_logs(node);
         self.check_floors(node);
         self.check_states(node);
+        self.spring_reached(node);
     }
 
     /// A message leaves.
@@ -169,6 +173,7 @@ impl World {
             if group.is_none_or(|group| group.membership.all_voters().len() == 1) {
                 continue;
             }
+            broken.extend(self.unbound_voter(*node, *range));
             let stalled =
                 self.machines[node].process.as_ref().and_then(|it| it.stalled(self.truth.now()));
             if let Some(stalled) = stalled.filter(|stalled| *stalled > self.stall_limit()) {
@@ -201,13 +206,13 @@ impl World {
         let Some(process) = &self.machines[&node].process else { return };
         let store = process.shard.store();
         let mut hashed = Vec::new();
-        let mut overlaps = Vec::new();
+        let mut broken = Vec::new();
         let mut former: Option<&Span> = None;
         let mut descriptors: Vec<_> = store.ranges().collect();
         descriptors.sort_by(|a, b| a.span.cmp(&b.span));
         for descriptor in descriptors {
             if former.is_some_and(|former| former.end > descriptor.span.start) {
-                overlaps.push(format!("{node}: two ranges overlap at {}", descriptor.span));
+                broken.push(format!("{node}: two ranges overlap at {}", descriptor.span));
             }
             former = Some(&descriptor.span);
             let Some(state) = store.state(descriptor.id) else { continue };
@@ -215,7 +220,7 @@ impl World {
             let key = (node, descriptor.id);
             let known = self.watch.seen.insert(key, index);
             if known.is_some_and(|known| known > index) {
-                overlaps.push(format!(
+                broken.push(format!(
                     "{node}: {} went back from {known:?} to {index:?}",
                     descriptor.id
                 ));
@@ -224,12 +229,14 @@ impl World {
             if known == Some(index) || !index.get().is_multiple_of(every) {
                 continue;
             }
-            let (hash, entries) =
-                hash_range(&*self.machines[&node].engine, &state.encode(), &descriptor.span);
-            self.watch.sizes.insert(descriptor.id, entries);
-            hashed.push(((descriptor.id, index), hash));
+            let engine = &*self.machines[&node].engine;
+            let read = read_range(engine, &state.encode(), &descriptor.span, &self.watch.reads);
+            let Some(read) = read else { continue };
+            self.watch.sizes.insert(descriptor.id, read.entries);
+            broken.extend(read.late);
+            hashed.push(((descriptor.id, index), read.hash));
         }
-        overlaps.into_iter().for_each(|what| self.violate(what));
+        broken.into_iter().for_each(|what| self.violate(what));
         for ((range, index), hash) in hashed {
             self.tally.count("states compared");
             let (known, by) = *self.watch.hashes.entry((range, index)).or_insert((hash, node));
@@ -323,9 +330,14 @@ impl World {
                         state.applied.0
                     ));
                 }
-                let (hash, _) = hash_range(&*machine.engine, &state.encode(), &span);
-                if *first.get_or_insert(hash) != hash {
+                let engine = &*machine.engine;
+                let read = read_range(engine, &state.encode(), &span, &self.watch.reads);
+                let Some(read) = read else { continue };
+                if *first.get_or_insert(read.hash) != read.hash {
                     return Err(format!("{node} differs from others in {range} at {index}"));
+                }
+                if let Some(late) = read.late {
+                    self.violate(late);
                 }
             }
         }
@@ -415,20 +427,42 @@ fn read(process: &Process) -> Now {
     Now { clock: process.clock.now(), monotonic: process.clock.time.monotonic() }
 }
 
-/// The hash of a range's state, and how many entries it has.
-fn hash_range(engine: &dyn Reader, state: &[u8], span: &Span) -> (u64, u64) {
+fn is_quorum(membership: &Membership, counts: impl Fn(ReplicaId) -> bool) -> bool {
+    membership.reached(counts).unwrap_or(false)
+}
+
+/// What a pass over a range's state has found.
+struct RangeRead {
+    hash: u64,
+    entries: u64,
+    /// See [`ReadWatch::is_dated_late`].
+    late: Option<String>,
+}
+
+/// `None`: something has rotted there, and whoever needs it will be told as we are.
+fn read_range(
+    engine: &dyn Reader,
+    state: &[u8],
+    span: &Span,
+    reads: &ReadWatch,
+) -> Option<RangeRead> {
     let mut trace = Trace::default();
-    let mut entries = 0;
+    let (mut entries, mut late) = (0, None);
     trace.bytes(state);
     for raw in mvcc::raw_spans(span) {
         for item in engine.scan(raw.space, &raw.start, &raw.end, Direction::Forward) {
-            let (key, value) = item.expect("the simulated engine reads");
+            let (key, value) = match item {
+                Ok(entry) => entry,
+                Err(StorageError::Corrupt(_)) => return None,
+                Err(error) => panic!("the simulated engine does not read: {error}"),
+            };
             if raw.holds(&key).expect("keys of the engine parse") {
                 trace.bytes(&key);
                 trace.bytes(&value);
                 entries += 1;
+                late = late.or_else(|| reads.is_dated_late(raw.space, &key, &value));
             }
         }
     }
-    (trace.value(), entries)
+    Some(RangeRead { hash: trace.value(), entries, late })
 }

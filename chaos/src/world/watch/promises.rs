@@ -1,9 +1,13 @@
-//! Value: *a promise is kept at least as long as it is relied on*, in true time, over restarts of who gave it. Everything that leases
-//! build on; a breach is found long before two nodes serve at once.
+//! Value: what leases build on; a breach is found long before two nodes serve at once.
+//!
+//! - *A promise is kept at least as long as it is relied on*, in true time, over restarts of who gave it.
+//! - *Whoever's promise a lease is made of knows that it is bound by it*, replica by replica.
 
 use replication::raft::Incarnation;
+use replication::range::{NodeId, RangeId};
 use std::time::Duration;
 
+use super::read;
 use crate::world::{World, nanos};
 
 /// Rounding of clocks' rates.
@@ -39,5 +43,30 @@ impl World {
             }
         }
         broken.into_iter().for_each(|what| self.violate(what));
+    }
+
+    /// Of a lease that is held now: who would help to elect another though its promise counts. One that has not heard yet that the holder
+    /// is a voter is left out: it helps nobody but such as have not heard of it either, whom a quorum refuses for their logs.
+    pub(super) fn unbound_voter(&self, holder: NodeId, range: RangeId) -> Option<String> {
+        let own = self.machines[&holder].process.as_ref()?;
+        let relied_on = own.shard.store().relied_on(read(own), range);
+        let lead = own.shard.store().group(range)?;
+        let leader = lead.replica;
+        let descriptor = own.shard.store().descriptor(range)?;
+        self.machines.values().find_map(|machine| {
+            let process = machine.process.as_ref()?;
+            let store = process.shard.store();
+            let voter = store.group(range).filter(|voter| relied_on.contains(&voter.replica))?;
+            // A change of members that was lost may have made a replica of the same number elsewhere.
+            descriptor.peer(voter.replica).filter(|peer| peer.node == machine.id)?;
+            let knows = voter.membership.voters.is_empty() || voter.membership.is_voter(leader);
+            let free = knows && store.is_free(read(process), range)?;
+            free.then(|| {
+                format!(
+                    "{holder} holds the lease of {range} in term {} by a promise that {} does not keep there, {:?} in term {} up to {}",
+                    lead.term, machine.id, voter.role, voter.term, voter.last
+                )
+            })
+        })
     }
 }

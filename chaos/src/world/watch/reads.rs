@@ -1,15 +1,17 @@
-//! Value: *nothing is written at or below a timestamp at which its key was read by another transaction* (`txn::api`'s invariant), and what
+//! Value: *a transaction is committed once* (R18), and *nothing is written at or below a timestamp at which its key was read by another transaction* (`txn::api`'s invariant), and what
 //! that rests on: *no read is served above the lease's read bound*, and *a reign's floor is above every read served before it*.
 //!
 //! Reads are noted when they are answered, and held against writes that arrive later: those were evaluated later, wherever that was.
 
-use clock::Timestamp;
+use bytes::Bytes;
+use clock::{ClockTimestamp, Timestamp};
 use replication::raft::Term;
 use replication::range::{NodeId, RangeId};
 use std::collections::{BTreeMap, VecDeque};
-use storage::mvcc::TxnId;
-use storage::{Direction, Key, Span};
+use storage::mvcc::{self, TxnId, Version};
+use storage::{Direction, Key, Space, Span};
 use txn::api::{Batch, KvError, Reply, Request, Response, Wait};
+use txn::runtime::HlcSource;
 
 use crate::world::World;
 use crate::world::machine::Process;
@@ -23,6 +25,8 @@ struct Served {
     span: Span,
     at: Timestamp,
     by: Option<TxnId>,
+    /// The process that answered, and its incarnation; `None`: what a commit has refreshed, which is coarser than what its range was asked.
+    there: Option<(NodeId, u64)>,
 }
 
 /// What was asked, as far as it matters when it is answered.
@@ -56,6 +60,10 @@ pub(super) struct ReadWatch {
     /// The highest read answered, by range and reign.
     high: BTreeMap<RangeId, BTreeMap<Term, Timestamp>>,
     floors: BTreeMap<RangeId, (NodeId, Term)>,
+    /// When transactions were committed.
+    committed: BTreeMap<TxnId, Timestamp>,
+    /// By key and commit timestamp: the highest that any clock had shown when the commit was answered.
+    answered: BTreeMap<(Key, Timestamp), ClockTimestamp>,
 }
 
 impl ReadWatch {
@@ -81,7 +89,11 @@ impl ReadWatch {
                 let keys = mutations.iter().map(|mutation| mutation.key.clone());
                 Part::Commit(keys.collect(), reads.clone())
             }
-            Request::EndTxn { .. }
+            Request::Stage { .. } | Request::EndTxn { commit_ts: Some(_), .. } => {
+                Part::Commit(Vec::new(), Vec::new())
+            }
+            Request::EndTxn { commit_ts: None, .. }
+            | Request::QueryWrites { .. }
             | Request::Resolve { .. }
             | Request::Push { .. }
             | Request::Heartbeat
@@ -100,6 +112,7 @@ impl ReadWatch {
         span: Span,
         at: Timestamp,
         by: Option<TxnId>,
+        there: Option<(NodeId, u64)>,
         reign: Option<(RangeId, Term)>,
     ) {
         self.number += 1;
@@ -107,7 +120,7 @@ impl ReadWatch {
             let high = self.high.entry(range).or_default().entry(term).or_insert(at);
             *high = at.max(*high);
         }
-        self.served.push_back(Served { number: self.number, span, at, by });
+        self.served.push_back(Served { number: self.number, span, at, by, there });
         if self.served.len() > READS_MAX {
             self.served.pop_front();
         }
@@ -126,6 +139,40 @@ impl ReadWatch {
         }
     }
 
+    /// A commit is answered for the first time, or again.
+    fn note_committed(
+        &mut self,
+        txn: Option<TxnId>,
+        keys: &[Key],
+        ts: Timestamp,
+        latest: ClockTimestamp,
+    ) {
+        let laid = txn.into_iter().flat_map(|id| {
+            let from = (id, Key::MIN)..;
+            self.laid.range(from).take_while(move |((of, _), _)| *of == id).map(|((_, key), _)| key)
+        });
+        for key in laid.chain(keys) {
+            self.answered.entry((key.clone(), ts)).or_insert(latest);
+        }
+    }
+
+    /// Whether an entry of a range is a version that says it was written after its writer had heard of the commit (H07): uncertain readers
+    /// that began between would pass it by.
+    pub(super) fn is_dated_late(&self, space: Space, key: &[u8], value: &Bytes) -> Option<String> {
+        if space != Space::Versions {
+            return None;
+        }
+        let (key, ts) = mvcc::parse_version_key(key).ok()?;
+        let version = Version::decode(value.clone()).ok()?;
+        let latest = self.answered.get(&(key.clone(), ts))?;
+        (version.written_at > *latest).then(|| {
+            format!(
+                "{key} of {ts} says that it was written at {}, when its commit had been answered at {latest}",
+                version.written_at
+            )
+        })
+    }
+
     /// A read, answered before this write came, that the write would change.
     fn undone_by(&self, asked: &Asked, key: &Key, ts: Timestamp) -> Option<&Served> {
         self.served.iter().find(|read| {
@@ -138,6 +185,12 @@ impl ReadWatch {
 }
 
 impl World {
+    /// The highest that any running clock shows.
+    fn latest_reading(&self) -> ClockTimestamp {
+        let running = self.machines.values().filter_map(|machine| machine.process.as_ref());
+        running.map(|process| process.clock.now()).max().unwrap_or(ClockTimestamp::MIN)
+    }
+
     /// A batch reaches its shard.
     pub(in crate::world) fn note_asked(&mut self, batch: &Batch) -> Option<Asked> {
         let watch = &mut self.watch.reads;
@@ -168,21 +221,34 @@ impl World {
             Err(KvError::Ambiguous { .. }) => return,
             Err(_) => return self.watch.reads.take_back(asked),
         };
+        let latest = self.latest_reading().max(process.clock.now());
         let watch = &mut self.watch.reads;
         let mut broken = Vec::new();
         let mut reads = false;
         let store = process.shard.store();
+        let there = (node, process.incarnation);
         let reign = asked.range.and_then(|range| Some((range, store.group(range)?.term)));
         for (part, response) in asked.parts.iter().zip(&reply.responses) {
             let (keys, spans, ts) = match (part, response) {
                 (Part::Read(span, direction), response) => {
                     reads = true;
                     let span = examined(span, *direction, response);
-                    watch.serve(span, asked.read_at, asked.txn, reign);
+                    watch.serve(span, asked.read_at, asked.txn, Some(there), reign);
                     continue;
                 }
                 (Part::Write(keys, _), Response::Written(ts)) => (keys, &Vec::new(), *ts),
-                (Part::Commit(keys, spans), Response::Committed(ts)) => (keys, spans, *ts),
+                (Part::Commit(keys, spans), Response::Committed(ts)) => {
+                    watch.note_committed(asked.txn, keys, *ts, latest);
+                    if let Some(id) = asked.txn {
+                        let before = *watch.committed.entry(id).or_insert(*ts);
+                        if before != *ts {
+                            broken.push(format!(
+                                "{node} committed transaction {id} at {ts}, which was committed at {before} before"
+                            ));
+                        }
+                    }
+                    (keys, spans, *ts)
+                }
                 (Part::Write(..) | Part::Commit(..) | Part::Other, _) => continue,
             };
             for key in keys {
@@ -195,7 +261,7 @@ impl World {
             }
             // Read spans are coarser than what was read: they count where the commit has refreshed them.
             for span in spans.iter().filter(|_| ts > asked.read_at) {
-                watch.serve(span.clone(), ts, asked.txn, None);
+                watch.serve(span.clone(), ts, asked.txn, None, None);
             }
         }
         if reads && let Some(range) = asked.range {
@@ -216,17 +282,27 @@ impl World {
         let mut broken = Vec::new();
         for view in process.shard.store().groups() {
             let Some(floor) = view.floor else { continue };
-            let reign = (node, view.term);
-            if self.watch.reads.floors.insert(view.range, reign) == Some(reign) {
+            let known = self.watch.reads.floors.get(&view.range);
+            // A leader that does not know yet that it was deposed began before what its successor has served.
+            if known.is_some_and(|(_, term)| *term >= view.term) {
                 continue;
             }
+            self.watch.reads.floors.insert(view.range, (node, view.term));
             let before = self
                 .watch
                 .reads
                 .high
                 .get(&view.range)
                 .and_then(|reigns| reigns.range(..view.term).map(|(_, high)| *high).max());
-            if let Some(high) = before.filter(|high| *high > floor) {
+            // What other processes have read there, under whatever range's name, is known here by the floor only.
+            let here = (node, process.incarnation);
+            let span = process.shard.store().descriptor(view.range).map(|range| &range.span);
+            let elsewhere = self.watch.reads.served.iter().filter(|read| {
+                read.there.is_some_and(|there| there != here)
+                    && span.is_some_and(|span| span.overlaps(&read.span))
+            });
+            let high = before.into_iter().chain(elsewhere.map(|read| read.at)).max();
+            if let Some(high) = high.filter(|high| *high > floor) {
                 broken.push(format!(
                     "{node} leads {} above {floor}, but a read at {high} was served before",
                     view.range
