@@ -46,6 +46,8 @@ pub(super) struct LockLevel {
     id: SavepointId,
     /// Locked since, and not before.
     fresh: SpanSet,
+    /// Rows locked before it.
+    locked_before: u64,
 }
 
 impl Txn {
@@ -172,16 +174,16 @@ impl Txn {
         }
     }
 
-    /// Counts keys that were just locked; those that were locked before do not count again. A transaction that may not hold them goes
-    /// no further: it holds them all the same until its end.
-    pub(super) fn count_locks<'k>(
-        &mut self,
-        keys: impl Iterator<Item = &'k Key>,
-    ) -> Result<(), TxnError> {
-        let fresh = keys.filter(|key| !self.locks.contains(key)).count() as u64;
-        let (limit, count) = (self.options.limits.locks_max, self.locked_count + fresh);
-        self.locked_count = count;
-        check_count("rows locked by a transaction", limit, count)
+    /// Counts keys that were just locked; those that were locked before do not count again. To be called before they are noted.
+    pub(super) fn count_locks<'k>(&mut self, keys: impl Iterator<Item = &'k Key>) {
+        self.locked_count += keys.filter(|key| !self.locks.contains(key)).count() as u64;
+    }
+
+    /// Whether it may hold what it has locked. A transaction that may not goes no further; its locks are noted, so that they are
+    /// released with it, or with the savepoint under which it took them.
+    pub(super) fn check_lock_count(&self) -> Result<(), TxnError> {
+        let limit = self.options.limits.locks_max;
+        check_count("rows locked by a transaction", limit, self.locked_count)
     }
 
     pub(super) fn note_lock(&mut self, span: Span, lock: Option<Lock>) {
@@ -207,7 +209,8 @@ impl Txn {
             (self.options.limits.savepoints_max, self.lock_levels.len() as u64 + 1);
         check_count("savepoints of a transaction", limit, count)?;
         let id = self.buffer.savepoint();
-        self.lock_levels.push(LockLevel { id, fresh: SpanSet::default() });
+        let locked_before = self.locked_count;
+        self.lock_levels.push(LockLevel { id, fresh: SpanSet::default(), locked_before });
         Ok(id)
     }
 
@@ -230,6 +233,7 @@ impl Txn {
             taken.add_all(&level.fresh, bytes_max);
         }
         taken.add_all(&std::mem::take(&mut self.lock_levels[place].fresh), bytes_max);
+        self.locked_count = self.lock_levels[place].locked_before;
         self.give_back(&taken).await;
         Ok(())
     }

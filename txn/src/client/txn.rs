@@ -258,9 +258,6 @@ impl Txn {
             .collect();
         let spans: Vec<Span> = asked.iter().map(|index| Span::point(&keys[*index])).collect();
         let responses = self.read(requests, &spans, options).await?;
-        if options.lock.is_some() {
-            self.count_locks(asked.iter().map(|index| &keys[*index]))?;
-        }
         for ((index, response), span) in asked.into_iter().zip(responses).zip(spans) {
             let Response::Get(row) = response else {
                 return Err(unexpected("Get"));
@@ -270,11 +267,17 @@ impl Txn {
                 if options.lock.is_some() || options.hold == Hold::ToCommit {
                     self.note_held(span.clone());
                 }
+                if options.lock.is_some() {
+                    self.count_locks(std::iter::once(&keys[index]));
+                }
                 self.note_lock(span, options.lock);
             }
             if self.buffer.get(&keys[index]).is_none() {
                 values[index] = row.map(|row| row.value);
             }
+        }
+        if options.lock.is_some() {
+            self.check_lock_count()?;
         }
         Ok(values)
     }
@@ -334,7 +337,7 @@ impl Txn {
         };
         let examined = examined(span, resume.as_ref(), options.direction);
         if options.lock.is_some() {
-            self.count_locks(rows.iter().map(|row| &row.key))?;
+            self.count_locks(rows.iter().map(|row| &row.key));
         }
         match options.wait {
             // What was skipped was not read: whoever holds it may well change it.
@@ -355,6 +358,9 @@ impl Txn {
                 rows.iter().for_each(|row| self.note_held(Span::point(&row.key)));
             }
             (Hold::AsLocked, None) => {}
+        }
+        if options.lock.is_some() {
+            self.check_lock_count()?;
         }
         let rows = rows.into_iter().map(|Row { key, value, .. }| (key, value)).collect();
         let mut rows = self.buffer.overlay(&examined, options.direction, rows);

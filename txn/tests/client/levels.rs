@@ -361,6 +361,23 @@ fn over_a_limit_is_an_error_that_says_which_and_how_much() {
         assert_eq!(over, Err(too_many("rows locked by a transaction", 3, 4)));
         txn.rollback().await;
 
+        let mut rows = t.db.begin(TxnOptions::default());
+        for name in ["b", "c", "d"] {
+            rows.put(key(name), value("")).expect("no limit is near");
+        }
+        rows.commit().await.expect("free");
+        let mut txn = t.db.begin(options.clone());
+        txn.get(&key("a"), EXCLUSIVE).await.expect("one row");
+        let savepoint = txn.savepoint().expect("one");
+        let all = Span::new(key("a"), key("z"));
+        let locking = ScanOptions { lock: EXCLUSIVE, ..ScanOptions::default() };
+        let over = txn.scan(all, locking).await;
+        assert_eq!(over, Err(too_many("rows locked by a transaction", 3, 5)));
+        txn.rollback_to(savepoint).await.expect("it is open");
+        assert_eq!(t.kv.lock_count(), 1, "what was locked since is free");
+        txn.get(&key("b"), EXCLUSIVE).await.expect("and counts no more");
+        txn.rollback().await;
+
         let mut txn = t.db.begin(options);
         let first = txn.savepoint().expect("one");
         txn.savepoint().expect("two");
