@@ -18,7 +18,7 @@
 //! Streams. What a copy has not had from another must stay for as long as that takes: without it the copies could never be equal
 //! again. While a frontier cannot be read, the range behind it is left alone.
 
-use crate::catalog::{Catalog, TableDescriptor, TableMode};
+use crate::catalog::{self, Catalog, TableDescriptor, TableMode};
 use crate::copies::stream;
 use crate::engine::Engine;
 use crate::error::SqlError;
@@ -70,9 +70,10 @@ impl Collector {
     /// minute or so; two nodes that take themselves for the leaseholder of one range do no harm.
     ///
     /// # Errors
-    /// What is protected cannot be read or written: nothing was collected.
+    /// What is protected, or the catalog, cannot be read or written: nothing was collected.
     pub async fn round(&mut self) -> Result<Collected, SqlError> {
         let now = self.engine.db.runtime().hlc.now().timestamp();
+        self.learn_catalog().await?;
         self.protect(now).await?;
         let protected = protected(&self.engine, now).await?;
         let catalog = self.engine.catalog();
@@ -118,6 +119,19 @@ impl Collector {
             }
         }
         Ok(done)
+    }
+
+    /// An old catalog may not know of a longer `gc_ttl`, or of a stream whose history has to stay. What is created later has written
+    /// nothing yet at the moment from which thresholds are counted.
+    async fn learn_catalog(&self) -> Result<(), SqlError> {
+        let engine = &self.engine;
+        let stored = engine
+            .run("read the catalog's version", |txn, _| Box::pin(catalog::stored_version(txn)))
+            .await?;
+        if stored > engine.catalog().version() {
+            engine.refresh_catalog().await?;
+        }
+        Ok(())
     }
 
     /// Says, or takes back, what this gateway's oldest transaction reads.

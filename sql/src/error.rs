@@ -23,6 +23,9 @@ pub(crate) mod codes {
         CHECK_VIOLATION "23514"
         ACTIVE_TRANSACTION "25001"
         READ_ONLY_TRANSACTION "25006"
+        IDLE_IN_TRANSACTION_TIMEOUT "25P03"
+        TRANSACTION_TIMEOUT "25P04"
+        IDLE_SESSION_TIMEOUT "57P05"
         NO_ACTIVE_TRANSACTION "25P01"
         IN_FAILED_TRANSACTION "25P02"
         INVALID_STATEMENT_NAME "26000"
@@ -319,6 +322,15 @@ impl SqlError {
                 ),
                 None => "Read what it would have written before you repeat it.".to_string(),
             }),
+            TxnError::TooMany { what, .. } => {
+                let setting = match what {
+                    "bytes written by a transaction" => "transaction_write_limit",
+                    "rows locked by a transaction" => "transaction_lock_limit",
+                    _ => "transaction_savepoint_limit",
+                };
+                SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message)
+                    .with_hint(format!("The limit is the setting {setting}."))
+            }
             TxnError::TooLarge { .. } => SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message),
             TxnError::Timeout { kind: TimeoutKind::Lock, .. } => {
                 SqlError::new(codes::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")

@@ -4,6 +4,7 @@ mod clients;
 mod copies;
 mod history;
 mod isolation;
+mod limits;
 mod psql;
 mod scripts;
 mod world;

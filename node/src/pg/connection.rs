@@ -186,7 +186,21 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         self.replies.ready(self.session.status());
         self.flush().await?;
         loop {
-            let message = match self.input.next().await {
+            let arrived = {
+                let next = pin!(self.input.next());
+                match select(next, self.session.too_idle()).await {
+                    Either::Left((arrived, _)) => Ok(arrived),
+                    Either::Right((error, _)) => Err(error),
+                }
+            };
+            let arrived = match arrived {
+                Ok(arrived) => arrived,
+                Err(error) => {
+                    self.replies.fatal(&error);
+                    return self.flush().await;
+                }
+            };
+            let message = match arrived {
                 Err(ConnectionError::Refused(tag, error)) => {
                     self.refuse_message(tag, &error).await?;
                     continue;

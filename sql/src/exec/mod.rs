@@ -109,8 +109,8 @@ impl<'a> Exec<'a> {
         if self.memory_bytes > self.memory_bytes_max {
             return Err(SqlError::new(codes::OUT_OF_MEMORY, "out of memory for this statement")
                 .with_detail(format!(
-                    "A statement may hold {} bytes of rows.",
-                    self.memory_bytes_max
+                    "It would hold {} bytes of rows; statement_memory_limit allows {}.",
+                    self.memory_bytes, self.memory_bytes_max
                 ))
                 .with_hint("Read less at once: use LIMIT, a cursor, or COPY."));
         }

@@ -159,8 +159,8 @@ impl Session {
     async fn copy_flush(&mut self) -> Result<(), SqlError> {
         let Some(mut copy) = self.copy.take() else { return Err(not_copying()) };
         let rows = std::mem::take(&mut copy.rows);
+        let memory = self.statement_memory_max();
         let active = self.active.as_mut().ok_or_else(not_copying)?;
-        let memory = self.engine.settings.statement_memory_bytes_max;
         let mut exec = Exec::new(
             &mut active.txn,
             &copy.facts,
@@ -220,8 +220,8 @@ impl Session {
         let types: Vec<Type> = columns.iter().map(|column| column.ty).collect();
         self.begin_in_transaction().await?;
         let facts = self.facts_now();
+        let memory = self.statement_memory_max();
         let active = self.active.as_mut().expect("begun above");
-        let memory = self.engine.settings.statement_memory_bytes_max;
         let mut exec = Exec::new(
             &mut active.txn,
             &facts,

@@ -1,6 +1,7 @@
 //! Value: errors of the transaction layer in SQL's terms: a key is a table, its columns and their values.
 
 use super::Session;
+use super::limits::TimeLimit;
 use crate::catalog::{Catalog, IndexDescriptor, TableDescriptor, TableMode};
 use crate::error::{Recovery, SqlError, capitalised, codes};
 use crate::rows::direction;
@@ -37,6 +38,14 @@ impl Session {
                     .replace("lock on row", &format!("lock on row in relation \"{}\"", table.name));
             }
             error = error.on_table(&table.name);
+        }
+        // The transaction layer knows one deadline only.
+        if error.code == codes::QUERY_CANCELED
+            && error.message == TimeLimit::Statement.error().message
+            && let Some((_, limit)) = self.deadline
+        {
+            error.code = limit.error().code;
+            error.message = limit.error().message;
         }
         if let Recovery::TooOld { threshold } = error.recovery.clone() {
             error.recovery = Recovery::Report;

@@ -78,7 +78,7 @@ impl Session {
             coverage::reached(Mark::PastCatalogRead);
             std::sync::Arc::new(catalog::load(&mut txn).await?)
         };
-        self.active = Some(Active::new(txn, self.facts.clock_us(), Some(past)));
+        self.active = Some(Active::new(txn, &self.facts, Some(past)));
         Ok(())
     }
 

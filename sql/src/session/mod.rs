@@ -1,6 +1,6 @@
 //! Driver: one client's session, whatever protocol it speaks.
 //!
-//! Rooms: `statement` what is prepared and bound; `run` one statement, with its retries; `transaction` blocks, savepoints; `settings`;
+//! Rooms: `statement` what is prepared and bound; `run` one statement, with its retries; `transaction` blocks, savepoints; `settings`, `limits`;
 //! `history` the past; `ddl` and its jobs; `copy`; `show`; `cursor`; `explain` errors in SQL's terms; `script` the simple protocol.
 //!
 //! INVARIANT: without an open block there is a transaction only between a statement's start and the next Sync (or the end of the
@@ -11,6 +11,7 @@ mod cursor;
 mod ddl;
 mod explain;
 mod history;
+mod limits;
 mod run;
 mod script;
 mod settings;
@@ -29,6 +30,7 @@ use crate::outcome::{CancelHandle, Column, Notice, Outcome, TransactionStatus};
 use crate::types::{Datum, binary, text};
 use bytes::{Bytes, BytesMut};
 use clock::Monotonic;
+use limits::TimeLimit;
 use settings::Settings;
 use statement::{Portal, Prepared};
 use std::collections::BTreeMap;
@@ -102,8 +104,8 @@ pub struct Session {
     active: Option<Active>,
     /// What INSERT may leave to the commit.
     uniqueness: Uniqueness,
-    /// When `statement_timeout` ends the statement that runs.
-    deadline: Option<Monotonic>,
+    /// When the statement that runs is ended, and by which limit.
+    deadline: Option<(Monotonic, TimeLimit)>,
     copy: Option<copy::CopyIn>,
     notices: Vec<Notice>,
     cancel: CancelHandle,
@@ -120,7 +122,7 @@ impl Session {
     ) -> Result<Session, SqlError> {
         let user: Arc<str> = Arc::from(params.user.as_str());
         let database_name: Arc<str> = Arc::from(params.database.as_str());
-        let settings = Settings::new(&params, &engine.settings)?;
+        let settings = Settings::new(&params, &engine.settings, engine.db.settings())?;
         let sequence_values = Arc::default();
         let facts = Facts {
             catalog: engine.catalog(),

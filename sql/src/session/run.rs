@@ -62,17 +62,13 @@ impl Session {
     fn begin_statement(&mut self) {
         self.cancel.reset();
         let now = self.engine.db.runtime().time.monotonic();
-        let timeout = self.settings.milliseconds("statement_timeout");
-        self.deadline = timeout.map(|timeout| now.plus(timeout));
+        self.deadline = self.time_limit(now);
     }
 
     fn check_time(&self) -> Result<(), SqlError> {
         let now = self.engine.db.runtime().time.monotonic();
         match self.deadline {
-            Some(deadline) if now > deadline => Err(SqlError::new(
-                codes::QUERY_CANCELED,
-                "canceling statement due to statement timeout",
-            )),
+            Some((deadline, limit)) if now > deadline => Err(limit.error()),
             _ => Ok(()),
         }
     }
@@ -247,8 +243,9 @@ impl Session {
         self.begin_in_transaction().await?;
         let facts = self.facts_now();
         let lock_timeout = self.settings.milliseconds("lock_timeout");
+        let memory = self.statement_memory_max();
         let active = self.active.as_mut().expect("begun above");
-        active.txn.set_deadline(self.deadline);
+        active.txn.set_deadline(self.deadline.map(|(deadline, _)| deadline));
         active.txn.set_lock_timeout(lock_timeout);
         let mut exec = Exec::new(
             &mut active.txn,
@@ -257,7 +254,7 @@ impl Session {
             &self.cancel,
             &self.engine.sequences,
             planned.deferred_count,
-            self.engine.settings.statement_memory_bytes_max,
+            memory,
         );
         exec.uniqueness = self.uniqueness;
         let rows = {
@@ -518,8 +515,8 @@ impl Session {
         let facts = self.facts_now();
         let (expr, count) = crate::bind::constant(&facts, &parsed.positions, arg, ty)?;
         self.begin_if_none();
+        let memory = self.statement_memory_max();
         let active = self.active.as_mut().expect("begun above");
-        let memory = self.engine.settings.statement_memory_bytes_max;
         let mut exec = Exec::new(
             &mut active.txn,
             &facts,

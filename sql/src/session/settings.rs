@@ -55,12 +55,17 @@ pub(crate) const KNOWN: &[(&str, &str)] = &[
     ("search_path", "\"$user\", public"),
     ("session_replication_role", "origin"),
     ("standard_conforming_strings", "on"),
+    ("statement_memory_limit", "256MB"),
     ("statement_timeout", "0"),
     ("synchronous_commit", "on"),
     ("TimeZone", "UTC"),
     ("transaction_deferrable", "off"),
     ("transaction_isolation", "serializable"),
+    ("transaction_lock_limit", "1000000"),
     ("transaction_read_only", "off"),
+    ("transaction_savepoint_limit", "10000"),
+    ("transaction_timeout", "0"),
+    ("transaction_write_limit", "4GB"),
     ("work_mem", "4096"),
     ("xmloption", "content"),
 ];
@@ -68,19 +73,31 @@ pub(crate) const KNOWN: &[(&str, &str)] = &[
 /// Names that can be read only.
 const READ_ONLY: &[(&str, &str)] = &[
     ("block_size", "8192"),
+    ("default_gc_ttl", ""),
+    ("held_span_limit", ""),
     ("in_hot_standby", "off"),
     ("integer_datetimes", "on"),
     ("is_superuser", "on"),
+    ("lock_span_limit", ""),
     ("max_connections", "1000"),
     ("max_identifier_length", "63"),
     ("max_index_keys", "32"),
+    ("refresh_span_limit", ""),
     ("server_encoding", "UTF8"),
     ("server_version", ""),
     ("server_version_num", SERVER_VERSION_NUM),
     ("session_authorization", ""),
     ("ssl", "off"),
+    ("transaction_buffer_limit", ""),
     ("wal_level", "replica"),
 ];
+
+/// Units of sizes, the largest first.
+const UNITS: &[(&str, u64)] =
+    &[("TB", 1 << 40), ("GB", 1 << 30), ("MB", 1 << 20), ("kB", 1 << 10), ("B", 1), ("", 1)];
+/// A lower limit of bytes could not be set back by a statement.
+const LIMIT_BYTES_MIN: u64 = 1 << 10;
+const LIMIT_COUNT_MAX: u64 = 100_000_000;
 
 /// What clients are told, in this order.
 const REPORTED: &[&str] = &[
@@ -110,12 +127,15 @@ pub(super) struct Settings {
     changed: BTreeSet<String>,
     zone: TimeZone,
     search_path: Arc<[String]>,
+    /// No session may have more.
+    statement_memory_max: u64,
 }
 
 impl Settings {
     pub(super) fn new(
         params: &SessionParams,
         engine: &EngineSettings,
+        gateway: &txn::client::Settings,
     ) -> Result<Settings, SqlError> {
         let mut values = BTreeMap::new();
         for (name, value) in KNOWN.iter().chain(READ_ONLY) {
@@ -123,6 +143,16 @@ impl Settings {
         }
         values.insert("server_version".into(), format!("{SERVER_VERSION} ({})", engine.product));
         values.insert("session_authorization".into(), params.user.clone());
+        for (name, bytes) in [
+            ("held_span_limit", gateway.held_spans_bytes_max),
+            ("lock_span_limit", gateway.lock_spans_bytes_max),
+            ("refresh_span_limit", gateway.read_spans_bytes_max),
+            ("transaction_buffer_limit", gateway.buffer_bytes_max),
+            ("statement_memory_limit", engine.statement_memory_bytes_max),
+        ] {
+            values.insert(name.into(), bytes_text(bytes as u64));
+        }
+        values.insert("default_gc_ttl".into(), format!("{}s", engine.gc_ttl.as_secs()));
         let mut settings = Settings {
             values: Arc::new(values),
             initial: BTreeMap::new(),
@@ -131,6 +161,7 @@ impl Settings {
             changed: BTreeSet::new(),
             zone: TimeZone::UTC,
             search_path: Arc::from([]),
+            statement_memory_max: engine.statement_memory_bytes_max as u64,
         };
         settings.derive();
         settings.set("application_name", &params.application_name)?;
@@ -181,10 +212,27 @@ impl Settings {
         (ms > 0).then(|| Duration::from_millis(ms))
     }
 
+    /// A limit that is a number, or bytes.
+    pub(super) fn number(&self, name: &str) -> u64 {
+        self.get(name).and_then(bytes_of).unwrap_or(u64::MAX)
+    }
+
+    /// A value in its stored form, within what this node allows.
+    fn allowed(&self, name: &str, key: &str, value: &str) -> Result<String, SqlError> {
+        let value = checked(name, key, value)?;
+        if key == "statement_memory_limit" && bytes_of(&value) > Some(self.statement_memory_max) {
+            return Err(invalid(name, &value).with_hint(format!(
+                "This node allows at most {}.",
+                bytes_text(self.statement_memory_max)
+            )));
+        }
+        Ok(value)
+    }
+
     /// SET. Kept if the transaction commits.
     pub(super) fn set(&mut self, name: &str, value: &str) -> Result<(), SqlError> {
         let key = key_of(name);
-        let value = checked(name, &key, value)?;
+        let value = self.allowed(name, &key, value)?;
         let before = self.values.get(&key).cloned();
         self.at_rollback.entry(key.clone()).or_insert(before);
         self.put(key, Some(value));
@@ -193,7 +241,7 @@ impl Settings {
 
     /// SET LOCAL: until the transaction ends.
     pub(super) fn set_local_checked(&mut self, name: &str, value: &str) -> Result<(), SqlError> {
-        let value = checked(name, &key_of(name), value)?;
+        let value = self.allowed(name, &key_of(name), value)?;
         self.set_local(name, value);
         Ok(())
     }
@@ -344,7 +392,20 @@ fn checked(name: &str, key: &str, value: &str) -> Result<String, SqlError> {
         "standard_conforming_strings" if !truth(&lower).unwrap_or(false) => {
             Err(invalid(canonical, value).with_hint("Only on is supported."))
         }
+        "statement_memory_limit" | "transaction_write_limit" => {
+            match bytes_of(&lower) {
+                Some(bytes) if bytes >= LIMIT_BYTES_MIN => Ok(bytes_text(bytes)),
+                _ => Err(invalid(canonical, value)
+                    .with_hint("It is a size of 1kB or more, such as '64MB'.")),
+            }
+        }
+        "transaction_lock_limit" | "transaction_savepoint_limit" => match lower.parse::<u64>() {
+            Ok(count) if (1..=LIMIT_COUNT_MAX).contains(&count) => Ok(count.to_string()),
+            _ => Err(invalid(canonical, value)
+                .with_hint(format!("It is a number from 1 to {LIMIT_COUNT_MAX}."))),
+        },
         "statement_timeout"
+        | "transaction_timeout"
         | "lock_timeout"
         | "idle_in_transaction_session_timeout"
         | "idle_session_timeout" => {
@@ -379,6 +440,23 @@ fn checked(name: &str, key: &str, value: &str) -> Result<String, SqlError> {
         },
         _ => Ok(value.to_string()),
     }
+}
+
+/// `64MB`, `65536` (bytes); in PostgreSQL's units.
+fn bytes_of(text: &str) -> Option<u64> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..split].parse().ok()?;
+    let unit = text[split..].trim().to_lowercase();
+    let (_, factor) = UNITS.iter().find(|(name, _)| name.to_lowercase() == unit)?;
+    number.checked_mul(*factor)
+}
+
+/// In the largest unit that divides it.
+fn bytes_text(bytes: u64) -> String {
+    let unit =
+        UNITS.iter().find(|(name, factor)| !name.is_empty() && bytes.is_multiple_of(*factor));
+    let (name, factor) = unit.filter(|_| bytes > 0).copied().unwrap_or(("B", 1));
+    format!("{}{name}", bytes / factor)
 }
 
 fn truth(text: &str) -> Option<bool> {

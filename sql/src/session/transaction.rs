@@ -3,9 +3,11 @@
 use super::Session;
 use crate::catalog::Catalog;
 use crate::error::{SqlError, codes};
+use crate::exec::Facts;
 use crate::outcome::{Notice, Outcome};
 use crate::parse::{AsOf, BeginOptions};
 use crate::types::Datum;
+use clock::Monotonic;
 use coverage::Mark;
 use std::sync::Arc;
 use txn::client::{Access, Isolation, SavepointId, Txn, TxnOptions};
@@ -26,6 +28,8 @@ pub(super) struct Active {
     pub(super) statement_count: u64,
     /// When it began, microseconds since 2000.
     pub(super) started_us: i64,
+    /// The same, for `transaction_timeout`.
+    pub(super) begun: Monotonic,
     /// The catalog with this transaction's own changes.
     pub(super) catalog: Option<Arc<Catalog>>,
     /// The catalog of the moment that a transaction in the past is at.
@@ -39,11 +43,12 @@ pub(super) struct Active {
 }
 
 impl Active {
-    pub(super) fn new(txn: Txn, started_us: i64, past: Option<Arc<Catalog>>) -> Active {
+    pub(super) fn new(txn: Txn, facts: &Facts, past: Option<Arc<Catalog>>) -> Active {
         Active {
             txn,
             statement_count: 0,
-            started_us,
+            started_us: facts.clock_us(),
+            begun: facts.runtime.time.monotonic(),
             catalog: None,
             past,
             savepoints: Vec::new(),
@@ -79,9 +84,9 @@ impl Session {
                 (true, true) if serializable => Access::Deferrable,
                 (true, _) => Access::ReadOnly,
             };
-            let options = TxnOptions { isolation, access, ..TxnOptions::labelled("sql") };
-            let started_us = self.facts.clock_us();
-            self.active = Some(Active::new(self.engine.db.begin(options), started_us, None));
+            let limits = self.txn_limits();
+            let options = TxnOptions { isolation, access, limits, ..TxnOptions::labelled("sql") };
+            self.active = Some(Active::new(self.engine.db.begin(options), &self.facts, None));
         }
         self.active.as_mut().expect("begun above")
     }
@@ -225,7 +230,7 @@ impl Session {
     pub(super) fn savepoint(&mut self, name: String) -> Result<Outcome, SqlError> {
         self.in_block("SAVEPOINT")?;
         let active = self.begin_if_none();
-        let id = active.txn.savepoint();
+        let id = active.txn.savepoint()?;
         let catalog = active.catalog.clone();
         active.savepoints.push((name, id, catalog));
         Ok(Outcome::Complete { tag: "SAVEPOINT".into() })

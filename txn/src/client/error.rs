@@ -109,6 +109,16 @@ pub enum TxnError {
         /// In bytes.
         actual: u64,
     },
+    /// Give up, or ask for a higher limit ([`super::TxnLimits`]).
+    #[error("{what}: {actual}, over the limit of {limit}")]
+    TooMany {
+        /// What has the limit, with its unit.
+        what: &'static str,
+        /// Inclusive.
+        limit: u64,
+        /// How many it would have been.
+        actual: u64,
+    },
     /// Give up: a time limit set by the caller ran out. The transaction stays usable, except in its commit.
     #[error("waited {waited:?} for a lock")]
     Timeout {
@@ -139,6 +149,7 @@ impl TxnError {
             | TxnError::Unavailable { .. }
             | TxnError::Ambiguous { .. }
             | TxnError::TooLarge { .. }
+            | TxnError::TooMany { .. }
             | TxnError::Timeout { .. }
             | TxnError::ReadOnly
             | TxnError::Invalid(_) => false,

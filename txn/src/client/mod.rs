@@ -48,7 +48,8 @@ pub use commit::{CommitInfo, CommitPath};
 pub use db::Db;
 pub use error::{RetryKind, TimeoutKind, TxnError};
 pub use options::{
-    Access, GetOptions, Hold, Isolation, OnLock, PRIORITY_NORMAL, ScanOptions, Settings, TxnOptions,
+    Access, GetOptions, Hold, Isolation, OnLock, PRIORITY_NORMAL, ScanOptions, Settings, TxnLimits,
+    TxnOptions,
 };
 pub use router::{Router, RouterSettings};
 pub use settle::{NoTicket, Settled, Ticket};

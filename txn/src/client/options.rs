@@ -55,8 +55,27 @@ pub struct TxnOptions {
     pub priority: u32,
     /// Read the past: everything at exactly this timestamp, no uncertainty. Read-only.
     pub as_of: Option<Timestamp>,
+    /// What it may take.
+    pub limits: TxnLimits,
     /// For logs: what it is for.
     pub label: String,
+}
+
+/// Most that one transaction may take. Over it: [`super::TxnError::TooMany`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TxnLimits {
+    /// Bytes of keys and values that it writes; each write counts, also one that replaces another.
+    pub write_bytes_max: u64,
+    /// Rows that it locks.
+    pub locks_max: u64,
+    /// Savepoints that are open at once.
+    pub savepoints_max: u64,
+}
+
+impl Default for TxnLimits {
+    fn default() -> TxnLimits {
+        TxnLimits { write_bytes_max: 4 << 30, locks_max: 1_000_000, savepoints_max: 10_000 }
+    }
 }
 
 /// Priority of ordinary transactions.
@@ -69,6 +88,7 @@ impl Default for TxnOptions {
             access: Access::default(),
             priority: PRIORITY_NORMAL,
             as_of: None,
+            limits: TxnLimits::default(),
             label: String::new(),
         }
     }

@@ -18,11 +18,11 @@
 use clock::Timestamp;
 use coverage::Mark;
 use std::time::Duration;
-use storage::Span;
+use storage::{Key, Span};
 
 use crate::api::Lock;
 use crate::client::spans::SpanSet;
-use crate::client::txn::{State, no_savepoint};
+use crate::client::txn::{State, check_count, no_savepoint};
 use crate::client::wait::resolve;
 use crate::client::{Access, Isolation, RetryKind, SavepointId, Txn, TxnError};
 
@@ -46,6 +46,8 @@ pub(super) struct LockLevel {
     id: SavepointId,
     /// Locked since, and not before.
     fresh: SpanSet,
+    /// Rows locked before it.
+    locked_before: u64,
 }
 
 impl Txn {
@@ -66,6 +68,7 @@ impl Txn {
             if self.held.earlier_count() > EARLIER_MAX {
                 self.bring_held().await?;
             }
+            self.written_before = self.written_bytes;
             self.statement = Some(self.buffer.savepoint());
         } else if self.reads.is_empty() && self.anchor.is_none() && !self.has_writes() {
             self.set_time(self.later());
@@ -109,6 +112,7 @@ impl Txn {
         let statement = self.statement.take().expect("it was just asked for");
         self.buffer.rollback_to(statement);
         self.buffer.release(statement);
+        self.written_bytes = self.written_before;
         self.held.forget_statement();
         self.reads = SpanSet::default();
         self.state = State::Open;
@@ -170,6 +174,18 @@ impl Txn {
         }
     }
 
+    /// Counts keys that were just locked; those that were locked before do not count again. To be called before they are noted.
+    pub(super) fn count_locks<'k>(&mut self, keys: impl Iterator<Item = &'k Key>) {
+        self.locked_count += keys.filter(|key| !self.locks.contains(key)).count() as u64;
+    }
+
+    /// Whether it may hold what it has locked. A transaction that may not goes no further; its locks are noted, so that they are
+    /// released with it, or with the savepoint under which it took them.
+    pub(super) fn check_lock_count(&self) -> Result<(), TxnError> {
+        let limit = self.options.limits.locks_max;
+        check_count("rows locked by a transaction", limit, self.locked_count)
+    }
+
     pub(super) fn note_lock(&mut self, span: Span, lock: Option<Lock>) {
         if lock.is_none() {
             return;
@@ -184,11 +200,18 @@ impl Txn {
     }
 
     /// A point to roll back to.
-    pub fn savepoint(&mut self) -> SavepointId {
+    ///
+    /// # Errors
+    /// `TooMany`.
+    pub fn savepoint(&mut self) -> Result<SavepointId, TxnError> {
         self.end_statement();
+        let (limit, count) =
+            (self.options.limits.savepoints_max, self.lock_levels.len() as u64 + 1);
+        check_count("savepoints of a transaction", limit, count)?;
         let id = self.buffer.savepoint();
-        self.lock_levels.push(LockLevel { id, fresh: SpanSet::default() });
-        id
+        let locked_before = self.locked_count;
+        self.lock_levels.push(LockLevel { id, fresh: SpanSet::default(), locked_before });
+        Ok(id)
     }
 
     /// Takes back all writes since the savepoint, and releases the locks taken since. What was read since still counts as read: the
@@ -210,6 +233,7 @@ impl Txn {
             taken.add_all(&level.fresh, bytes_max);
         }
         taken.add_all(&std::mem::take(&mut self.lock_levels[place].fresh), bytes_max);
+        self.locked_count = self.lock_levels[place].locked_before;
         self.give_back(&taken).await;
         Ok(())
     }

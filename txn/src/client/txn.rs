@@ -70,6 +70,11 @@ pub struct Txn {
     pub(super) locks: SpanSet,
     /// One per open savepoint, outermost first.
     pub(super) lock_levels: Vec<LockLevel>,
+    /// Bytes written so far, and before the statement under way.
+    pub(super) written_bytes: u64,
+    pub(super) written_before: u64,
+    /// Rows locked so far.
+    pub(super) locked_count: u64,
     /// Under `READ COMMITTED`, the savepoint of the statement under way.
     pub(super) statement: Option<SavepointId>,
     /// Where a request under way may be taking locks: part of what must be released if it never comes back.
@@ -103,6 +108,9 @@ impl Txn {
             held: Held::default(),
             locks: SpanSet::default(),
             lock_levels: Vec::new(),
+            written_bytes: 0,
+            written_before: 0,
+            locked_count: 0,
             statement: None,
             locking: Vec::new(),
             intents: SpanSet::default(),
@@ -259,11 +267,17 @@ impl Txn {
                 if options.lock.is_some() || options.hold == Hold::ToCommit {
                     self.note_held(span.clone());
                 }
+                if options.lock.is_some() {
+                    self.count_locks(std::iter::once(&keys[index]));
+                }
                 self.note_lock(span, options.lock);
             }
             if self.buffer.get(&keys[index]).is_none() {
                 values[index] = row.map(|row| row.value);
             }
+        }
+        if options.lock.is_some() {
+            self.check_lock_count()?;
         }
         Ok(values)
     }
@@ -322,6 +336,9 @@ impl Txn {
             return Err(unexpected("Scan"));
         };
         let examined = examined(span, resume.as_ref(), options.direction);
+        if options.lock.is_some() {
+            self.count_locks(rows.iter().map(|row| &row.key));
+        }
         match options.wait {
             // What was skipped was not read: whoever holds it may well change it.
             OnLock::Skip => {
@@ -341,6 +358,9 @@ impl Txn {
                 rows.iter().for_each(|row| self.note_held(Span::point(&row.key)));
             }
             (Hold::AsLocked, None) => {}
+        }
+        if options.lock.is_some() {
+            self.check_lock_count()?;
         }
         let rows = rows.into_iter().map(|Row { key, value, .. }| (key, value)).collect();
         let mut rows = self.buffer.overlay(&examined, options.direction, rows);
@@ -439,6 +459,10 @@ impl Txn {
         check_size("value", settings.value_bytes_max, value_bytes)?;
         let total = self.buffer.bytes() + key.as_bytes().len() + value_bytes;
         check_size("buffered writes of a transaction", settings.buffer_bytes_max, total)?;
+        let written = self.written_bytes + (key.as_bytes().len() + value_bytes) as u64;
+        let limit = self.options.limits.write_bytes_max;
+        check_count("bytes written by a transaction", limit, written)?;
+        self.written_bytes = written;
         self.buffer.write(key, value, expect);
         self.let_large_statement_settle();
         Ok(())
@@ -479,6 +503,7 @@ impl Txn {
         self.reads = SpanSet::default();
         self.held = Held::default();
         self.lock_levels.clear();
+        (self.written_bytes, self.written_before, self.locked_count) = (0, 0, 0);
         self.statement = None;
         let pulse = self.pulse.take();
         let beats = pulse.as_ref().is_some_and(Pulse::has_beaten);
@@ -578,6 +603,10 @@ fn check_size(what: &'static str, limit: usize, actual: usize) -> Result<(), Txn
         return Ok(());
     }
     Err(TxnError::TooLarge { what, limit: limit as u64, actual: actual as u64 })
+}
+
+pub(super) fn check_count(what: &'static str, limit: u64, actual: u64) -> Result<(), TxnError> {
+    if actual <= limit { Ok(()) } else { Err(TxnError::TooMany { what, limit, actual }) }
 }
 
 pub(super) fn unexpected(request: &str) -> TxnError {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use storage::{Key, Span};
 use txn::api::{Batch, Kv, Lock, Request, Wait};
 use txn::client::{
-    Access, Hold, Isolation, RetryKind, ScanOptions, Settings, Txn, TxnError, TxnOptions,
+    Access, Hold, Isolation, RetryKind, ScanOptions, Settings, Txn, TxnError, TxnLimits, TxnOptions,
 };
 use txn::testing::World;
 
@@ -320,7 +320,7 @@ fn a_savepoint_gives_back_the_locks_taken_since_and_no_intent() {
         txn.get(&key("before"), EXCLUSIVE).await.expect("free");
         txn.put(key("laid"), value("1")).expect("open");
         txn.spill_if_large().await.expect("free");
-        let savepoint = txn.savepoint();
+        let savepoint = txn.savepoint().expect("few");
         let span = Span::new(key("a"), key("z"));
         txn.scan(span, ScanOptions { lock: EXCLUSIVE, ..ScanOptions::default() })
             .await
@@ -336,6 +336,57 @@ fn a_savepoint_gives_back_the_locks_taken_since_and_no_intent() {
     t.world.settle(Duration::from_secs(10));
     assert_eq!(t.kv.lock_count(), 0);
     assert_eq!(t.kv.rows(), vec![(key("laid"), value("1"))]);
+}
+
+#[test]
+fn over_a_limit_is_an_error_that_says_which_and_how_much() {
+    let t = local(10);
+    let limits = TxnLimits { write_bytes_max: 20, locks_max: 3, savepoints_max: 2 };
+    let options = TxnOptions { limits, ..TxnOptions::default() };
+    let too_many = |what, limit, actual| TxnError::TooMany { what, limit, actual };
+    t.world.block_on(async {
+        let mut txn = t.db.begin(options.clone());
+        txn.put(key("k"), value("123456789")).expect("10 bytes");
+        txn.put(key("k"), value("123456789")).expect("20 bytes");
+        let over = txn.put(key("k"), value("")).expect_err("21 bytes");
+        assert_eq!(over, too_many("bytes written by a transaction", 20, 21));
+        assert_eq!(over.to_string(), "bytes written by a transaction: 21, over the limit of 20");
+        txn.commit().await.expect("what was refused was not written");
+
+        let mut txn = t.db.begin(options.clone());
+        for name in ["a", "b", "a", "c", "b"] {
+            txn.get(&key(name), EXCLUSIVE).await.expect("three rows");
+        }
+        let over = txn.get(&key("d"), EXCLUSIVE).await;
+        assert_eq!(over, Err(too_many("rows locked by a transaction", 3, 4)));
+        txn.rollback().await;
+
+        let mut rows = t.db.begin(TxnOptions::default());
+        for name in ["b", "c", "d"] {
+            rows.put(key(name), value("")).expect("no limit is near");
+        }
+        rows.commit().await.expect("free");
+        let mut txn = t.db.begin(options.clone());
+        txn.get(&key("a"), EXCLUSIVE).await.expect("one row");
+        let savepoint = txn.savepoint().expect("one");
+        let all = Span::new(key("a"), key("z"));
+        let locking = ScanOptions { lock: EXCLUSIVE, ..ScanOptions::default() };
+        let over = txn.scan(all, locking).await;
+        assert_eq!(over, Err(too_many("rows locked by a transaction", 3, 5)));
+        txn.rollback_to(savepoint).await.expect("it is open");
+        assert_eq!(t.kv.lock_count(), 1, "what was locked since is free");
+        txn.get(&key("b"), EXCLUSIVE).await.expect("and counts no more");
+        txn.rollback().await;
+
+        let mut txn = t.db.begin(options);
+        let first = txn.savepoint().expect("one");
+        txn.savepoint().expect("two");
+        assert_eq!(txn.savepoint(), Err(too_many("savepoints of a transaction", 2, 3)));
+        txn.release(first).expect("it is open");
+        txn.savepoint().expect("one again");
+    });
+    t.world.settle(Duration::from_secs(10));
+    assert_eq!(t.kv.lock_count(), 0, "also of what was over the limit");
 }
 
 #[test]

@@ -105,7 +105,7 @@ proptest! {
                             prop_assert_eq!(page.rows, twin_scan(&twin, &span, reverse, 0));
                         }
                     }
-                    Step::Savepoint => savepoints.push((txn.savepoint(), twin.clone())),
+                    Step::Savepoint => savepoints.push((txn.savepoint().expect("few"), twin.clone())),
                     Step::RollbackTo(index) if !savepoints.is_empty() => {
                         let at = index.index(savepoints.len());
                         savepoints.truncate(at + 1);
