@@ -45,11 +45,13 @@ pub enum PlantedBug {
     DeadlockUnseen,
     /// A write that arrives after its transaction has ended is committed once more when it is met.
     LateWriteCommits,
+    /// S08: a read of history that was collected is answered with what is left.
+    HistoryUnguarded,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [PlantedBug; 20] = [
+    pub const ALL: [PlantedBug; 21] = [
         PlantedBug::FloorForgotten,
         PlantedBug::BoundIgnored,
         PlantedBug::SplitForgetsReads,
@@ -70,5 +72,6 @@ impl PlantedBug {
         PlantedBug::LateWriteCommits,
         PlantedBug::AbortedReadsOn,
         PlantedBug::DeadlockUnseen,
+        PlantedBug::HistoryUnguarded,
     ];
 }
