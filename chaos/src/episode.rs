@@ -23,7 +23,7 @@ use txn::server::ServerConfig;
 
 use crate::check::RealTime;
 use crate::check::file::Operation;
-use crate::plan::{Raid, draw_plan, draw_raids, draw_topology};
+use crate::plan::{Raid, draw_collections, draw_plan, draw_raids, draw_topology};
 use crate::planted::{Planted, WorldBug};
 use crate::shrink::Cut;
 use crate::workload::{Kind, Workload};
@@ -147,6 +147,7 @@ pub fn plan_of(options: Options) -> Vec<(Duration, Fault)> {
     let mut plan = draw_plan(options.seed, &nodes, real_time_of(options.seed));
     plan.extend(draw_topology(&layout, &nodes));
     plan.extend(draw_raids(&layout, &nodes));
+    plan.extend(draw_collections(&layout));
     plan
 }
 

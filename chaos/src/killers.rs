@@ -209,7 +209,7 @@ pub const KILLERS: &[Killer] = &[
         "S08",
         "STORAGE / RocksDB",
         "MVCC GC or compaction filter removes versions still needed by an open txn, backup or follower read; read below GC threshold returns partial instead of error",
-        "nothing collects versions in the background yet",
+        "no planted bug",
     ),
     killer(
         "S09",

@@ -1,6 +1,6 @@
 //! Value: which faults strike a seed, and when: each with its end, within the safety phase.
 //!
-//! Three plans of three streams, so that a change of one shifts none of the others: faults and clocks ([`draw_plan`]), what happens to ranges
+//! Plans of streams of their own, so that a change of one shifts none of the others: collected history ([`draw_collections`]), faults and clocks ([`draw_plan`]), what happens to ranges
 //! and members, with faults that aim at it ([`draw_topology`]), and raids ([`draw_raids`]), which aim at rare branches of the product by their
 //! coverage marks: the fault falls in the very event in which the branch was taken.
 
@@ -11,10 +11,10 @@ use std::time::Duration;
 use crate::check::RealTime;
 use crate::episode::{SAFETY, SKEW_MAX_US};
 use crate::workload::item_key;
-use crate::world::Layout;
 use crate::world::chance::{Chance, Purpose};
 use crate::world::fault::{Fault, Power, Strike, Trigger};
 use crate::world::network::Weather;
+use crate::world::{Layout, Level};
 
 /// Tables of workloads over keys.
 const TABLES: [u32; 7] = [100, 101, 110, 120, 130, 150, 160];
@@ -250,6 +250,23 @@ pub(crate) fn draw_raids(layout: &Layout, nodes: &[NodeId]) -> Vec<(Duration, Fa
                 plan.push((at, Fault::Ambush(Trigger::Reached(mark), draw_strike(&mut chance))));
             }
         }
+    }
+    plan
+}
+
+/// History is collected under those who read it: anywhere, down to a few round trips ago. Not where copies of available tables are: what
+/// a stream has not delivered must stay.
+pub(crate) fn draw_collections(layout: &Layout) -> Vec<(Duration, Fault)> {
+    let millis = Duration::from_millis;
+    let mut chance = Chance::new(layout.seed, Purpose::History);
+    let mut plan = Vec::new();
+    if layout.level == Level::Sql || chance.permille(400) {
+        return plan;
+    }
+    let longest = chance.pick(&[millis(100), millis(500), millis(3000)]);
+    for _ in 0..chance.pick(&[5, 20, 60]) {
+        let at = chance.duration(millis(500), SAFETY);
+        plan.push((at, Fault::Collect(chance.index(12), chance.duration(millis(1), longest))));
     }
     plan
 }

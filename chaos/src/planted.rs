@@ -149,6 +149,7 @@ pub const MUTANTS: &[Mutant] = &[
     log("checksums-ignored", LogBug::ChecksumsIgnored, &["S06"]),
     world("state-checksums-ignored", WorldBug::StateChecksumsIgnored, &["S06"]),
     world("stall-unnoticed", WorldBug::StallUnnoticed, &["S05"]),
+    server("history-unguarded", ServerBug::HistoryUnguarded, &["S08"]),
     world("clock-bound-forgotten", WorldBug::ClockBoundForgotten, &["H01"]),
     world("far-clocks-absorbed", WorldBug::FarClocksAbsorbed, &["H02"]),
     world("clock-not-carried", WorldBug::ClockNotCarried, &["H03"]),

@@ -28,6 +28,8 @@ pub enum Purpose {
     Topology,
     /// Faults that aim at rare branches of the product.
     Raids,
+    /// When history is collected, and how much of it.
+    History,
 }
 
 /// One stream.

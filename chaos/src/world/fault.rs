@@ -168,6 +168,9 @@ pub enum Fault {
     Undrain(NodeId),
     /// This key becomes the start of a range.
     Split(Key),
+    /// What was overwritten so long ago, or longer, is collected in a range, by place among those that are led. Who still reads there is
+    /// refused.
+    Collect(usize, Duration),
     /// The next node to which that happens is struck so.
     Ambush(Trigger, Strike),
     /// Everything is healed and started; clocks are right again.
@@ -209,6 +212,7 @@ impl Fault {
             | Fault::Weather(_)
             | Fault::Blackout
             | Fault::Split(_)
+            | Fault::Collect(..)
             | Fault::Ambush(..)
             | Fault::Heal => true,
         }
@@ -262,6 +266,9 @@ impl fmt::Display for Fault {
             Fault::Drain(node) => write!(f, "drain {node}"),
             Fault::Undrain(node) => write!(f, "{node} takes replicas again"),
             Fault::Split(at) => write!(f, "split at {at}"),
+            Fault::Collect(place, age) => {
+                write!(f, "collect what is older than {age:?} in range number {place}")
+            }
             Fault::Ambush(trigger, strike) => write!(f, "ambush on {trigger:?}: {strike:?}"),
             Fault::Heal => write!(f, "heal"),
         }

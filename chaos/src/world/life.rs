@@ -12,7 +12,7 @@ use storage::log::sim_file::{Crash, FileOperation};
 use storage::log::{LogOptions, LogReader, SegmentedLog};
 use storage::memory::Rot;
 use storage::mvcc::{self, Version};
-use storage::{Key, Space, StorageError, WriteBatch};
+use storage::{Key, Space, Span, StorageError, WriteBatch};
 use txn::api::{Batch, Request, WAIT_SLICE, Wait};
 use txn::client::{Db, Router, RouterSettings};
 use txn::runtime::{HlcSource, Runtime, Spawn};
@@ -462,6 +462,7 @@ impl World {
             }
             Fault::Undrain(node) => self.set_draining(&[node], false),
             Fault::Split(at) => self.split(at),
+            Fault::Collect(place, age) => self.collect(place, age),
             Fault::Heal => self.heal(),
         }
     }
@@ -544,7 +545,7 @@ impl World {
             return;
         }
         let range = ranges[place % ranges.len()];
-        if self.order(range, |_| Request::TransferLease { to }) {
+        if self.order(range, |_, _| Request::TransferLease { to }) {
             self.tally.count("leases asked to move");
         }
     }
@@ -553,9 +554,25 @@ impl World {
         let right = self.access.take_range();
         let found = self.led_ranges().into_iter().find(|range| self.holds(*range, &at));
         if let Some(range) = found
-            && self.order(range, move |_| Request::Split { at, right })
+            && self.order(range, move |_, _| Request::Split { at, right })
         {
             self.tally.count("splits asked for");
+        }
+    }
+
+    /// Without asking anybody who still reads: a range must know by itself whom to refuse.
+    fn collect(&mut self, place: usize, age: Duration) {
+        let ranges = self.led_ranges();
+        if ranges.is_empty() {
+            return;
+        }
+        let range = ranges[place % ranges.len()];
+        let older = |span: &Span, now: Timestamp| Request::Gc {
+            span: span.clone(),
+            threshold: now.minus(age),
+        };
+        if self.order(range, older) {
+            self.tally.count("histories asked to be collected");
         }
     }
 
@@ -567,8 +584,8 @@ impl World {
             .is_some_and(|range| range.span.contains(key))
     }
 
-    /// Gives whoever leads the range a request of nobody's. Whether somebody does.
-    fn order(&mut self, range: RangeId, make: impl FnOnce(RangeId) -> Request) -> bool {
+    /// Gives whoever leads the range a request of nobody's, made of its span and its leader's clock. Whether somebody does.
+    fn order(&mut self, range: RangeId, make: impl FnOnce(&Span, Timestamp) -> Request) -> bool {
         for (node, machine) in &mut self.machines {
             let Some(process) = &mut machine.process else { continue };
             let now = Now { clock: process.clock.now(), monotonic: process.clock.time.monotonic() };
@@ -588,7 +605,7 @@ impl World {
                 pushed: Vec::new(),
                 ignored: Vec::new(),
                 wait: Wait::Queue(WAIT_SLICE),
-                requests: vec![make(range)],
+                requests: vec![make(&descriptor.span, at)],
             };
             let (nobody, _) = futures::channel::oneshot::channel();
             process.inbox.push_back(Input::Request(batch, Waiter::Local(nobody)));

@@ -109,6 +109,7 @@ pub(super) fn refuse(script: &Script, ours: bool) -> Result<(), String> {
                 | Fault::Drift(..)
                 | Fault::Flush(_)
                 | Fault::HandOver(..)
+                | Fault::Collect(..)
                 | Fault::Split(_)
                 | Fault::Throttle(..)
                 | Fault::Slow(..)

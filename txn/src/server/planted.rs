@@ -47,11 +47,13 @@ pub enum PlantedBug {
     DeadlockUnseen,
     /// A write that arrives after its transaction has ended is committed once more when it is met.
     LateWriteCommits,
+    /// S08: a read of history that was collected is answered with what is left.
+    HistoryUnguarded,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [PlantedBug; 21] = [
+    pub const ALL: [PlantedBug; 22] = [
         PlantedBug::FloorForgotten,
         PlantedBug::BoundIgnored,
         PlantedBug::SplitForgetsReads,
@@ -73,5 +75,6 @@ impl PlantedBug {
         PlantedBug::LateWriteCommits,
         PlantedBug::AbortedReadsOn,
         PlantedBug::DeadlockUnseen,
+        PlantedBug::HistoryUnguarded,
     ];
 }

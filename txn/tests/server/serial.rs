@@ -934,7 +934,9 @@ fn enough_transactions_commit() {
 }
 
 /// Bugs that break no order of what has committed, and what sees them.
-const ELSEWHERE: [PlantedBug; 2] = [
+const ELSEWHERE: [PlantedBug; 3] = [
+    // Nothing is collected here; in the simulated world it is.
+    PlantedBug::HistoryUnguarded,
     // Nobody commits wrongly, somebody waits for ever: the simulated world's clients do not end (docs/killers.md, T12).
     PlantedBug::DeadlockUnseen,
     // Who reads without its intents has an aborted record, and never commits (docs/killers.md, T09: masked).
