@@ -317,7 +317,7 @@ marks! {
         LargeStatementSettled: rare "a statement of READ COMMITTED wrote so much that it could not be run again by itself",
         HeldRowsRefreshed: rare "rows locked by earlier statements of READ COMMITTED were found unchanged at a later timestamp",
         SnapshotWaitedFor: rare "a deferrable transaction waited until its snapshot was certain",
-        TakenForDead: "a transaction learnt between two requests that it was taken for dead",
+        TakenForDead: rare "a transaction learnt between two requests that it was taken for dead",
         TxnDroppedOpen: "a transaction was dropped before its end, and rolled back in the background",
         OwnWritesCutScan: rare "a transaction's own writes filled a limited scan",
         SpansCondensed: "a transaction remembered its reads or intents less exactly to save memory",
