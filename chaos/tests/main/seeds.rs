@@ -88,7 +88,7 @@ fn planted_bugs_are_found() {
         "flush-not-atomic",
         "apply-depends-on-node",
         "reads-pass-writes-in-flight",
-        "abort-not-recorded",
+        "staged-counts-as-pending",
         "fast-path-skips-cache",
         "push-forgotten",
         "idle-clients",
