@@ -6,7 +6,7 @@
 //! | parallel ([`super::parallel`]) | several ranges, none was laid down before | 1: intents and a record that names them, at once |
 //! | two phases ([`super::two_phase`]) | writes were laid down early, or are too many to name | 2: intents, then the record |
 //!
-//! A lost answer: the version at a one-phase commit's lowest key, or the others' record, says what happened; it is asked until it
+//! A late answer to a one-phase commit: its outcome is asked for while it may still come. A lost answer: the version at its lowest key, or the others' record, says what happened; it is asked until it
 //! answers or `outcome_wait` is over. What has not happened then never will. Who is left without an answer all the same gets a
 //! [`Ticket`], with which anybody can ask later. Before a failure is reported after a commit may have arrived, the record is made
 //! to say "aborted" (killers T01, T04).
@@ -19,6 +19,7 @@ use storage::{Key, Span};
 use crate::api::{KvError, Mutation, Request, Response};
 use crate::client::cleanup::Outcome;
 use crate::client::exchange::{Purpose, Trials};
+use crate::client::settle::{Early, concluded};
 use crate::client::txn::{State, unexpected};
 use crate::client::{Isolation, OnLock, Ticket, Txn, TxnError};
 use crate::server::settle;
@@ -152,7 +153,11 @@ impl Txn {
                 deadline: self.commit_deadline,
             };
             let batch = self.batch(vec![request], self.wait_mode(&trials));
-            match self.send(batch).await {
+            let reply = match self.send_and_ask(batch, mutations).await {
+                Early::Outcome(settled) => return concluded(settled, "it was late").map(Some),
+                Early::Answer(reply) => reply,
+            };
+            match reply {
                 Ok(reply) => match reply.responses.first() {
                     Some(Response::Committed(ts)) => {
                         return Ok(Some(CommitInfo { ts: *ts, path: CommitPath::OnePhase }));

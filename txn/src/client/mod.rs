@@ -12,8 +12,8 @@
 //! Rooms: `db` entry; `txn` state and reads; `statement` statements, savepoints and isolation levels; `held` what weaker levels check;
 //! `open` which history is still read;
 //! `buffer` writes not sent; `spans` sets of keys; `exchange` batches and refusals; `refresh` moving the timestamp; `wait` others'
-//! locks; `recover` others' staged commits; `commit`, `parallel`, `two_phase`, `settle`; `cleanup` what is left behind; `heartbeat`; `router`, `cache`,
-//! `split` ranges; `error`, `options`.
+//! locks; `recover` others' staged commits; `commit`, `parallel`, `two_phase`, `settle`; `cleanup` what is left behind; `heartbeat`; `router`,
+//! `journey`, `cache`, `split` ranges; `error`, `options`.
 //!
 //! INVARIANT: a transaction has one timestamp (`read_at`) at which everything it has read holds; it commits exactly there. Below
 //! `SERIALIZABLE` that is so of what it has locked and of what its constraints were checked against (`statement`).
@@ -29,6 +29,7 @@ mod error;
 mod exchange;
 mod heartbeat;
 mod held;
+mod journey;
 mod open;
 mod options;
 mod parallel;

@@ -183,6 +183,8 @@ pub struct Settings {
     pub wait_slice: Duration,
     /// Between two signs of life of a transaction that holds locks or intents.
     pub heartbeat_interval: Duration,
+    /// A one-phase commit that is not answered by then is asked for.
+    pub commit_asked_after: Duration,
     /// How long the outcome of a commit is searched for when its answer was lost, before it is `Ambiguous`.
     pub outcome_wait: Duration,
     /// Most times [`super::Db::run`] runs its closure.
@@ -204,6 +206,7 @@ impl Default for Settings {
             scan_piece_bytes: 4 << 20,
             wait_slice: WAIT_SLICE,
             heartbeat_interval: Duration::from_secs(1),
+            commit_asked_after: Duration::from_secs(1),
             outcome_wait: Duration::from_secs(10),
             run_attempts_max: 50,
             moves_max: 100,

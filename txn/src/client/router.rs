@@ -6,7 +6,7 @@
 //!                           └─► piece ─► node ─ RangeMismatch(newer) ─► cut again
 //! ```
 //!
-//! A piece whose node does not answer is sent again, to the next replica: all requests but one are idempotent. The one,
+//! A piece whose node does not answer is sent again, to the next replica ([`Journey`]): all requests but one are idempotent. The one,
 //! `CommitOnePhase`, is ambiguous as soon as an answer is lost; a committing `EndTxn` is when no later try is answered.
 //! Without any progress for `unavailable_after` the piece fails and names the range and who did not answer.
 
@@ -19,10 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::{Direction, Key, Span};
 
-use clock::Monotonic;
-
 use crate::api::{Batch, Kv, KvError, Peers, Reply, Request, Response};
 use crate::client::cache::{Known, RangeCache};
+use crate::client::journey::{Answered, Heard, Journey};
 use crate::client::split::{clip, first_key, gravest, is_limited, join};
 use crate::runtime::Runtime;
 
@@ -34,6 +33,9 @@ const SCAN_RANGES_AHEAD: usize = 4;
 pub struct RouterSettings {
     /// A piece of a batch that gets no useful answer for this long fails.
     pub unavailable_after: Duration,
+    /// A node that says nothing for this long is not waited for alone any more. Longer than what a range takes over a request in health:
+    /// a slice of waiting for a lock and a round of consensus.
+    pub silent_after: Duration,
     /// First pause after all replicas of a range were tried; doubles up to `pause_max`.
     pub pause_min: Duration,
     /// Longest such pause.
@@ -46,6 +48,7 @@ impl Default for RouterSettings {
     fn default() -> RouterSettings {
         RouterSettings {
             unavailable_after: Duration::from_secs(4),
+            silent_after: Duration::from_secs(1),
             pause_min: Duration::from_millis(20),
             pause_max: Duration::from_millis(400),
             ranges_max: 100_000,
@@ -72,19 +75,6 @@ struct Plan {
     pieces: BTreeMap<Key, Piece>,
     /// Indexes of scans over several ranges that go one range after another.
     ordered: Vec<usize>,
-}
-
-/// What one piece has been through.
-struct Journey {
-    begun: Monotonic,
-    pause: Duration,
-    /// Asked since the last pause.
-    asked: BTreeSet<NodeId>,
-    /// Did not answer, the last time they were asked.
-    silent: BTreeSet<NodeId>,
-    /// Whether some try may have arrived without an answer.
-    lost: bool,
-    last: String,
 }
 
 /// What to do after a try.
@@ -315,55 +305,99 @@ impl Router {
         Box::pin(async move {
             let mut known = known;
             let mut batch = batch;
-            let mut journey = Journey::new(self.runtime.time.monotonic(), self.settings.pause_min);
+            let mut journey = Journey::new(self.runtime.time.monotonic(), &self.settings);
             let mut target = known.leaseholder;
+            let mut heard = None;
             loop {
                 let descriptor = known.descriptor.clone();
-                let Some(node) = target.take().or_else(|| self.candidate(&descriptor, &journey))
-                else {
-                    self.pause(&descriptor, &batch, &mut journey).await?;
-                    // All replicas were asked in vain: perhaps they are not its replicas any more.
-                    coverage::reached(Mark::AllReplicasAskedInVain);
-                    known = self.relocate(&known, &batch).await?;
+                if heard.is_none() {
+                    let node = target.take().or_else(|| self.candidate(&descriptor, &journey));
+                    heard = match node {
+                        Some(node) => {
+                            Some(self.ask(node, &descriptor, &batch, &mut journey).await?)
+                        }
+                        None => self.search(&mut known, &batch, &mut journey).await?,
+                    };
+                }
+                let Some(Heard { node, outcome }) = heard.take() else {
                     target = known.leaseholder;
                     continue;
                 };
-                // A try that is begun gets its time: one cut off by the end of the journey would look like a lost answer.
-                let begun = self.runtime.time.monotonic();
-                if !journey.last.is_empty() && !journey.may_go_on(begun, &self.settings) {
-                    return Err(journey.give_up(&descriptor, &batch));
-                }
-                journey.asked.insert(node);
-                let mut part = batch.clone();
-                part.range = Some((descriptor.id, descriptor.generation));
-                match self.try_node(node, part, &journey).await {
+                let error = match outcome {
                     Ok(reply) => {
                         self.note_answer(&descriptor, node, &reply);
                         return Ok(reply);
                     }
-                    Err(error) => {
-                        match self.react(error, node, &descriptor, &batch, &mut journey)? {
-                            Next::Ask(node) => target = Some(node),
-                            Next::Other => {}
-                            Next::Pause => {
-                                self.pause(&descriptor, &batch, &mut journey).await?;
-                                target = Some(node);
-                            }
-                            Next::Cut => match self.recut(&known, batch, &mut journey).await? {
-                                Recut::Same(again, part) => {
-                                    target = again.leaseholder;
-                                    (known, batch) = (again, part);
-                                }
-                                Recut::Several(plan, batch) => {
-                                    coverage::reached(Mark::BatchMetSplit);
-                                    return self.send_plan(batch, plan).await;
-                                }
-                            },
-                        }
+                    Err(error) => error,
+                };
+                match self.react(error, node, &descriptor, &batch, &mut journey)? {
+                    Next::Ask(node) => target = Some(node),
+                    Next::Other => {}
+                    Next::Pause => {
+                        heard = self.pause(&descriptor, &batch, &mut journey).await?;
+                        target = Some(node);
                     }
+                    Next::Cut => match self.recut(&known, batch, &mut journey).await? {
+                        Recut::Same(again, part) => {
+                            target = again.leaseholder;
+                            (known, batch) = (again, part);
+                        }
+                        Recut::Several(plan, batch) => {
+                            coverage::reached(Mark::BatchMetSplit);
+                            return self.send_plan(batch, plan).await;
+                        }
+                    },
                 }
             }
         })
+    }
+
+    /// One try, and what is heard then: of it or of an earlier one, or that it is silent.
+    async fn ask<'a>(
+        &'a self,
+        node: NodeId,
+        descriptor: &RangeDescriptor,
+        batch: &Batch,
+        journey: &mut Journey<'a>,
+    ) -> Result<Heard, KvError> {
+        let time = &*self.runtime.time;
+        let now = time.monotonic();
+        if !journey.last.is_empty() && !journey.may_go_on(now, &self.settings) {
+            return journey.hear_the_last(time, &self.settings, descriptor, batch).await;
+        }
+        let mut part = batch.clone();
+        part.range = Some((descriptor.id, descriptor.generation));
+        journey.ask(node, self.peers.send(node, part));
+        let until = if is_idempotent(batch) {
+            journey.patience(now, &self.settings)
+        } else {
+            journey.end(&self.settings)
+        };
+        Ok(journey.hear(time, until).await.unwrap_or_else(|| {
+            coverage::reached(Mark::TryTimedOut);
+            journey.note_silence(node);
+            Heard { node, outcome: Err(KvError::Unreachable { node, sent: true }) }
+        }))
+    }
+
+    /// All replicas were asked in vain: waits, and asks others where they are by now. `None`: nothing was heard meanwhile.
+    async fn search<'a>(
+        &'a self,
+        known: &mut Known,
+        batch: &Batch,
+        journey: &mut Journey<'a>,
+    ) -> Result<Option<Heard>, KvError> {
+        if let Some(heard) = self.pause(&known.descriptor, batch, journey).await? {
+            return Ok(Some(heard));
+        }
+        coverage::reached(Mark::AllReplicasAskedInVain);
+        match journey.hear_during(self.relocate(known, batch)).await {
+            Answered::By(heard) => Ok(Some(heard)),
+            Answered::Not(newer) => {
+                *known = newer?;
+                Ok(None)
+            }
+        }
     }
 
     /// The range is not what it was thought to be: cuts the piece again by what is known now.
@@ -371,7 +405,7 @@ impl Router {
         &self,
         known: &Known,
         batch: Batch,
-        journey: &mut Journey,
+        journey: &mut Journey<'_>,
     ) -> Result<Recut, KvError> {
         let descriptor = &known.descriptor;
         if batch.requests.iter().any(|request| matches!(request, Request::TransferLease { .. })) {
@@ -387,7 +421,8 @@ impl Router {
         }
         let (_, piece) =
             plan.pieces.pop_first().expect("a batch has requests, and each has a piece");
-        journey.asked.clear();
+        // What is still under way was cut for another range.
+        journey.begin_anew();
         coverage::reached(Mark::BatchCutAgain);
         if piece.known.descriptor == *descriptor {
             self.pause(descriptor, &batch, journey).await?;
@@ -395,24 +430,6 @@ impl Router {
         // What was cut anew counts: a one-phase commit's reads may lie in another range by now.
         let requests = piece.requests.into_iter().map(|(_, request)| request).collect();
         Ok(Recut::Same(piece.known, Batch { requests, ..batch }))
-    }
-
-    /// One try, with an end.
-    async fn try_node(
-        &self,
-        node: NodeId,
-        batch: Batch,
-        journey: &Journey,
-    ) -> Result<Reply, KvError> {
-        // A little longer than a range takes itself to find out that it has no quorum: its answer says more than our silence.
-        let end = journey.begun.plus(self.settings.unavailable_after * 9 / 8);
-        match select(self.peers.send(node, batch), self.runtime.time.sleep_until(end)).await {
-            Either::Left((outcome, _)) => outcome,
-            Either::Right(_) => {
-                coverage::reached(Mark::TryTimedOut);
-                Err(KvError::Unreachable { node, sent: true })
-            }
-        }
     }
 
     fn note_answer(&self, descriptor: &RangeDescriptor, node: NodeId, reply: &Reply) {
@@ -438,7 +455,7 @@ impl Router {
         node: NodeId,
         descriptor: &RangeDescriptor,
         batch: &Batch,
-        journey: &mut Journey,
+        journey: &mut Journey<'_>,
     ) -> Result<Next, KvError> {
         journey.last = error.to_string();
         if journey.lost && is_commit(batch) && speaks_of_the_batch(&error) {
@@ -449,7 +466,9 @@ impl Router {
         match error {
             KvError::NotLeaseholder { hint, .. } => {
                 journey.silent.remove(&node);
-                let hint = hint.filter(|hint| *hint != node && !journey.asked.contains(hint));
+                let may_answer =
+                    |hint: &NodeId| !journey.asked.contains(hint) || journey.is_unheard(*hint);
+                let hint = hint.filter(|hint| *hint != node && may_answer(hint));
                 self.cache.lock().set_leaseholder(descriptor, hint);
                 Ok(hint.map_or(Next::Other, |hint| {
                     coverage::reached(Mark::HintFollowed);
@@ -518,7 +537,7 @@ impl Router {
     }
 
     /// The nearest replica that may lead and was not asked since the last pause.
-    fn candidate(&self, descriptor: &RangeDescriptor, journey: &Journey) -> Option<NodeId> {
+    fn candidate(&self, descriptor: &RangeDescriptor, journey: &Journey<'_>) -> Option<NodeId> {
         let may_lead = |node: &NodeId| {
             descriptor.peer_on(*node).is_some_and(|peer| match peer.role {
                 PeerRole::Voter | PeerRole::VoterBoth | PeerRole::Outgoing => true,
@@ -530,21 +549,24 @@ impl Router {
         nearest.chain(all).filter(may_lead).find(|node| !journey.asked.contains(node))
     }
 
-    /// Waits before the next round, or gives up.
+    /// Waits before the next round, or gives up. `Some`: somebody has answered meanwhile.
     async fn pause(
         &self,
         descriptor: &RangeDescriptor,
         batch: &Batch,
-        journey: &mut Journey,
-    ) -> Result<(), KvError> {
-        let time = &self.runtime.time;
+        journey: &mut Journey<'_>,
+    ) -> Result<Option<Heard>, KvError> {
+        let time = &*self.runtime.time;
         if !journey.may_go_on(time.monotonic(), &self.settings) {
-            return Err(journey.give_up(descriptor, batch));
+            return journey.hear_the_last(time, &self.settings, descriptor, batch).await.map(Some);
         }
-        sleep_about(&self.runtime, journey.pause).await;
-        journey.pause = (journey.pause * 2).min(self.settings.pause_max);
-        journey.asked.clear();
-        Ok(())
+        let until = time.monotonic().plus(about(&self.runtime, journey.pause));
+        let heard = journey.hear(time, until).await;
+        if heard.is_none() {
+            journey.pause = (journey.pause * 2).min(self.settings.pause_max);
+            journey.asked.clear();
+        }
+        Ok(heard)
     }
 
     /// Asks others what they know of the range's place.
@@ -582,7 +604,8 @@ impl Router {
                     reason: format!("nobody who answers knows the range of {key}"),
                 });
             }
-            sleep_about(&self.runtime, pause).await;
+            let time = &self.runtime.time;
+            time.sleep_until(time.monotonic().plus(about(&self.runtime, pause))).await;
             pause = (pause * 2).min(self.settings.pause_max);
         }
     }
@@ -608,13 +631,15 @@ impl Router {
                 if !asked.insert(node) {
                     continue;
                 }
-                match self.peers.lookup(node, key.clone()).await {
-                    Ok(ranges) => {
+                let time = &self.runtime.time;
+                let limit = time.sleep_until(time.monotonic().plus(self.settings.silent_after));
+                match select(self.peers.lookup(node, key.clone()), limit).await {
+                    Either::Left((Ok(ranges), _)) => {
                         if let Some(known) = self.learn_all(ranges, key, stale) {
                             return (Some(known), silent);
                         }
                     }
-                    Err(_) => silent.push(node),
+                    Either::Left((Err(_), _)) | Either::Right(_) => silent.push(node),
                 }
             }
         }
@@ -683,7 +708,7 @@ fn is_idempotent(batch: &Batch) -> bool {
     !batch.requests.iter().any(|request| matches!(request, Request::CommitOnePhase { .. }))
 }
 
-fn is_commit(batch: &Batch) -> bool {
+pub(super) fn is_commit(batch: &Batch) -> bool {
     batch.requests.iter().any(|request| {
         matches!(
             request,
@@ -721,46 +746,11 @@ fn speaks_of_the_batch(error: &KvError) -> bool {
     }
 }
 
-async fn sleep_about(runtime: &Runtime, duration: Duration) {
+/// Half of a duration to all of it.
+fn about(runtime: &Runtime, duration: Duration) -> Duration {
     let half = duration / 2;
     let span_us = u64::try_from(half.as_micros()).unwrap_or(u64::MAX).max(1);
-    let jitter = Duration::from_micros(runtime.random.next_u64() % span_us);
-    runtime.time.sleep_until(runtime.time.monotonic().plus(half + jitter)).await;
-}
-
-impl Journey {
-    fn new(begun: Monotonic, pause: Duration) -> Journey {
-        Journey {
-            begun,
-            pause,
-            asked: BTreeSet::new(),
-            silent: BTreeSet::new(),
-            lost: false,
-            last: String::new(),
-        }
-    }
-
-    fn may_go_on(&self, now: Monotonic, settings: &RouterSettings) -> bool {
-        now.since(self.begun) < settings.unavailable_after
-    }
-
-    fn give_up(&self, descriptor: &RangeDescriptor, batch: &Batch) -> KvError {
-        coverage::reached(Mark::RangeGivenUp);
-        if self.lost && is_commit(batch) {
-            return KvError::Ambiguous {
-                reason: format!("no answer from {}: {}", descriptor.id, self.last),
-            };
-        }
-        KvError::Unavailable {
-            range: descriptor.id,
-            missing: self.silent.iter().copied().collect(),
-            reason: if self.last.is_empty() {
-                "it has no leaseholder".into()
-            } else {
-                self.last.clone()
-            },
-        }
-    }
+    half + Duration::from_micros(runtime.random.next_u64() % span_us)
 }
 
 impl Kv for Router {

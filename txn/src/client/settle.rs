@@ -5,12 +5,15 @@
 
 use clock::{Monotonic, Timestamp};
 use coverage::Mark;
+use futures::future::{Either, select};
 use std::fmt;
 use std::str::FromStr;
 use storage::Key;
 use storage::mvcc::TxnId;
 
-use crate::api::{KvError, Mutation, PushKind, Request, Response, TxnMeta, TxnStatus};
+use crate::api::{
+    Batch, KvError, Mutation, PushKind, Reply, Request, Response, TxnMeta, TxnStatus,
+};
 use crate::client::commit::{CommitInfo, CommitPath};
 use crate::client::txn::unexpected;
 use crate::client::wait::send_plain;
@@ -131,7 +134,49 @@ fn settled(response: Option<&Response>) -> Result<Settled, TxnError> {
     }
 }
 
+/// What came first.
+pub(super) enum Early {
+    /// The answer to the commit.
+    Answer(Result<Reply, KvError>),
+    /// The answer to the question what became of it.
+    Outcome(Settled),
+}
+
+/// What an outcome means for whoever commits.
+pub(super) fn concluded(settled: Settled, reason: &str) -> Result<CommitInfo, TxnError> {
+    match settled {
+        Settled::Committed(ts) => Ok(CommitInfo { ts, path: CommitPath::OnePhase }),
+        Settled::Aborted => Err(TxnError::Retry {
+            kind: RetryKind::Aborted,
+            key: None,
+            reason: format!("its commit was lost ({reason})"),
+        }),
+    }
+}
+
 impl Txn {
+    /// Sends a one-phase commit, which cannot be sent again. When its answer is long in coming its outcome is asked for as well: if it was
+    /// lost on its way, or its answer was, nobody waits for what will never come. A commit that is being carried out holds its
+    /// keys, and the question waits for it there.
+    pub(super) async fn send_and_ask(&self, batch: Batch, mutations: &[Mutation]) -> Early {
+        let time = &self.db.runtime().time;
+        let patience =
+            time.sleep_until(time.monotonic().plus(self.db.settings().commit_asked_after));
+        let sending = Box::pin(self.send(batch));
+        let sending = match select(sending, patience).await {
+            Either::Left((reply, _)) => return Early::Answer(reply),
+            Either::Right(((), sending)) => sending,
+        };
+        let Some(key) = witness(mutations) else { return Early::Answer(sending.await) };
+        coverage::reached(Mark::LateCommitAskedFor);
+        let ticket = Ticket::of_version(&self.meta(), key.clone());
+        match select(sending, Box::pin(self.db.settle(&ticket))).await {
+            Either::Left((reply, _)) => Early::Answer(reply),
+            Either::Right((Ok(settled), _)) => Early::Outcome(settled),
+            Either::Right((Err(_), sending)) => Early::Answer(sending.await),
+        }
+    }
+
     /// The answer to a one-phase commit was lost: finds out what became of it.
     pub(super) async fn find_out(
         &mut self,
@@ -144,14 +189,7 @@ impl Txn {
             let (txn, started, key) = (self.id, self.started, key.clone());
             match send_plain(&self.db, None, Request::Settle { txn, started, key }).await {
                 Ok(reply) => {
-                    return match settled(reply.responses.first())? {
-                        Settled::Committed(ts) => Ok(CommitInfo { ts, path: CommitPath::OnePhase }),
-                        Settled::Aborted => Err(TxnError::Retry {
-                            kind: RetryKind::Aborted,
-                            key: None,
-                            reason: format!("its commit was lost ({reason})"),
-                        }),
-                    };
+                    return concluded(settled(reply.responses.first())?, &reason);
                 }
                 Err(error @ (KvError::BelowGc { .. } | KvError::Invalid(_))) => {
                     return Err(TxnError::Ambiguous { ticket: None, reason: error.to_string() });

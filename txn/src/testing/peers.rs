@@ -22,6 +22,12 @@ pub enum Fate {
     LostBefore,
     /// It arrives, its answer does not.
     LostAfter,
+    /// It never arrives, and nobody says so.
+    Swallowed,
+    /// It arrives, its answer does not, and nobody says so.
+    SwallowedAfter,
+    /// It arrives; its answer takes longer than others are patient.
+    Slow,
     /// It does not arrive now, but after its sender has given up.
     Late,
     /// It arrives twice: now, and again later.
@@ -50,6 +56,8 @@ struct Shared {
     sent: u64,
 }
 
+/// How late the answer of a slow node is.
+const SLOW: std::time::Duration = std::time::Duration::from_millis(1500);
 /// How late a late message is.
 const LATE: std::time::Duration = std::time::Duration::from_millis(700);
 
@@ -189,6 +197,17 @@ impl LocalPeers {
             Fate::LostAfter => {
                 let _ = self.arrive(to, batch).await;
                 Err(KvError::Unreachable { node: to, sent: true })
+            }
+            Fate::Swallowed => futures::future::pending().await,
+            Fate::SwallowedAfter => {
+                let _ = self.arrive(to, batch).await;
+                futures::future::pending().await
+            }
+            Fate::Slow => {
+                let answer = self.arrive(to, batch).await;
+                let time = &self.runtime.time;
+                time.sleep_until(time.monotonic().plus(SLOW)).await;
+                answer
             }
             Fate::Late => {
                 self.arrive_later(to, batch);

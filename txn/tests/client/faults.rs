@@ -70,12 +70,62 @@ fn one_fault(nth: u64, fate: Fate, split: bool, settings: Settings) -> u64 {
 
 #[test]
 fn a_single_lost_late_or_doubled_message_never_makes_it_lie() {
-    for fate in [Fate::LostBefore, Fate::LostAfter, Fate::Late, Fate::Twice] {
+    for fate in [
+        Fate::LostBefore,
+        Fate::LostAfter,
+        Fate::Swallowed,
+        Fate::SwallowedAfter,
+        Fate::Slow,
+        Fate::Late,
+        Fate::Twice,
+    ] {
         for (split, settings) in
             [(false, Settings::default()), (true, Settings::default()), (true, two_phases())]
         {
             let mut nth = 1;
             while one_fault(nth, fate, split, settings.clone()) >= nth && nth < 40 {
+                nth += 1;
+            }
+            assert!(nth > 3, "only {nth} messages: nothing was tested");
+        }
+    }
+}
+
+/// A message that is lost without a word costs a second or two, not the time after which a range counts as lost, and no error.
+#[test]
+fn a_single_message_lost_without_a_word_costs_nobody_his_statement() {
+    for fate in [Fate::Swallowed, Fate::SwallowedAfter, Fate::Slow] {
+        for (split, settings) in
+            [(false, Settings::default()), (true, Settings::default()), (true, two_phases())]
+        {
+            let mut nth = 1;
+            let mut sent = 1;
+            while sent >= nth {
+                let t = routed_with(nth, settings.clone());
+                if split {
+                    t.peers.split_at(key("m"));
+                }
+                let mut count = 0;
+                t.peers.set_fates(move |_, _| {
+                    count += 1;
+                    if count == nth { fate } else { Fate::Delivered }
+                });
+                let begun = t.world.runtime().time.monotonic();
+                let outcome = t.world.block_on(async {
+                    loop {
+                        match increment_both(&t).await {
+                            // Its commit never arrived: what is whole in one statement is run again by the server.
+                            Err(error) if error.is_retryable() => {}
+                            outcome => return outcome,
+                        }
+                    }
+                });
+                let waited = t.world.runtime().time.monotonic().since(begun);
+                assert!(outcome.is_ok(), "message {nth} {fate:?}: {outcome:?}");
+                assert!(waited < Duration::from_secs(2), "message {nth} {fate:?}: {waited:?}");
+                sent = t.peers.sent();
+                t.world.settle(Duration::from_secs(100));
+                assert_eq!(counters(&t), (1, 1), "message {nth} {fate:?}");
                 nth += 1;
             }
             assert!(nth > 3, "only {nth} messages: nothing was tested");

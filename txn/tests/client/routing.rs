@@ -117,6 +117,40 @@ fn a_silent_leaseholder_is_replaced_by_its_successor() {
     });
 }
 
+/// Its successor is found while it says nothing; nobody is told that the range is lost.
+#[test]
+fn a_leaseholder_that_falls_silent_is_replaced_by_its_successor_without_an_error() {
+    let t = routed(8);
+    t.world.block_on(async {
+        let mut warm = t.db.begin(TxnOptions::default());
+        warm.get(&key("k"), None).await.expect("found");
+        t.peers.set_fates(|to, _| if to == NodeId(1) { Fate::Swallowed } else { Fate::Delivered });
+        t.peers.move_lease(&key(""), NodeId(3));
+        let begun = t.world.runtime().time.monotonic();
+        let mut txn = t.db.begin(TxnOptions::default());
+        assert_eq!(txn.get(&key("k"), None).await, Ok(None));
+        txn.put(key("k"), value("1")).expect("open");
+        txn.commit().await.expect("n3 leads");
+        let waited = t.world.runtime().time.monotonic().since(begun);
+        assert!(waited < Duration::from_secs(2), "{waited:?}");
+    });
+}
+
+/// A node that needs longer than others are patient is not asked for ever anew: its first answer is taken.
+#[test]
+fn the_answer_of_a_slow_leaseholder_is_taken() {
+    let t = routed(9);
+    t.peers.set_fates(|_, _| Fate::Slow);
+    t.world.block_on(async {
+        let begun = t.world.runtime().time.monotonic();
+        let mut txn = t.db.begin(TxnOptions::default());
+        assert_eq!(txn.get(&key("k"), None).await, Ok(None));
+        let waited = t.world.runtime().time.monotonic().since(begun);
+        assert!(waited < Duration::from_millis(1600), "{waited:?}");
+        assert!(t.peers.sent() <= 4, "{} messages for one read", t.peers.sent());
+    });
+}
+
 #[test]
 fn without_an_answer_it_fails_in_seconds_and_names_range_and_nodes() {
     let t = routed(6);
