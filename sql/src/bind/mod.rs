@@ -1,6 +1,6 @@
 //! Value: names and types. From a statement's syntax tree and a catalog snapshot to a plan whose expressions are slots.
 //!
-//! Rooms: `scope` what names mean; `expression`, `call` expressions; `coerce` conversions that nobody wrote; `overload` which
+//! Rooms: `scope` what names mean; `expression`, `call`, `comparison`, `array`, `subquery` expressions; `coerce` conversions that nobody wrote; `overload` which
 //! function is meant; `query`, `from`, `group` SELECT; `modify` INSERT, UPDATE, DELETE; `datatype` type names.
 //!
 //! Literals in quotes and parameters without a type are of type `unknown` until their surroundings say what they are, as in
@@ -9,8 +9,10 @@
 //! INVARIANT: the slots of an expression refer to the columns of the scope it was bound in, and a query that is bound inside of an
 //! expression sees that scope as its outer row number 1.
 
+mod array;
 mod call;
 mod coerce;
+mod comparison;
 mod datatype;
 mod expression;
 mod from;
@@ -20,6 +22,7 @@ mod overload;
 mod query;
 mod scope;
 mod set_function;
+mod subquery;
 
 pub(crate) use coerce::coerce_assignment;
 pub(crate) use datatype::{data_type, serial};
