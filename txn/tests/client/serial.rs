@@ -103,9 +103,10 @@ pub(super) async fn session(
                 }
                 Err(error) if error.is_retryable() => {
                     txn.restart();
-                    // The keyspace's twin has no queues: without a pause who gives way takes its lock again before others can.
+                    // The keyspace's twin has no queues: without a pause who gives way takes its lock again before others can, and two that alternate
+                    // keep out a third that needs two locks at once until one of them pauses for longer than it waits (300 ms a round).
                     let time = db.runtime().time.clone();
-                    let pause_ms = 1 + db.runtime().random.next_u64() % (2 + attempt);
+                    let pause_ms = 1 + db.runtime().random.next_u64() % (2 << attempt.min(11));
                     time.sleep_until(time.monotonic().plus(Duration::from_millis(pause_ms))).await;
                     txn.restart();
                 }
