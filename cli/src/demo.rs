@@ -70,7 +70,7 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<(), String> {
     let nodes = Arc::new(Nodes::new(&members, &latency_file));
     eprintln!("Starting {} nodes.", members.len());
     let started = nodes.start(&stop).and_then(|()| {
-        let all_ready = || members.iter().all(|member| is_ready(member.http));
+        let all_ready = || members.iter().all(|member| is_ready(member.http, Some(members.len())));
         nodes.wait_until("a majority of the others", &stop, all_ready)
     });
     if let Err(why) = started {

@@ -205,12 +205,13 @@ pub(crate) fn pause(duration: Duration) {
     std::thread::sleep(duration);
 }
 
-/// Whether `/ready` answers 200.
-pub(crate) fn is_ready(http: SocketAddr) -> bool {
+/// Whether `/ready` answers 200; `among`: and as far as the node knows a cluster of so many would bear the loss of one.
+pub(crate) fn is_ready(http: SocketAddr, among: Option<usize>) -> bool {
+    let wanted = among.map_or_else(String::new, |nodes| format!("?nodes={nodes}"));
     let ask = || -> std::io::Result<bool> {
         let mut stream = TcpStream::connect_timeout(&http, Duration::from_secs(1))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        stream.write_all(b"GET /ready HTTP/1.0\r\n\r\n")?;
+        stream.write_all(format!("GET /ready{wanted} HTTP/1.0\r\n\r\n").as_bytes())?;
         let mut answer = [0_u8; 15];
         stream.read_exact(&mut answer)?;
         Ok(answer.ends_with(b" 200 OK"))

@@ -154,7 +154,7 @@ fn other_ports_garbage(cluster: &Cluster) {
             wire.rest();
         }
     }
-    assert!(is_ready(http));
+    assert!(is_ready(http, None));
     let file = cluster.dir.path().join("long.sql");
     fs::write(&file, format!("SELECT length('{}');\n", "x".repeat(70_000_000))).unwrap();
     let include = format!("\\i {}", file.display());
@@ -334,7 +334,7 @@ fn a_data_directory_that_is_not_this_nodes_is_refused() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let is_founded = wait_until(Duration::from_secs(20), || is_ready(ports.http)).is_some();
+    let is_founded = wait_until(Duration::from_secs(20), || is_ready(ports.http, None)).is_some();
     let faults =
         ["CHAOS CRASH 'n1'", "CHAOS PARTITION 'eu-west' FROM 'eu-west' FOR '1s'", "CHAOS HEAL"];
     let answers = faults.map(|statement| psql(ports.sql, statement));
@@ -356,7 +356,7 @@ fn a_data_directory_that_is_not_this_nodes_is_refused() {
         .stderr(fs::File::create(at.join("copy.log")).unwrap())
         .spawn()
         .unwrap();
-    let serves = wait_until(Duration::from_secs(30), || is_ready(ports.http)).is_some();
+    let serves = wait_until(Duration::from_secs(30), || is_ready(ports.http, None)).is_some();
     cluster.signal(1, "CONT");
     let ended = cluster.wait_end(1, Duration::from_secs(30));
     let said = cluster.log(1);

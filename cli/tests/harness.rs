@@ -179,12 +179,13 @@ impl Cluster {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
 
-    /// Waits until every running node answers `/ready` with 200.
+    /// Waits until every running node serves, and the ranges that it leads have all their voters.
     pub(crate) fn wait_ready(&self) {
         for (place, ports) in self.ports.iter().enumerate() {
             if self.children[place].is_some() {
                 assert!(
-                    wait_until(READY_WITHIN, || is_ready(ports.http)).is_some(),
+                    wait_until(READY_WITHIN, || is_ready(ports.http, Some(REGIONS.len())))
+                        .is_some(),
                     "node {place} is not ready: {}",
                     self.log(place)
                 );
@@ -303,13 +304,14 @@ pub(crate) fn text_of(output: Output) -> Result<String, String> {
     if output.status.success() { Ok(out) } else { Err(format!("{err}\n{out}").trim().to_string()) }
 }
 
-/// Whether `/ready` answers 200.
-pub(crate) fn is_ready(http: u16) -> bool {
+/// Whether `/ready` answers 200; `among`: and as far as the node knows a cluster of so many would bear the loss of one.
+pub(crate) fn is_ready(http: u16, among: Option<usize>) -> bool {
+    let wanted = among.map_or_else(String::new, |nodes| format!("?nodes={nodes}"));
     let ask = || -> std::io::Result<bool> {
         let address = SocketAddr::from(([127, 0, 0, 1], http));
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        stream.write_all(b"GET /ready HTTP/1.0\r\n\r\n")?;
+        stream.write_all(format!("GET /ready{wanted} HTTP/1.0\r\n\r\n").as_bytes())?;
         let mut answer = [0_u8; 15];
         stream.read_exact(&mut answer)?;
         Ok(answer.ends_with(b" 200 OK"))

@@ -1,7 +1,7 @@
-//! Driver: `/health` (the process answers), `/ready` (it serves SQL), `/metrics` (Prometheus text).
+//! Driver: `/health` (the process answers), `/ready` (it serves SQL; `?nodes=N`: and a cluster of N bears the loss of a node), `/metrics` (Prometheus text).
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use serde_json::json;
@@ -39,9 +39,23 @@ async fn health() -> axum::Json<serde_json::Value> {
     axum::Json(json!({ "status": "alive", "version": env!("CARGO_PKG_VERSION") }))
 }
 
-async fn ready(State(state): State<HttpState>) -> (StatusCode, axum::Json<serde_json::Value>) {
-    let ready = state.ready.load(Ordering::Relaxed);
-    let summary = state.metrics.summary().await;
+/// `/ready?nodes=3`: SQL is served, the cluster has so many nodes, and every range led here has its replicas where they should be. When
+/// each node says so, the cluster bears the loss of one.
+#[derive(serde::Deserialize)]
+struct Wanted {
+    nodes: Option<usize>,
+}
+
+async fn ready(
+    State(state): State<HttpState>,
+    Query(wanted): Query<Wanted>,
+) -> (StatusCode, axum::Json<serde_json::Value>) {
+    let placement = state.metrics.placement().await;
+    let settled = wanted.nodes.is_none_or(|nodes| {
+        placement.is_some_and(|placement| placement.nodes >= nodes && placement.unsettled == 0)
+    });
+    let ready = state.ready.load(Ordering::Relaxed) && settled;
+    let summary = state.metrics.summary(placement);
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, axum::Json(json!({ "ready": ready, "node": summary })))
 }

@@ -5,6 +5,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
+use replication::store::Placement;
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -40,10 +41,18 @@ impl Metrics {
         Metrics { shared, shard, pg, engine, log }
     }
 
+    /// Whether replicas are where they should be; `None`: the node is stopping.
+    pub async fn placement(&self) -> Option<Placement> {
+        self.shard.ask(Input::Placement).await
+    }
+
     /// A few words for `/ready`.
-    pub async fn summary(&self) -> serde_json::Value {
+    pub fn summary(&self, placement: Option<Placement>) -> serde_json::Value {
         json!({
             "id": self.shared.node.0,
+            "nodes_known": placement.map(|placement| placement.nodes),
+            "ranges_led": placement.map(|placement| placement.led),
+            "ranges_unsettled": placement.map(|placement| placement.unsettled),
             "region": self.shared.region_name,
             "fenced": self.shared.clocks.is_fenced(),
             "sql_connections": self.pg.connection_count(),
@@ -138,6 +147,13 @@ impl Metrics {
             stuck,
         );
         gauge(registry, "replication_proposal_count", "Proposals that are not decided", pending);
+        let unsettled = self.placement().await.map_or(0, |placement| placement.unsettled);
+        gauge(
+            registry,
+            "replication_unsettled_count",
+            "Ranges led here that have a replica too few, too many, in the wrong place or without a vote",
+            unsettled,
+        );
         bytes(registry, "replication_live_log", "Log entries that are not truncated", log);
     }
 }

@@ -15,7 +15,7 @@
 use clock::{Monotonic, Now, TimeSource};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use replication::range::{NodeId, RangeDescriptor};
-use replication::store::{Deferred, FlushMark, Persisted, RangeStatus, StoreMessage};
+use replication::store::{Deferred, FlushMark, Persisted, Placement, RangeStatus, StoreMessage};
 use std::sync::Arc;
 use storage::log::{Log, LogSequence};
 use storage::{Engine, Key};
@@ -45,6 +45,8 @@ pub enum Input {
     Lookup(Key, oneshot::Sender<Vec<RangeDescriptor>>),
     /// What the ranges are doing.
     Status(oneshot::Sender<Vec<RangeStatus>>),
+    /// Whether replicas are where they should be.
+    Placement(oneshot::Sender<Placement>),
     /// What a flush that starts now will cover.
     FlushMark(oneshot::Sender<FlushMark>),
     /// End the thread.
@@ -197,6 +199,7 @@ impl ShardThread {
             Input::Event(event) => parts.shard.step(read_clocks(parts), event),
             Input::Lookup(key, reply) => drop(reply.send(parts.shard.lookup(&key))),
             Input::Status(reply) => drop(reply.send(parts.shard.status(read_clocks(parts)))),
+            Input::Placement(reply) => drop(reply.send(parts.shard.placement(read_clocks(parts)))),
             Input::FlushMark(reply) => drop(reply.send(parts.shard.flush_mark())),
             Input::Stop => return Err(End::Stopped),
         }

@@ -313,7 +313,7 @@ impl Live {
                 processes.revive(place)?;
             }
             self.away().clear();
-            let ready = || processes.members.iter().all(|member| is_ready(member.http));
+            let ready = || processes.members.iter().all(|member| is_ready(member.http, None));
             let begun = Instant::now();
             while !ready() {
                 if begun.elapsed() > HEALED_WITHIN {
@@ -553,7 +553,8 @@ async fn wait_until(end: Instant, begun: Instant, loadings: &[Loading]) {
 pub(super) fn start_processes(nodes: Nodes) -> Result<Nodes, String> {
     let stop = AtomicBool::new(false);
     let started = nodes.start(&stop).and_then(|()| {
-        let all_ready = || nodes.members.iter().all(|member| is_ready(member.http));
+        let among = Some(nodes.members.len());
+        let all_ready = || nodes.members.iter().all(|member| is_ready(member.http, among));
         nodes.wait_until("a majority of the others", &stop, all_ready)
     });
     match started {

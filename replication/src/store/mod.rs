@@ -77,6 +77,7 @@ mod truncate;
 pub mod wire;
 
 pub use core::Store;
+pub use relocate::Placement;
 pub use status::{GroupView, HeldPromise, RangeStatus};
 
 /// Who we are. The incarnation is raised durably at every start.

@@ -18,6 +18,17 @@ const CAUGHT_UP_ENTRIES: u64 = 256;
 /// How long the owner has to answer a wish for a transfer.
 const TRANSFER_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How far the replicas of the ranges that a store leads are where they should be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Placement {
+    /// Nodes of the cluster, as far as it was told.
+    pub nodes: usize,
+    /// Ranges led.
+    pub led: usize,
+    /// Of those, how many have a replica too few, too many or in the wrong place, or one that does not vote yet.
+    pub unsettled: usize,
+}
+
 impl Store {
     pub(super) fn relocate(&mut self, now: Now, replica: &mut Replica) {
         if !replica.has_led() || !replica.is_leader() {
@@ -26,14 +37,7 @@ impl Store {
         let Some(descriptor) = replica.descriptor().cloned() else { return };
         let caught_up = caught_up(replica);
         let liveness = |node: NodeId| self.liveness(now, node);
-        let view = View {
-            descriptor: &descriptor,
-            leader: replica.id,
-            nodes: &self.nodes,
-            liveness: &liveness,
-            caught_up: &caught_up,
-            replicas: self.config.replicas,
-        };
+        let view = self.view(replica, &descriptor, &liveness, &caught_up);
         let draining = self.nodes.get(&self.identity.node).is_some_and(|info| info.draining);
         if (draining || self.fencing == Fencing::Fenced)
             && let Some(to) = placement::successor(&view, &BTreeSet::new())
@@ -57,6 +61,35 @@ impl Store {
             }
             Some(action) => self.change_membership(now, replica, descriptor, action),
         }
+    }
+
+    fn view<'a>(
+        &'a self,
+        replica: &Replica,
+        descriptor: &'a RangeDescriptor,
+        liveness: &'a dyn Fn(NodeId) -> Liveness,
+        caught_up: &'a BTreeSet<ReplicaId>,
+    ) -> View<'a> {
+        let (leader, replicas) = (replica.id, self.config.replicas);
+        View { descriptor, leader, nodes: &self.nodes, liveness, caught_up, replicas }
+    }
+
+    /// How many ranges we lead, and of how many the replicas are not where they should be, as far as we know.
+    pub fn placement(&self, now: Now) -> Placement {
+        let led = || self.replicas.values().filter(|replica| replica.is_leader());
+        let unsettled = led().filter(|replica| !self.is_settled(now, replica)).count();
+        Placement { nodes: self.nodes.len(), led: led().count(), unsettled }
+    }
+
+    fn is_settled(&self, now: Now, replica: &Replica) -> bool {
+        let Some(descriptor) = replica.descriptor() else { return false };
+        let full = |peer: &Peer| peer.role == PeerRole::Voter;
+        let caught_up = caught_up(replica);
+        let liveness = |node: NodeId| self.liveness(now, node);
+        replica.has_led()
+            && descriptor.membership() == *replica.raft.membership()
+            && descriptor.peers.iter().all(full)
+            && placement::next(&self.view(replica, descriptor, &liveness, &caught_up)).is_none()
     }
 
     /// Reads served before the newcomers counted are known to the old voters only. They may be let go when a quorum of the new ones,

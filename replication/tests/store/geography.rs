@@ -47,6 +47,25 @@ fn three_replicas(seed: u64, settings: Settings) -> World {
     world
 }
 
+/// Who asks whether the cluster bears the loss of a node is told so when every range has three voters, not before, and soon after.
+#[test]
+fn a_young_cluster_is_settled_when_its_range_has_three_voters() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, room(), World::infos(3));
+        let mut settled = false;
+        while !settled {
+            world.run(millis(1));
+            assert!(world.time < millis(60_000), "{}", world.describe(FIRST));
+            let Some(leader) = world.leaseholder(FIRST) else { continue };
+            let now = world.now_of(leader);
+            let placement = world.store(leader).placement(now);
+            assert_eq!(placement.nodes, 3);
+            settled = placement.led == 1 && placement.unsettled == 0;
+            assert!(!settled || world.voters(FIRST).len() == 3, "{}", world.describe(FIRST));
+        }
+    }
+}
+
 /// Splits at `at`; nanoseconds from the moment the left range's leaseholder has applied it until the right range is leased, and
 /// until the first write on it is applied.
 fn time_to_serve(world: &mut World, at: &Key) -> (u64, u64) {

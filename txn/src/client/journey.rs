@@ -1,6 +1,6 @@
 //! Value: what one piece of a batch goes through until it is answered: who was asked, who is silent, and what may still be answered.
 //!
-//! A node that is silent is not waited for alone: after `silent_after` others are asked, and it itself again when they say that it leads.
+//! A node that is silent is not waited for alone: after a time ([`super::patience`]) others are asked, and it itself again when they say that it leads.
 //! What was sent to it is listened for all the same, since a slow node would otherwise be asked for ever and never heard.
 
 use futures::future::{BoxFuture, Either, select};
@@ -16,6 +16,9 @@ use coverage::Mark;
 use crate::api::{Batch, KvError, Reply};
 use crate::client::router::{RouterSettings, is_commit};
 
+/// More silences do not add to the patience.
+const SILENCES_COUNTED_MAX: u32 = 4;
+
 /// What a node has answered, or that it has not.
 pub(super) struct Heard {
     pub(super) node: NodeId,
@@ -27,8 +30,8 @@ pub(super) struct Journey<'a> {
     begun: Monotonic,
     /// Before the next round.
     pub(super) pause: Duration,
-    /// The next node that says nothing for this long is not waited for alone; doubles.
-    silence: Duration,
+    /// Nodes that said nothing in their time; each doubles the patience with the next.
+    silences: u32,
     /// Asked since the last pause.
     pub(super) asked: BTreeSet<NodeId>,
     /// Did not answer, the last time they were asked.
@@ -47,7 +50,7 @@ impl<'a> Journey<'a> {
         Journey {
             begun,
             pause: settings.pause_min,
-            silence: settings.silent_after,
+            silences: 0,
             asked: BTreeSet::new(),
             silent: BTreeSet::new(),
             under_way: FuturesUnordered::new(),
@@ -57,14 +60,16 @@ impl<'a> Journey<'a> {
         }
     }
 
-    /// A try.
+    /// A try. Whether no other is under way: then what is heard of the node is the answer to this one.
     pub(super) fn ask(
         &mut self,
         node: NodeId,
         answer: impl Future<Output = Result<Reply, KvError>> + Send + 'a,
-    ) {
+    ) -> bool {
+        let only = self.under_way.is_empty();
         self.asked.insert(node);
         self.under_way.push(Box::pin(async move { Heard { node, outcome: answer.await } }));
+        only
     }
 
     /// Waits for any answer; `None`: nobody has answered by then.
@@ -90,14 +95,19 @@ impl<'a> Journey<'a> {
     }
 
     /// Until when the node asked now is waited for alone.
-    pub(super) fn patience(&self, now: Monotonic, settings: &RouterSettings) -> Monotonic {
-        now.plus(self.silence).min(self.end(settings))
+    pub(super) fn patience(
+        &self,
+        now: Monotonic,
+        usual: Duration,
+        settings: &RouterSettings,
+    ) -> Monotonic {
+        now.plus(usual * (1 << self.silences.min(SILENCES_COUNTED_MAX))).min(self.end(settings))
     }
 
     /// A node has said nothing for so long: it stays listened for.
     pub(super) fn note_silence(&mut self, node: NodeId) {
         self.unheard.insert(node);
-        self.silence *= 2;
+        self.silences += 1;
     }
 
     /// Whether it owes an answer, after its time.

@@ -13,7 +13,7 @@
 //! `open` which history is still read;
 //! `buffer` writes not sent; `spans` sets of keys; `exchange` batches and refusals; `refresh` moving the timestamp; `wait` others'
 //! locks; `recover` others' staged commits; `commit`, `parallel`, `two_phase`, `settle`; `cleanup` what is left behind; `heartbeat`; `router`,
-//! `journey`, `cache`, `split` ranges; `error`, `options`.
+//! `journey`, `patience`, `cache`, `split` ranges; `error`, `options`.
 //!
 //! INVARIANT: a transaction has one timestamp (`read_at`) at which everything it has read holds; it commits exactly there. Below
 //! `SERIALIZABLE` that is so of what it has locked and of what its constraints were checked against (`statement`).
@@ -33,6 +33,7 @@ mod journey;
 mod open;
 mod options;
 mod parallel;
+mod patience;
 mod recover;
 mod refresh;
 mod router;

@@ -22,6 +22,7 @@ use storage::{Direction, Key, Span};
 use crate::api::{Batch, Kv, KvError, Peers, Reply, Request, Response};
 use crate::client::cache::{Known, RangeCache};
 use crate::client::journey::{Answered, Heard, Journey};
+use crate::client::patience::Patience;
 use crate::client::split::{clip, first_key, gravest, is_limited, join};
 use crate::runtime::Runtime;
 
@@ -33,9 +34,11 @@ const SCAN_RANGES_AHEAD: usize = 4;
 pub struct RouterSettings {
     /// A piece of a batch that gets no useful answer for this long fails.
     pub unavailable_after: Duration,
-    /// A node that says nothing for this long is not waited for alone any more. Longer than what a range takes over a request in health:
-    /// a slice of waiting for a lock and a round of consensus.
-    pub silent_after: Duration,
+    /// A node that says nothing for as long as it usually takes is not waited for alone any more, but never before this: longer than what a
+    /// range takes over a request in health, a slice of waiting for a lock and a round of consensus.
+    pub silent_min: Duration,
+    /// And not after this.
+    pub silent_max: Duration,
     /// First pause after all replicas of a range were tried; doubles up to `pause_max`.
     pub pause_min: Duration,
     /// Longest such pause.
@@ -48,7 +51,8 @@ impl Default for RouterSettings {
     fn default() -> RouterSettings {
         RouterSettings {
             unavailable_after: Duration::from_secs(4),
-            silent_after: Duration::from_secs(1),
+            silent_min: Duration::from_millis(250),
+            silent_max: Duration::from_secs(1),
             pause_min: Duration::from_millis(20),
             pause_max: Duration::from_millis(400),
             ranges_max: 100_000,
@@ -62,6 +66,7 @@ pub struct Router {
     peers: Arc<dyn Peers>,
     settings: RouterSettings,
     cache: Mutex<RangeCache>,
+    patience: Mutex<Patience>,
 }
 
 /// Part of a batch for one range: its requests, each with the index of the one it was cut from.
@@ -101,7 +106,8 @@ impl Router {
     /// A router that knows nothing yet.
     pub fn new(runtime: Runtime, peers: Arc<dyn Peers>, settings: RouterSettings) -> Router {
         let cache = Mutex::new(RangeCache::new(settings.ranges_max));
-        Router { runtime, peers, settings, cache }
+        let patience = Mutex::new(Patience::new(settings.silent_min, settings.silent_max));
+        Router { runtime, peers, settings, cache, patience }
     }
 
     /// Takes in what is known of a range from elsewhere (gossip, a split made here).
@@ -367,13 +373,21 @@ impl Router {
         }
         let mut part = batch.clone();
         part.range = Some((descriptor.id, descriptor.generation));
-        journey.ask(node, self.peers.send(node, part));
+        let first = journey.ask(node, self.peers.send(node, part));
         let until = if is_idempotent(batch) {
-            journey.patience(now, &self.settings)
+            journey.patience(now, self.patience.lock().with(node), &self.settings)
         } else {
             journey.end(&self.settings)
         };
-        Ok(journey.hear(time, until).await.unwrap_or_else(|| {
+        let heard = journey.hear(time, until).await;
+        match &heard {
+            Some(heard) if first && heard.node == node => {
+                self.patience.lock().answered(node, time.monotonic().since(now));
+            }
+            Some(_) => {}
+            None => self.patience.lock().silent(node),
+        }
+        Ok(heard.unwrap_or_else(|| {
             coverage::reached(Mark::TryTimedOut);
             journey.note_silence(node);
             Heard { node, outcome: Err(KvError::Unreachable { node, sent: true }) }
@@ -632,7 +646,8 @@ impl Router {
                     continue;
                 }
                 let time = &self.runtime.time;
-                let limit = time.sleep_until(time.monotonic().plus(self.settings.silent_after));
+                let patience = self.patience.lock().with(node);
+                let limit = time.sleep_until(time.monotonic().plus(patience));
                 match select(self.peers.lookup(node, key.clone()), limit).await {
                     Either::Left((Ok(ranges), _)) => {
                         if let Some(known) = self.learn_all(ranges, key, stale) {

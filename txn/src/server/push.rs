@@ -44,8 +44,10 @@ use super::evaluate::{Effects, Moment, Stop, record_point};
 use super::record::{Record, may_create};
 use crate::api::{Advice, Found, PushKind, Response, Sought, Staged, TxnMeta, TxnStatus};
 
-/// A waiter that has not pushed again for so long is not waiting any more.
-pub(super) const WAIT_KEPT: Duration = Duration::from_secs(1);
+/// A waiter that has not pushed again for so long is not waiting any more. Between two pushes lie a slice of waiting and three round trips,
+/// on a bad day of seconds each; a cycle whose edges are never known at once would last for ever. An edge kept for too long does harm only
+/// if its holder has let go of the lock and goes on: then somebody may be run again who need not.
+pub(super) const WAIT_KEPT: Duration = Duration::from_secs(10);
 /// Transactions waited for that a range remembers.
 pub(super) const WAITED_FOR_MAX: usize = 10_000;
 
@@ -343,8 +345,8 @@ pub(super) struct WaitGraph {
 impl WaitGraph {
     /// Enters an edge, or renews it.
     pub(super) fn add(&mut self, wait: Wait, now: Monotonic) {
-        if self.edges.len() >= WAITED_FOR_MAX && !self.edges.contains_key(&wait.on) {
-            return;
+        if !self.edges.contains_key(&wait.on) {
+            self.make_room(now);
         }
         let edge = Edge { dependents: wait.dependents, seen: now };
         self.edges.entry(wait.on).or_default().insert(wait.waiter, edge);
@@ -365,10 +367,23 @@ impl WaitGraph {
 
     /// Forgets waiters that do not wait any more.
     pub(super) fn expire(&mut self, now: Monotonic) {
+        self.forget_before(now, WAIT_KEPT);
+    }
+
+    fn forget_before(&mut self, now: Monotonic, kept: Duration) {
         for waiters in self.edges.values_mut() {
-            waiters.retain(|_, edge| now.since(edge.seen) < WAIT_KEPT);
+            waiters.retain(|_, edge| now.since(edge.seen) < kept);
         }
         self.edges.retain(|_, waiters| !waiters.is_empty());
+    }
+
+    /// Those that have not pushed for longest go first: who still waits comes again.
+    fn make_room(&mut self, now: Monotonic) {
+        let mut kept = WAIT_KEPT;
+        while self.edges.len() >= WAITED_FOR_MAX {
+            self.forget_before(now, kept);
+            kept /= 2;
+        }
     }
 }
 
@@ -402,6 +417,20 @@ mod tests {
         graph.expire(later);
         assert_eq!(graph.edges.len(), 1);
         assert_eq!(graph.waiters(id(3), later).len(), 2);
+    }
+
+    #[test]
+    fn the_graph_is_bounded_and_the_newest_waits_stay() {
+        let mut graph = WaitGraph::default();
+        let id = TxnId::new;
+        let wait = |n: u128| Wait { waiter: id(n), on: id(n + 1_000_000), dependents: Vec::new() };
+        let at = |n: u128| Monotonic::from_nanos(u64::try_from(n).expect("small") * 1_000);
+        let count = WAITED_FOR_MAX as u128 * 3;
+        for n in 0..count {
+            graph.add(wait(n), at(n));
+            assert!(graph.edges.len() <= WAITED_FOR_MAX);
+            assert!(graph.edges.contains_key(&id(n + 1_000_000)), "the newest is there");
+        }
     }
 
     #[test]

@@ -13,7 +13,8 @@ use clock::{Monotonic, Now, Timestamp};
 use replication::raft::{Lease, LogIndex, ProposeError, Term};
 use replication::range::{Command, NodeId, RangeDescriptor, RangeId, RangeState};
 use replication::store::{
-    Fencing, FlushMark, NodeInfo, Persisted, RangeStatus, Store, StoreMessage, Unavailable,
+    Fencing, FlushMark, NodeInfo, Persisted, Placement, RangeStatus, Store, StoreMessage,
+    Unavailable,
 };
 use storage::log::{LogBatch, LogSequence};
 use storage::{Key, Reader, Span, StorageError};
@@ -146,6 +147,11 @@ impl Shard {
     /// Every replica here.
     pub fn status(&self, now: Now) -> Vec<RangeStatus> {
         self.store.status(now)
+    }
+
+    /// Whether the replicas of the ranges we lead are where they should be.
+    pub fn placement(&self, now: Now) -> Placement {
+        self.store.placement(now)
     }
 
     /// The first error of engine or log: the node must stop.

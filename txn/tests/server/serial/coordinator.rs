@@ -6,7 +6,7 @@ use clock::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use storage::mvcc::{Sequence, TxnId};
-use storage::{Direction, Key, Reader, Span};
+use storage::{Direction, Key, Span};
 use txn::api::{
     Advice, Batch, Expect, Found, KvError, Lock, Missing, Mutation, PushKind, Reply, Request,
     Response, Sought, Staged, TxnMeta, TxnStatus, Wait,

@@ -1,0 +1,94 @@
+//! Value: how long each node is waited for alone, by how long it took to answer before.
+//!
+//! The estimate of a retransmission timer (RFC 6298, 2.2 and 2.3; P. Karn, C. Partridge, "Improving Round-Trip Time Estimates", 1987): smoothed
+//! time plus four times its deviation. Only answers to requests that were sent once count; a silence doubles the patience until one does.
+
+use replication::range::NodeId;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// See the module. Between a least and a most.
+#[derive(Debug)]
+pub(super) struct Patience {
+    min: Duration,
+    max: Duration,
+    nodes: BTreeMap<NodeId, Estimate>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Estimate {
+    smoothed: Duration,
+    deviation: Duration,
+    patience: Duration,
+}
+
+impl Patience {
+    pub(super) fn new(min: Duration, max: Duration) -> Patience {
+        Patience { min, max, nodes: BTreeMap::new() }
+    }
+
+    /// With `node`. The most, as long as nothing is known.
+    pub(super) fn with(&self, node: NodeId) -> Duration {
+        self.nodes.get(&node).map_or(self.max, |estimate| estimate.patience)
+    }
+
+    /// It has answered what it was sent once.
+    pub(super) fn answered(&mut self, node: NodeId, took: Duration) {
+        let (min, max) = (self.min, self.max);
+        let fresh = Estimate { smoothed: took, deviation: took / 2, patience: max };
+        let estimate = self
+            .nodes
+            .entry(node)
+            .and_modify(|known| {
+                known.deviation = (known.deviation * 3 + known.smoothed.abs_diff(took)) / 4;
+                known.smoothed = (known.smoothed * 7 + took) / 8;
+            })
+            .or_insert(fresh);
+        estimate.patience = (estimate.smoothed + estimate.deviation * 4).clamp(min, max);
+    }
+
+    /// It has not answered in its time.
+    pub(super) fn silent(&mut self, node: NodeId) {
+        if let Some(estimate) = self.nodes.get_mut(&node) {
+            estimate.patience = (estimate.patience * 2).min(self.max);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn millis(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn patience_follows_the_answers_between_its_bounds() {
+        let mut patience = Patience::new(millis(250), millis(1000));
+        let node = NodeId(1);
+        assert_eq!(patience.with(node), millis(1000), "nothing is known");
+        patience.answered(node, millis(100));
+        assert_eq!(patience.with(node), millis(300), "100 + 4 * 50");
+        patience.answered(node, millis(180));
+        // Deviation (3 * 50 + 80) / 4 = 57.5, smoothed (7 * 100 + 180) / 8 = 110.
+        assert_eq!(patience.with(node), millis(340));
+        (0..50).for_each(|_| patience.answered(node, millis(1)));
+        assert_eq!(patience.with(node), millis(250));
+        (0..50).for_each(|_| patience.answered(node, millis(5000)));
+        assert_eq!(patience.with(node), millis(1000));
+    }
+
+    #[test]
+    fn a_silence_doubles_it_until_the_next_answer() {
+        let mut patience = Patience::new(millis(250), millis(1000));
+        let node = NodeId(1);
+        (0..50).for_each(|_| patience.answered(node, millis(1)));
+        patience.silent(node);
+        assert_eq!(patience.with(node), millis(500));
+        (0..5).for_each(|_| patience.silent(node));
+        assert_eq!(patience.with(node), millis(1000));
+        patience.answered(node, millis(1));
+        assert_eq!(patience.with(node), millis(250));
+    }
+}
