@@ -6,5 +6,6 @@ mod history;
 mod isolation;
 mod limits;
 mod psql;
+mod schema;
 mod scripts;
 mod world;

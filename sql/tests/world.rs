@@ -77,7 +77,12 @@ pub(crate) struct TestCluster {
 impl TestCluster {
     /// A fresh one.
     pub(crate) fn new() -> TestCluster {
-        let world = World::new(7);
+        TestCluster::with_seed(7)
+    }
+
+    /// A fresh one, in which what may happen in any order happens in the seed's.
+    pub(crate) fn with_seed(seed: u64) -> TestCluster {
+        let world = World::new(seed);
         let kv = LocalKv::new(world.runtime());
         let engine = |region| {
             let db = Db::new(world.runtime(), Arc::new(kv.clone()), Settings::default());

@@ -66,7 +66,15 @@ impl Txn {
             Purpose::Read => {
                 // An intent above us is in the way only because it is uncertain: past the whole interval it is not.
                 let known = self.pushed.get(&holder.id).is_some_and(|ts| *ts >= self.read_at);
-                let limit = self.uncertainty_limit.forward(self.read_at);
+                let limit = match self.uncertainty_limit {
+                    // It reads whatever is committed (`read_newest`): what is not, is pushed as by one that begins now.
+                    Timestamp::MAX => {
+                        let hlc = &self.db.runtime().hlc;
+                        hlc.now().timestamp().plus(hlc.uncertainty())
+                    }
+                    limit => limit,
+                };
+                let limit = limit.forward(self.read_at);
                 let above = if known || active > self.read_at {
                     coverage::reached(Mark::UncertainIntentPushed);
                     limit
