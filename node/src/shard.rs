@@ -22,6 +22,7 @@ use storage::{Engine, Key};
 use tokio::sync::oneshot;
 use tracing::error;
 use txn::api::{Batch, KvError, Reply};
+use txn::contention::Contention;
 use txn::runtime::HlcSource;
 use txn::server::{Event, Ready, RequestId, Shard};
 
@@ -45,6 +46,8 @@ pub enum Input {
     Lookup(Key, oneshot::Sender<Vec<RangeDescriptor>>),
     /// What the ranges are doing.
     Status(oneshot::Sender<Vec<RangeStatus>>),
+    /// What was waited for.
+    Contention(oneshot::Sender<Contention>),
     /// What a flush that starts now will cover.
     FlushMark(oneshot::Sender<FlushMark>),
     /// End the thread.
@@ -197,6 +200,7 @@ impl ShardThread {
             Input::Event(event) => parts.shard.step(read_clocks(parts), event),
             Input::Lookup(key, reply) => drop(reply.send(parts.shard.lookup(&key))),
             Input::Status(reply) => drop(reply.send(parts.shard.status(read_clocks(parts)))),
+            Input::Contention(reply) => drop(reply.send(parts.shard.contention().clone())),
             Input::FlushMark(reply) => drop(reply.send(parts.shard.flush_mark())),
             Input::Stop => return Err(End::Stopped),
         }

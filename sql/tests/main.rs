@@ -1,6 +1,7 @@
 //! Statements as clients send them, over a whole engine on the twin of the range servers.
 
 mod clients;
+mod contention;
 mod copies;
 mod history;
 mod isolation;

@@ -2,6 +2,7 @@
 
 use crate::catalog::{Catalog, PG_CATALOG, Relation};
 use crate::cluster::Cluster;
+use crate::gateways::Gateways;
 use crate::types::{ByteaOutput, EvalContext, SqlState, TimeZone, Type, TypeError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub(crate) struct Facts {
     pub runtime: Runtime,
     /// The node around.
     pub cluster: Arc<dyn Cluster>,
+    /// The other gateways.
+    pub gateways: Arc<Gateways>,
     /// currval of sequences, lastval.
     pub sequence_values: Arc<parking_lot::Mutex<SequenceValues>>,
 }

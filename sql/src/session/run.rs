@@ -81,7 +81,11 @@ impl Session {
         let Some(parsed) = prepared.parsed.clone() else { return Ok(Outcome::Empty) };
         self.refuse_in_failed(Some(&parsed))?;
         if prepared.plannable().is_some() {
+            self.doing = parsed.text.clone();
             return self.run_planned(prepared, params).await;
+        }
+        if tells_something(&parsed.statement) {
+            self.doing = parsed.text.clone();
         }
         match parsed.statement.as_ref() {
             Statement::Sql(statement) => self.run_other(statement, &parsed, &params).await,
@@ -597,6 +601,30 @@ impl Session {
             },
             Statement::Copy(_) | Statement::Begin(_) | Statement::Extension(_) => None,
         })
+    }
+}
+
+/// Whether others should be told of a statement without a plan: it works on rows or tables.
+fn tells_something(statement: &Statement) -> bool {
+    use ast::Statement as S;
+    match statement {
+        Statement::Sql(statement) => !matches!(
+            statement.as_ref(),
+            S::Commit { .. }
+                | S::Rollback { .. }
+                | S::Savepoint { .. }
+                | S::ReleaseSavepoint { .. }
+                | S::Set(_)
+                | S::Reset(_)
+                | S::Discard { .. }
+                | S::Prepare { .. }
+                | S::Execute { .. }
+                | S::Deallocate { .. }
+                | S::Fetch { .. }
+                | S::Close { .. }
+        ),
+        Statement::Copy(_) => true,
+        Statement::Show(_) | Statement::Begin(_) | Statement::Extension(_) => false,
     }
 }
 

@@ -422,7 +422,10 @@ impl Session {
             return Ok(());
         }
         self.portals.clear();
-        self.commit_active().await
+        match self.commit_active().await {
+            Err(error) => Err(self.attributed(error).await),
+            ended => ended,
+        }
     }
 }
 

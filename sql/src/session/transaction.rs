@@ -2,7 +2,7 @@
 
 use super::Session;
 use crate::catalog::Catalog;
-use crate::error::{SqlError, codes};
+use crate::error::{Recovery, SqlError, codes};
 use crate::exec::Facts;
 use crate::outcome::{Notice, Outcome};
 use crate::parse::{AsOf, BeginOptions};
@@ -10,7 +10,7 @@ use crate::types::Datum;
 use clock::Monotonic;
 use coverage::Mark;
 use std::sync::Arc;
-use txn::client::{Access, Isolation, SavepointId, Txn, TxnOptions};
+use txn::client::{Access, Doing, Isolation, SavepointId, Txn, TxnOptions};
 
 /// Whether BEGIN was said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,7 +93,10 @@ impl Session {
 
     /// A statement that reads or writes rows begins in the transaction, which is begun if there is none.
     pub(super) async fn begin_in_transaction(&mut self) -> Result<(), SqlError> {
-        Ok(self.begin_if_none().txn.begin_statement().await?)
+        let doing = Doing { statement: self.doing.clone(), user: self.user.clone() };
+        let txn = &mut self.begin_if_none().txn;
+        txn.set_doing(doing);
+        Ok(txn.begin_statement().await?)
     }
 
     /// BEGIN.
@@ -282,9 +285,15 @@ impl Session {
                     Block::Open | Block::Failed => {
                         coverage::reached(Mark::BlockFailed);
                         self.block = Block::Failed;
+                        // It cannot commit any more: others need not wait for its rollback.
+                        if let (Recovery::Restart, Some(active)) =
+                            (&error.recovery, &mut self.active)
+                        {
+                            active.txn.let_go();
+                        }
                     }
                 }
-                Err(error)
+                Err(self.attributed(error).await)
             }
         }
     }

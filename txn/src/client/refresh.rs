@@ -67,9 +67,10 @@ impl Txn {
                 Ok(_) => return Ok(()),
                 // Moving the writer up instead would let two that have read what the other writes move each other for ever.
                 Err(KvError::Blocked { key, holder, active, .. }) => {
+                    let by = Some(holder.id);
                     if !self.is_over(&key, holder, active, &mut trials).await? {
                         coverage::reached(Mark::RefreshMetLiveWriter);
-                        let error = KvError::RefreshFailed { key, ts: active };
+                        let error = KvError::RefreshFailed { key, ts: active, by };
                         return Err(self.doom(TxnError::from_kv(error)));
                     }
                 }

@@ -149,6 +149,7 @@ impl Txn {
                         Settled::Aborted => Err(TxnError::Retry {
                             kind: RetryKind::Aborted,
                             key: None,
+                            other: None,
                             reason: format!("its commit was lost ({reason})"),
                         }),
                     };
