@@ -182,7 +182,10 @@ async fn last(session: &mut Session, text: &str) -> Option<SqlError> {
 
 #[test]
 fn who_gives_way_in_a_deadlock_is_told_for_whom() {
-    let (cluster, one, two) = set_up();
+    let (cluster, mut one, two) = set_up();
+    cluster.run(&mut one, "SET transaction_rerun_limit = 0");
+    let mut two = two;
+    cluster.run(&mut two, "SET transaction_rerun_limit = 0");
     let error = deadlock(&cluster, one, two);
     assert!(["40P01", "40001"].contains(&error.code.to_string().as_str()), "{error}");
     assert_contains(

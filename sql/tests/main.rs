@@ -1,5 +1,6 @@
 //! Statements as clients send them, over a whole engine on the twin of the range servers.
 
+mod append;
 mod clients;
 mod contention;
 mod copies;
@@ -7,6 +8,7 @@ mod history;
 mod isolation;
 mod limits;
 mod psql;
+mod rerun;
 mod schema;
 mod scripts;
 mod world;

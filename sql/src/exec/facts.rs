@@ -55,6 +55,8 @@ pub(crate) struct SequenceValues {
     pub values: BTreeMap<u32, i64>,
     /// The sequence last drawn from.
     pub last: Option<u32>,
+    /// Whether `setval` was called since this was last asked for.
+    pub set: bool,
     /// What `set_config` was asked for in this statement: the session grants it when the statement has ended.
     pub setting_changes: Vec<crate::pg_catalog::settings::Change>,
 }

@@ -1,6 +1,6 @@
 //! Driver: one client's session, whatever protocol it speaks.
 //!
-//! Rooms: `statement` what is prepared and bound; `run` one statement, with its retries; `transaction` blocks, savepoints; `settings`, `limits`;
+//! Rooms: `statement` what is prepared and bound; `run` one statement, with its retries; `rerun` a whole transaction, unseen; `transaction` blocks, savepoints; `settings`, `limits`;
 //! `history` the past; `ddl` and its jobs; `copy`; `show`; `cursor`; `explain` errors in SQL's terms, `culprit` who was in the way; `script` the simple protocol.
 //!
 //! INVARIANT: without an open block there is a transaction only between a statement's start and the next Sync (or the end of the
@@ -13,6 +13,7 @@ mod ddl;
 mod explain;
 mod history;
 mod limits;
+mod rerun;
 mod run;
 mod script;
 mod settings;

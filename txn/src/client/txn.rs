@@ -506,11 +506,18 @@ impl Txn {
         }
     }
 
-    /// Doomed, and not to be restarted: releases now what it holds, instead of at its rollback.
+    /// From here on it can only be restarted or rolled back. Releases now what it holds, instead of then.
     pub fn let_go(&mut self) {
-        if let State::Broken(_) = self.state {
-            self.leave(Outcome::Undecided);
+        match self.state {
+            State::Open => {
+                let reason = "it was given up".to_string();
+                let (kind, key, other) = (RetryKind::Aborted, None, None);
+                self.state = State::Broken(TxnError::Retry { kind, key, other, reason });
+            }
+            State::Broken(_) => {}
+            State::Committed | State::RolledBack | State::Unknown(_) => return,
         }
+        self.leave(Outcome::Undecided);
     }
 
     /// Begins again from nothing: new id, fresh timestamps; age, priority and settings stay. The old attempt is rolled back.
