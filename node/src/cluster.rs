@@ -1,10 +1,12 @@
 //! Driver: what SQL may ask of the cluster, from this node's point of view ([`sql::Cluster`]).
 
+use bytes::Bytes;
 use clock::TimeSource;
 use futures::future::{BoxFuture, Either, join_all, select};
 use proto::internal::control_request::Order;
 use proto::internal::{
-    AddFault, CatalogChanged, ControlReply, ControlRequest, HealFaults, ListFaults, RangeList,
+    AddFault, CatalogChanged, ControlReply, ControlRequest, HealFaults, ListFaults, Question,
+    RangeList,
 };
 use replication::range::{NodeId, RangeId, RegionId};
 use sql::{ChaosCommand, ChaosSummary, ClockSummary, Cluster, NodeSummary, RangeSummary};
@@ -14,6 +16,7 @@ use std::time::Duration;
 use storage::Key;
 use txn::api::{Batch, KvError, Request, Response, WAIT_SLICE, Wait};
 use txn::client::{Db, TxnOptions};
+use txn::contention::Contention;
 
 use crate::control::Control;
 use crate::faults::FAULT_DURATION_MAX;
@@ -70,15 +73,8 @@ impl NodeCluster {
         order: &Order,
         reach: Reach,
     ) -> Vec<(NodeId, Result<ControlReply, String>)> {
-        let others: Vec<NodeId> = {
-            let directory = self.shared.directory.read();
-            directory
-                .entries()
-                .map(|entry| NodeId(entry.node))
-                .filter(|node| *node != self.shared.node)
-                .collect()
-        };
-        let asked = others
+        let asked = self
+            .others()
             .into_iter()
             .map(|node| async move { (node, self.order(node, order.clone(), reach).await) });
         join_all(asked).await
@@ -388,6 +384,27 @@ impl Cluster for NodeCluster {
         Box::pin(async move {
             self.order_others(&Order::Catalog(CatalogChanged { version }), Reach::Product).await;
         })
+    }
+
+    fn others(&self) -> Vec<NodeId> {
+        let directory = self.shared.directory.read();
+        let nodes = directory.entries().map(|entry| NodeId(entry.node));
+        nodes.filter(|node| *node != self.shared.node).collect()
+    }
+
+    fn ask(&self, node: NodeId, question: Bytes) -> BoxFuture<'_, Option<Bytes>> {
+        Box::pin(async move {
+            // Not to be waited for by every error.
+            if ["suspect", "dead"].contains(&self.status_of(node, false)) {
+                return None;
+            }
+            let order = Order::Ask(Question { body: question });
+            self.order(node, order, Reach::Product).await.ok()?.answer
+        })
+    }
+
+    fn lock_waits(&self) -> BoxFuture<'_, Contention> {
+        Box::pin(self.control.lock_waits())
     }
 
     fn split(&self, at: Vec<Key>) -> BoxFuture<'_, Result<(), String>> {

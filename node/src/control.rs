@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tracing::{error, info, warn};
+use txn::contention::Contention;
 use txn::runtime::HlcSource;
 
 use crate::faults::{FAULT_DURATION_MAX, Fault, FaultKind};
@@ -32,6 +33,10 @@ pub struct Heard {
 /// Called when another node has changed the catalog: brings ours up to date.
 pub type CatalogRefresh = Box<dyn Fn() -> futures::future::BoxFuture<'static, u64> + Send + Sync>;
 
+/// Called when another node's engine asks ours something.
+pub type Answerer =
+    Box<dyn Fn(Bytes) -> futures::future::BoxFuture<'static, Option<Bytes>> + Send + Sync>;
+
 /// Gossip and orders of one node.
 pub struct Control {
     shared: Arc<Shared>,
@@ -40,6 +45,7 @@ pub struct Control {
     heard: Mutex<BTreeMap<NodeId, Heard>>,
     catalog_version: AtomicU64,
     refresh: Mutex<Option<Arc<CatalogRefresh>>>,
+    answerer: Mutex<Option<Arc<Answerer>>>,
     ends: Ends,
 }
 
@@ -61,6 +67,7 @@ impl Control {
             heard: Mutex::default(),
             catalog_version: AtomicU64::new(0),
             refresh: Mutex::new(None),
+            answerer: Mutex::new(None),
             ends,
         }
     }
@@ -68,6 +75,26 @@ impl Control {
     /// Sets what is done when the catalog has changed elsewhere.
     pub fn on_catalog_change(&self, refresh: CatalogRefresh) {
         *self.refresh.lock() = Some(Arc::new(refresh));
+    }
+
+    /// Sets who answers what other nodes' engines ask.
+    pub fn on_question(&self, answerer: Answerer) {
+        *self.answerer.lock() = Some(Arc::new(answerer));
+    }
+
+    /// Our engine's answer to another's question.
+    pub async fn answer(&self, question: Bytes) -> ControlReply {
+        let answerer = self.answerer.lock().clone();
+        let answer = match answerer {
+            Some(answerer) => answerer(question).await,
+            None => None,
+        };
+        ControlReply { answer, ..ControlReply::default() }
+    }
+
+    /// What was waited for at our ranges.
+    pub async fn lock_waits(&self) -> Contention {
+        self.shard.ask(Input::Contention).await.unwrap_or_default()
     }
 
     /// What we tell others once a second.

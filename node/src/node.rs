@@ -261,6 +261,11 @@ impl Node {
                 engine.catalog().version()
             })
         }));
+        let asked = engine.clone();
+        control.on_question(Box::new(move |question| {
+            let engine = asked.clone();
+            Box::pin(async move { engine.answer(question).await })
+        }));
         sql_front.open(SqlService {
             shared: shared.clone(),
             engine: engine.clone(),

@@ -22,6 +22,7 @@ use storage::{Engine, Key};
 use tokio::sync::oneshot;
 use tracing::error;
 use txn::api::{Batch, KvError, Reply};
+use txn::contention::Contention;
 use txn::runtime::HlcSource;
 use txn::server::{Event, Ready, RequestId, Shard};
 
@@ -47,6 +48,8 @@ pub enum Input {
     Status(oneshot::Sender<Vec<RangeStatus>>),
     /// Whether replicas are where they should be.
     Placement(oneshot::Sender<Placement>),
+    /// What was waited for.
+    Contention(oneshot::Sender<Contention>),
     /// What a flush that starts now will cover.
     FlushMark(oneshot::Sender<FlushMark>),
     /// End the thread.
@@ -200,6 +203,7 @@ impl ShardThread {
             Input::Lookup(key, reply) => drop(reply.send(parts.shard.lookup(&key))),
             Input::Status(reply) => drop(reply.send(parts.shard.status(read_clocks(parts)))),
             Input::Placement(reply) => drop(reply.send(parts.shard.placement(read_clocks(parts)))),
+            Input::Contention(reply) => drop(reply.send(parts.shard.contention().clone())),
             Input::FlushMark(reply) => drop(reply.send(parts.shard.flush_mark())),
             Input::Stop => return Err(End::Stopped),
         }

@@ -2,10 +2,12 @@
 //!
 //! Everything here is for showing, steering and announcing; no answer of it decides what a transaction may read or write.
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use replication::range::{NodeId, RegionId};
 use std::time::Duration;
 use storage::{Key, Span};
+use txn::contention::Contention;
 
 /// A node, as `SHOW NODES` tells it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -160,6 +162,18 @@ pub trait Cluster: Send + Sync + 'static {
     /// Tells the other nodes that the catalog has a new version, so that they read it. Best effort: a node that misses it finds out
     /// by a refused batch or a relation it does not know.
     fn broadcast_catalog(&self, version: u64) -> BoxFuture<'_, ()>;
+    /// Gateways other than this node.
+    fn others(&self) -> Vec<NodeId> {
+        Vec::new()
+    }
+    /// Puts a question to another node's engine, for [`crate::Engine::answer`]. `None`: no answer.
+    fn ask(&self, _node: NodeId, _question: Bytes) -> BoxFuture<'_, Option<Bytes>> {
+        Box::pin(std::future::ready(None))
+    }
+    /// What was waited for at the ranges that this node leads or led.
+    fn lock_waits(&self) -> BoxFuture<'_, Contention> {
+        Box::pin(std::future::ready(Contention::default()))
+    }
     /// Makes each key the start of a range. Done already: no error.
     fn split(&self, at: Vec<Key>) -> BoxFuture<'_, Result<(), String>>;
     /// Waits until each range is in its region and nowhere else, but not for ever: the ones that are not yet there come back. Ranges

@@ -4,7 +4,9 @@ use crate::catalog::{self, Catalog};
 use crate::cluster::Cluster;
 use crate::error::{Recovery, SqlError, codes};
 use crate::exec::Sequences;
+use crate::gateways::Gateways;
 use crate::session::{Session, SessionParams};
+use bytes::Bytes;
 use coverage::Mark;
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
@@ -80,6 +82,7 @@ pub(crate) type Within<'a, 'env> = PhantomData<&'a &'env ()>;
 pub struct Engine {
     pub(crate) db: Db,
     pub(crate) cluster: Arc<dyn Cluster>,
+    pub(crate) gateways: Arc<Gateways>,
     pub(crate) settings: EngineSettings,
     pub(crate) sequences: Sequences,
     catalog: RwLock<Arc<Catalog>>,
@@ -95,6 +98,7 @@ impl Engine {
     pub fn new(db: Db, cluster: Arc<dyn Cluster>, settings: EngineSettings) -> Arc<Engine> {
         Arc::new(Engine {
             sequences: Sequences::new(db.clone(), settings.planted),
+            gateways: Gateways::new(db.clone(), cluster.clone()),
             db,
             cluster,
             settings,
@@ -134,6 +138,11 @@ impl Engine {
             coverage::reached(Mark::CatalogRefreshed);
             *current = fresh;
         }
+    }
+
+    /// The answer to a question that another node's engine has put through [`Cluster::ask`]; `None`: it is none.
+    pub async fn answer(&self, question: Bytes) -> Option<Bytes> {
+        self.gateways.answer(question).await
     }
 
     /// To be held while a stream writes into the copy of `table` in `region`.

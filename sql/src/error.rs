@@ -6,7 +6,7 @@
 
 use crate::types::{SqlState, TypeError};
 use std::fmt;
-use txn::client::{RetryKind, TimeoutKind, TxnError};
+use txn::client::{Question, RetryKind, TimeoutKind, TxnError};
 
 /// Codes that values never raise.
 pub(crate) mod codes {
@@ -92,6 +92,8 @@ pub struct SqlError {
     pub(crate) recovery: Recovery,
     /// Where others were in the way: the detail names it until the catalog tells table and values.
     pub(crate) key: Option<storage::Key>,
+    /// Who they were, while nobody has been asked.
+    pub(crate) other: Option<Question>,
 }
 
 /// What may be done about an error while nothing has been shown to the client.
@@ -141,6 +143,7 @@ impl SqlError {
             constraint: None,
             recovery: Recovery::Report,
             key: None,
+            other: None,
         }
     }
 
@@ -243,7 +246,15 @@ impl From<TxnError> for SqlError {
             TxnError::Deadlock { key, .. } | TxnError::Blocked { key, .. } => Some(key.clone()),
             _ => None,
         };
-        SqlError { key, ..SqlError::by_kind(error, message) }
+        let other = match &error {
+            TxnError::Retry { other, .. } => other.clone(),
+            TxnError::Deadlock { holder, .. } | TxnError::Blocked { holder, .. } => {
+                Some(Question::Transaction(*holder))
+            }
+            TxnError::Timeout { holder, .. } => holder.map(Question::Transaction),
+            _ => None,
+        };
+        SqlError { key, other, ..SqlError::by_kind(error, message) }
     }
 }
 
@@ -269,14 +280,25 @@ impl SqlError {
                 Recovery::Restart,
             )
             .with_detail(sentence(&reason))
-            .with_hint("The transaction might succeed if retried."),
+            .with_hint(match kind {
+                RetryKind::Overwritten => {
+                    "The transaction might succeed if retried: nothing of it was committed. \
+                     If this happens often, read the rows that it goes on to change FOR UPDATE."
+                }
+                RetryKind::Aborted | RetryKind::DeadlinePassed => {
+                    "The transaction might succeed if retried: nothing of it was committed."
+                }
+            }),
             TxnError::Deadlock { .. } => recoverable(
                 codes::DEADLOCK_DETECTED,
                 "deadlock detected".to_string(),
                 Recovery::Restart,
             )
             .with_detail(sentence(&message))
-            .with_hint("The transaction might succeed if retried."),
+            .with_hint(
+                "The transaction might succeed if retried: nothing of it was committed. \
+                 Transactions that lock the same rows in the same order do not deadlock.",
+            ),
             TxnError::Exists { key, .. } => recoverable(
                 codes::UNIQUE_VIOLATION,
                 "duplicate key value violates a unique constraint".to_string(),

@@ -35,6 +35,7 @@ mod copies;
 mod engine;
 mod error;
 mod exec;
+mod gateways;
 mod outcome;
 mod parse;
 mod pg_catalog;

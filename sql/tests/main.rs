@@ -1,10 +1,14 @@
 //! Statements as clients send them, over a whole engine on the twin of the range servers.
 
+mod append;
 mod clients;
+mod contention;
 mod copies;
 mod history;
 mod isolation;
 mod limits;
 mod psql;
+mod rerun;
+mod schema;
 mod scripts;
 mod world;

@@ -1,21 +1,34 @@
 //! Test double: a cluster of two regions in one process, and a client that prints what psql would.
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use replication::range::{NodeId, RegionId};
 use sql::{
     ChaosCommand, ChaosSummary, ClockSummary, Cluster, Engine, EngineSettings, NodeSummary,
     Outcome, RangeSummary, Session, SessionParams, SqlError,
 };
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use storage::{Key, Span};
 use txn::client::{Db, Settings};
+use txn::contention::Contention;
 use txn::testing::{LocalKv, World};
 
 /// A node of the test cluster.
 pub(crate) struct Node {
     region: RegionId,
     kv: LocalKv,
+    street: Arc<Street>,
+}
+
+/// The engines of all nodes, as they reach each other.
+#[derive(Default)]
+struct Street {
+    engines: Mutex<BTreeMap<NodeId, Weak<Engine>>>,
+    /// Answer nobody.
+    silent: Mutex<BTreeSet<NodeId>>,
 }
 
 impl Cluster for Node {
@@ -57,6 +70,25 @@ impl Cluster for Node {
     fn broadcast_catalog(&self, _: u64) -> BoxFuture<'_, ()> {
         Box::pin(async {})
     }
+    fn others(&self) -> Vec<NodeId> {
+        let all = self.street.engines.lock();
+        all.keys().copied().filter(|node| *node != self.node()).collect()
+    }
+    fn ask(&self, node: NodeId, question: Bytes) -> BoxFuture<'_, Option<Bytes>> {
+        Box::pin(async move {
+            if self.street.silent.lock().contains(&node) {
+                return None;
+            }
+            let engine = self.street.engines.lock().get(&node)?.upgrade()?;
+            engine.answer(question).await
+        })
+    }
+    fn lock_waits(&self) -> BoxFuture<'_, Contention> {
+        // The first node leads all ranges.
+        let own = self.node() == NodeId(1);
+        let waits = if own { self.kv.contention() } else { Contention::default() };
+        Box::pin(std::future::ready(waits))
+    }
     fn split(&self, at: Vec<Key>) -> BoxFuture<'_, Result<(), String>> {
         at.into_iter().for_each(|key| self.kv.split_at(key));
         Box::pin(async { Ok(()) })
@@ -72,31 +104,53 @@ pub(crate) struct TestCluster {
     pub(crate) east: Arc<Engine>,
     pub(crate) west: Arc<Engine>,
     pub(crate) kv: LocalKv,
+    street: Arc<Street>,
 }
 
 impl TestCluster {
     /// A fresh one.
     pub(crate) fn new() -> TestCluster {
-        let world = World::new(7);
+        TestCluster::with_seed(7)
+    }
+
+    /// A fresh one, in which what may happen in any order happens in the seed's.
+    pub(crate) fn with_seed(seed: u64) -> TestCluster {
+        let world = World::new(seed);
         let kv = LocalKv::new(world.runtime());
+        let street = Arc::new(Street::default());
         let engine = |region| {
             let db = Db::new(world.runtime(), Arc::new(kv.clone()), Settings::default());
-            let node = Node { region: RegionId(region), kv: kv.clone() };
-            Engine::new(db, Arc::new(node), EngineSettings::default())
+            let (number, street) = (NodeId(u32::from(region)), street.clone());
+            let node = Node { region: RegionId(region), kv: kv.clone(), street: street.clone() };
+            let engine = Engine::new(db, Arc::new(node), EngineSettings::default());
+            street.engines.lock().insert(number, Arc::downgrade(&engine));
+            engine
         };
         let (east, west) = (engine(1), engine(2));
         world.block_on(async {
             east.bootstrap().await.expect("bootstraps");
             west.bootstrap().await.expect("is bootstrapped");
         });
-        TestCluster { world, east, west, kv }
+        TestCluster { world, east, west, kv, street }
+    }
+
+    /// From now on a node answers no other's questions.
+    pub(crate) fn silence(&self, node: u32) {
+        self.street.silent.lock().insert(NodeId(node));
     }
 
     /// A session of `root`.
     pub(crate) fn session(&self, engine: &Arc<Engine>) -> Session {
+        self.session_with(engine, &[])
+    }
+
+    /// The same, with settings.
+    pub(crate) fn session_with(&self, engine: &Arc<Engine>, options: &[(&str, &str)]) -> Session {
+        let option = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
         let params = SessionParams {
             user: "root".into(),
             database: "meridian".into(),
+            options: options.iter().map(option).collect(),
             ..SessionParams::default()
         };
         engine.session(params).expect("root may log in")

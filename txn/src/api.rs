@@ -517,6 +517,8 @@ pub enum KvError {
         key: Key,
         /// By a version (or intent) at.
         ts: Timestamp,
+        /// Whose, where what lies there tells it.
+        by: Option<TxnId>,
     },
     /// Push the holder, then ask again.
     #[error("{key} is locked by {}", holder.id)]

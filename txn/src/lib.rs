@@ -15,6 +15,7 @@
 
 pub mod api;
 pub mod client;
+pub mod contention;
 pub mod runtime;
 pub mod server;
 pub mod testing;

@@ -14,6 +14,8 @@ use std::time::Duration;
 use storage::{Direction, Key, Span};
 
 use crate::api::*;
+use crate::client::{Fate, Question, Sighting};
+use crate::contention::KeyContention;
 
 /// First byte of every message.
 const VERSION: u8 = 1;
@@ -239,6 +241,8 @@ wire_struct! {
     Row { key, value, ts }
     Change { ts, key, value }
     Reply { responses, clock, range }
+    KeyContention { waits, waited, longest, retries, deadlocks, waiter, holder, at }
+    Sighting { txn, statement, user, started, fate }
 }
 
 wire_enum!(PeerRole { 0 => Voter, 1 => VoterBoth, 2 => Outgoing, 3 => Learner, });
@@ -250,6 +254,8 @@ wire_enum!(PushKind { 0 => Abort, 1 => Timestamp(ts), 2 => Force, });
 wire_enum!(Missing { 0 => Tell, 1 => Prevent, });
 wire_enum!(Found { 0 => All, 1 => Prevented, });
 wire_enum!(Advice { 0 => Wait, 1 => GiveUp, 2 => Recover, });
+wire_enum!(Fate { 0 => Open, 1 => Committed(ts), 2 => Ended, });
+wire_enum!(Question { 0 => Transaction(txn), 1 => Writer { key, ts }, 2 => AborterOf(txn), });
 wire_enum!(TxnStatus { 0 => Pending, 1 => Committed(ts), 2 => Aborted, 3 => Staging(staged), });
 wire_enum!(Request {
     0 => Get { key, lock },
@@ -295,7 +301,6 @@ wire_enum!(KvError {
     3 => Uncertain { key, ts },
     4 => NewerVersion { key, ts },
     5 => NeedsRefresh { ts },
-    6 => RefreshFailed { key, ts },
     7 => Blocked { key, holder, active, intent },
     8 => TxnAborted { reason },
     9 => Exists { key, value },
@@ -306,6 +311,7 @@ wire_enum!(KvError {
     14 => Ambiguous { reason },
     15 => DeadlinePassed,
     16 => Invalid(reason),
+    17 => RefreshFailed { key, ts, by },
 });
 
 impl<T: Wire, E: Wire> Wire for Result<T, E> {

@@ -30,7 +30,7 @@ pub(crate) const HELP: &str = "\
   \\i FILE      run the statements of a file
   \\conninfo    where we are connected
   \\q           leave
-  Meridian:    SHOW NODES;  SHOW RANGES;  SHOW CLOCKS;  SHOW STALENESS;  SHOW CHAOS;
+  Meridian:    SHOW NODES;  SHOW RANGES;  SHOW CLOCKS;  SHOW STALENESS;  SHOW CONTENTION;  SHOW CHAOS;
 ";
 
 const TABLES: &str = "SELECT n.nspname AS \"Schema\", c.relname AS \"Name\", 'table' AS \"Type\", pg_get_userbyid(c.relowner) AS \"Owner\" \

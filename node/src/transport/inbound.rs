@@ -207,6 +207,7 @@ impl Services {
             Order::List(ListFaults {}) => self.control.list_faults(),
             Order::Catalog(changed) => self.control.catalog_changed(changed.version).await,
             Order::Ranges(RangeList {}) => self.control.ranges().await,
+            Order::Ask(question) => self.control.answer(question.body).await,
         };
         Ok(Response::new(reply))
     }

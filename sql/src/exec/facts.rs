@@ -2,6 +2,7 @@
 
 use crate::catalog::{Catalog, PG_CATALOG, Relation};
 use crate::cluster::Cluster;
+use crate::gateways::Gateways;
 use crate::types::{ByteaOutput, EvalContext, SqlState, TimeZone, Type, TypeError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub(crate) struct Facts {
     pub runtime: Runtime,
     /// The node around.
     pub cluster: Arc<dyn Cluster>,
+    /// The other gateways.
+    pub gateways: Arc<Gateways>,
     /// currval of sequences, lastval.
     pub sequence_values: Arc<parking_lot::Mutex<SequenceValues>>,
 }
@@ -52,6 +55,8 @@ pub(crate) struct SequenceValues {
     pub values: BTreeMap<u32, i64>,
     /// The sequence last drawn from.
     pub last: Option<u32>,
+    /// Whether `setval` was called since this was last asked for.
+    pub set: bool,
     /// What `set_config` was asked for in this statement: the session grants it when the statement has ended.
     pub setting_changes: Vec<crate::pg_catalog::settings::Change>,
 }

@@ -18,7 +18,7 @@ mod rowset;
 mod scan;
 mod sequence;
 
-pub(crate) use facts::{Facts, SequenceValues};
+pub(crate) use facts::{Facts, POSTGRES_EPOCH_US, SequenceValues};
 pub(crate) use pipeline::Pipeline;
 pub(crate) use sequence::Sequences;
 

@@ -120,6 +120,7 @@ impl Sequences {
                 ),
             ));
         }
+        facts.sequence_values.lock().set = true;
         let last = if called { Some(value) } else { value.checked_sub(sequence.increment) };
         let key = sequence_key(id);
         let write = self.db.run(TxnOptions::labelled("setval"), |txn| {

@@ -36,6 +36,8 @@ pub(crate) enum Extension {
 /// SHOW ...
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Show {
+    /// What waits for what.
+    Contention,
     /// A setting.
     Setting(String),
     /// All settings.
@@ -184,10 +186,11 @@ fn isolation_level(parser: &mut Parser) -> Result<&'static str, ParserError> {
 }
 
 fn show(parser: &mut Parser) -> Result<Show, ParserError> {
-    let simple: [(&str, Show); 8] = [
+    let simple: [(&str, Show); 9] = [
         ("ALL", Show::All),
         ("CHAOS", Show::Chaos),
         ("CLOCKS", Show::Clocks),
+        ("CONTENTION", Show::Contention),
         ("NODES", Show::Nodes),
         ("REGIONS", Show::Regions),
         ("STALENESS", Show::Staleness),

@@ -8,6 +8,7 @@
 //! parser's depth limit, chains of operators by [`OPERATORS_MAX`].
 
 mod as_of;
+mod beginning;
 mod copy;
 mod extension;
 mod position;
@@ -17,6 +18,7 @@ pub(crate) use copy::{CopyDirection, CopyFormat, CopyOptions, CopySource, CopySt
 pub(crate) use extension::{BeginOptions, Extension, Show};
 pub(crate) use position::Positions;
 
+use self::beginning::Beginnings;
 use crate::error::SqlError;
 use crate::types::SqlState;
 use sqlparser::ast;
@@ -44,6 +46,10 @@ pub(crate) struct Parsed {
     pub positions: Arc<Positions>,
     /// AS OF SYSTEM TIME, of statements that may have it.
     pub as_of: Option<AsOf>,
+    /// How it begins, on one line: for people.
+    pub text: Arc<str>,
+    /// How long it is, in characters.
+    pub length: usize,
 }
 
 /// A statement.
@@ -78,6 +84,7 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Parsed>, SqlError> {
         .map_err(|error| tokenizer_error(&positions, &error))?;
     check_operators(&tokens)?;
     let mut statements = Vec::new();
+    let mut beginnings = Beginnings::new(sql);
     for piece in tokens.split(|token| token.token == Token::SemiColon) {
         let significant =
             |token: &&TokenWithSpan| !matches!(token.token, Token::Whitespace(_) | Token::EOF);
@@ -85,8 +92,18 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Parsed>, SqlError> {
             continue;
         }
         let (statement, as_of) = parse_one(piece.to_vec(), &positions, sql)?;
+        let ends =
+            |token: &TokenWithSpan| (positions.at(token.span.start), positions.at(token.span.end));
+        let first = piece.iter().find(significant).map(ends);
+        let last = piece.iter().rfind(significant).map(ends);
+        let (text, length) = match (first, last) {
+            (Some((Some(start), _)), Some((_, Some(end)))) => {
+                (beginnings.of(start, end), end.saturating_sub(start))
+            }
+            _ => (Arc::from(""), 0),
+        };
         let (statement, positions) = (Arc::new(statement), positions.clone());
-        statements.push(Parsed { statement, positions, as_of });
+        statements.push(Parsed { statement, positions, as_of, text, length });
     }
     Ok(statements)
 }

@@ -24,12 +24,15 @@ mod procedure;
 mod relation;
 pub(crate) mod settings;
 mod tables_cluster;
+mod tables_contention;
 mod tables_empty;
 mod tables_proc;
 mod tables_relation;
 mod tables_type;
 mod tables_view;
 mod type_facts;
+
+pub(crate) use tables_contention::{CONTENTION_COLUMNS, contention_rows};
 
 #[cfg(test)]
 mod tests;
@@ -39,6 +42,7 @@ use crate::error::SqlError;
 use crate::exec::Facts;
 use crate::outcome::Row;
 use crate::types::{Datum, Type};
+use futures::future::BoxFuture;
 use std::fmt;
 
 /// What PostgreSQL has a virtual relation as.
@@ -65,17 +69,26 @@ pub(crate) struct VirtualTable {
     /// The column whose value, if it is known, spares computing the rows of all other relations.
     narrowed_by: Option<&'static str>,
     build: fn(&Facts, Option<u32>) -> Vec<Row>,
+    /// Where the rows have to be asked for at other nodes.
+    asks: Option<Asks>,
 }
 
+type Asks = for<'a> fn(&'a Facts) -> BoxFuture<'a, Result<Vec<Row>, SqlError>>;
+
 impl VirtualTable {
-    /// The rows whose column (by place) equals a value; `None`: all. Asynchronous because relations about the cluster may
-    /// have to ask it; none does so far.
+    /// The rows whose column (by place) equals a value; `None`: all. Relations about the
+    /// cluster ask it.
     pub(crate) async fn rows_where(
         &self,
         facts: &Facts,
         equals: Option<(usize, &Datum)>,
     ) -> Result<Vec<Row>, SqlError> {
-        Ok(self.build_where(facts, equals))
+        let Some(asks) = self.asks else { return Ok(self.build_where(facts, equals)) };
+        let mut rows = asks(facts).await?;
+        if let Some((column, value)) = equals {
+            rows.retain(|row| !value.is_null() && row[column].compare(value).is_eq());
+        }
+        Ok(rows)
     }
 
     fn build_where(&self, facts: &Facts, equals: Option<(usize, &Datum)>) -> Vec<Row> {
@@ -129,6 +142,7 @@ macro_rules! table {
                 columns: &[$((stringify!($column), $ty)),*],
                 narrowed_by: NARROWED_BY,
                 build,
+                asks: None,
             }
         };
     };
@@ -140,6 +154,7 @@ static TABLES: &[&[&VirtualTable]] = &[
     tables_type::TABLES,
     tables_proc::TABLES,
     tables_cluster::TABLES,
+    tables_contention::TABLES,
     tables_view::TABLES,
     tables_empty::TABLES,
     information_schema::TABLES,
@@ -154,7 +169,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static VirtualTable> {
 pub(crate) fn find(parts: &[String]) -> Option<&'static VirtualTable> {
     let (schema, name) = match parts {
         // Most names are no catalog's: do not look far for those.
-        [name] if name.starts_with("pg_") => (PG_CATALOG, name),
+        [name] if name.starts_with("pg_") || name.starts_with("meridian_") => (PG_CATALOG, name),
         [schema, name] if schema == "pg_catalog" => (PG_CATALOG, name),
         [schema, name] if schema == "information_schema" => (INFORMATION_SCHEMA, name),
         _ => return None,

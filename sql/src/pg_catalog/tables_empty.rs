@@ -23,6 +23,7 @@ macro_rules! empty {
             columns: &[$((stringify!($column), $ty)),*],
             narrowed_by: None,
             build: |_, _| Vec::new(),
+            asks: None,
         };)*
 
         pub(super) static TABLES: &[&VirtualTable] = &[$(&$item),*];

@@ -8,6 +8,13 @@ use crate::types::{ByteaOutput, SqlState, TimeZone};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+fn gateways() -> Arc<crate::gateways::Gateways> {
+    let runtime = txn::testing::World::new(1).runtime();
+    let kv = Arc::new(txn::testing::LocalKv::new(runtime.clone()));
+    let db = txn::client::Db::new(runtime, kv, txn::client::Settings::default());
+    crate::gateways::Gateways::new(db, Arc::new(Alone))
+}
+
 fn facts() -> Facts {
     let settings =
         [("server_version", "15.18 (Meridian 0.1)"), ("extra_float_digits", "1"), ("my.own", "x")];
@@ -31,6 +38,7 @@ fn facts() -> Facts {
         process_id: 7,
         runtime: txn::testing::World::new(1).runtime(),
         cluster: Arc::new(Alone),
+        gateways: gateways(),
         sequence_values: Arc::default(),
     }
 }

@@ -107,6 +107,7 @@ impl Session {
         let target = target_for(&mut binder, &table)?;
         let deferred_count = binder.deferred_count();
         self.begin_in_transaction().await?;
+        self.tear_tape();
         let count = places.len();
         let format = i8::from(copy.options.format == CopyFormat::Binary);
         self.copy = Some(CopyIn {
@@ -219,6 +220,7 @@ impl Session {
         let columns = planned.columns.clone().unwrap_or_else(|| Arc::from([]));
         let types: Vec<Type> = columns.iter().map(|column| column.ty).collect();
         self.begin_in_transaction().await?;
+        self.tear_tape();
         let facts = self.facts_now();
         let memory = self.statement_memory_max();
         let active = self.active.as_mut().expect("begun above");

@@ -37,7 +37,7 @@ impl Session {
                     .message
                     .replace("lock on row", &format!("lock on row in relation \"{}\"", table.name));
             }
-            error = error.on_table(&table.name);
+            error = error.on_table(&table.name).on_constraint(&index.name);
         }
         // The transaction layer knows one deadline only.
         if error.code == codes::QUERY_CANCELED
@@ -96,7 +96,7 @@ impl Session {
     }
 
     /// Nodes with their regions: `eu-west (n2), ap-south (n3)`.
-    fn named_nodes(&self, nodes: &[NodeId]) -> String {
+    pub(super) fn named_nodes(&self, nodes: &[NodeId]) -> String {
         let known = self.engine.cluster.nodes();
         let named =
             nodes.iter().map(|node| match known.iter().find(|summary| summary.node == *node) {
@@ -114,7 +114,7 @@ impl Session {
 }
 
 /// The table, index and column values of a key.
-fn key_in_words(
+pub(crate) fn key_in_words(
     catalog: &Catalog,
     key: &Key,
     context: &dyn EvalContext,

@@ -1,17 +1,19 @@
 //! Driver: one client's session, whatever protocol it speaks.
 //!
-//! Rooms: `statement` what is prepared and bound; `run` one statement, with its retries; `transaction` blocks, savepoints; `settings`, `limits`;
-//! `history` the past; `ddl` and its jobs; `copy`; `show`; `cursor`; `explain` errors in SQL's terms; `script` the simple protocol.
+//! Rooms: `statement` what is prepared and bound; `run` one statement, with its retries; `rerun` a whole transaction, unseen; `transaction` blocks, savepoints; `settings`, `limits`;
+//! `history` the past; `ddl` and its jobs; `copy`; `show`; `cursor`; `explain` errors in SQL's terms, `culprit` who was in the way; `script` the simple protocol.
 //!
 //! INVARIANT: without an open block there is a transaction only between a statement's start and the next Sync (or the end of the
 //! simple query); a statement that fails takes it along.
 
 mod copy;
+mod culprit;
 mod cursor;
 mod ddl;
 mod explain;
 mod history;
 mod limits;
+mod rerun;
 mod run;
 mod script;
 mod settings;
@@ -19,6 +21,7 @@ mod show;
 mod statement;
 mod transaction;
 
+pub(crate) use explain::key_in_words;
 pub use script::SimpleScript;
 pub use statement::Next;
 
@@ -104,6 +107,8 @@ pub struct Session {
     active: Option<Active>,
     /// What INSERT may leave to the commit.
     uniqueness: Uniqueness,
+    /// The statement that runs, or the last one, for others' errors.
+    doing: Arc<str>,
     /// When the statement that runs is ended, and by which limit.
     deadline: Option<(Monotonic, TimeLimit)>,
     copy: Option<copy::CopyIn>,
@@ -139,6 +144,7 @@ impl Session {
             process_id: params.process_id,
             runtime: engine.db.runtime().clone(),
             cluster: engine.cluster.clone(),
+            gateways: engine.gateways.clone(),
             sequence_values: Arc::clone(&sequence_values),
         };
         Ok(Session {
@@ -153,6 +159,7 @@ impl Session {
             block: Block::None,
             active: None,
             uniqueness: Uniqueness::AtOnce,
+            doing: Arc::from(""),
             deadline: None,
             copy: None,
             notices: Vec::new(),
@@ -293,6 +300,7 @@ impl Session {
             process_id: self.process_id,
             runtime: self.engine.db.runtime().clone(),
             cluster: self.engine.cluster.clone(),
+            gateways: self.engine.gateways.clone(),
             sequence_values: self.sequence_values.clone(),
         };
         self.facts = Arc::new(facts);

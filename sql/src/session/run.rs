@@ -1,7 +1,7 @@
 //! Driver: one statement, from its plan (or its kind) to its outcome.
 //!
 //! A statement that could not see one consistent state is run again, as long as nothing of its transaction has been shown to the
-//! client: it is the first of its transaction. Otherwise the client is told with 40001. Under READ COMMITTED each statement sees a
+//! client: it is the first of its transaction. Otherwise the whole transaction is (`rerun`), or the client is told with 40001. Under READ COMMITTED each statement sees a
 //! state of its own, and is run again by itself. A statement that is a whole transaction is run again also if it is its commit that
 //! fails.
 
@@ -65,7 +65,7 @@ impl Session {
         self.deadline = self.time_limit(now);
     }
 
-    fn check_time(&self) -> Result<(), SqlError> {
+    pub(super) fn check_time(&self) -> Result<(), SqlError> {
         let now = self.engine.db.runtime().time.monotonic();
         match self.deadline {
             Some((deadline, limit)) if now > deadline => Err(limit.error()),
@@ -81,7 +81,11 @@ impl Session {
         let Some(parsed) = prepared.parsed.clone() else { return Ok(Outcome::Empty) };
         self.refuse_in_failed(Some(&parsed))?;
         if prepared.plannable().is_some() {
+            self.doing = parsed.text.clone();
             return self.run_planned(prepared, params).await;
+        }
+        if tells_something(&parsed.statement) {
+            self.doing = parsed.text.clone();
         }
         match parsed.statement.as_ref() {
             Statement::Sql(statement) => self.run_other(statement, &parsed, &params).await,
@@ -140,26 +144,39 @@ impl Session {
         prepared: &Arc<Prepared>,
         params: Vec<Datum>,
     ) -> Result<Outcome, SqlError> {
-        let mut restarts = 0;
-        let mut waits = 0;
-        let mut pause = PAUSE_MIN;
         if let Some(parsed) = &prepared.parsed {
             self.enter_past(parsed, &params).await?;
         }
+        self.planned(prepared).await?;
+        let notices_before = self.notices.len();
+        let outcome = self.run_until_answered(prepared, &params).await;
+        // An error is an answer, too: after a rollback to a savepoint the transaction goes on from it.
+        self.begin_if_none().statement_count += 1;
+        self.tape_statement(prepared, &params, &outcome, notices_before);
+        outcome
+    }
+
+    async fn run_until_answered(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        params: &[Datum],
+    ) -> Result<Outcome, SqlError> {
+        let mut restarts = 0;
+        let mut waits = 0;
+        let mut pause = PAUSE_MIN;
         loop {
             let planned = self.planned(prepared).await?;
-            let result = self.run_once(&planned, &params).await;
-            let error = match result {
-                Ok(outcome) => {
-                    self.begin_if_none().statement_count += 1;
-                    return Ok(outcome);
-                }
+            let error = match self.run_once(&planned, params, Duration::MAX).await {
+                Ok(outcome) => return Ok(outcome),
                 Err(error) => error,
             };
             let of_statement = self.may_restart_statement();
             if !of_statement && !self.may_restart() {
-                coverage::reached(Mark::ErrorToldInBlock);
-                return Err(error);
+                if let Err(error) = self.rerun(error).await {
+                    coverage::reached(Mark::ErrorToldInBlock);
+                    return Err(error);
+                }
+                continue;
             }
             match error.recovery {
                 Recovery::Restart
@@ -174,22 +191,22 @@ impl Session {
                         Some(active) if active.txn.can_restart_statement() => {
                             active.txn.restart_statement();
                         }
-                        _ => return Err(error),
+                        _ => self.rerun(error).await?,
                     }
                 }
-                _ if !self.may_restart() => return Err(error),
+                _ if !self.may_restart() => self.rerun(error).await?,
                 Recovery::Restart if restarts < self.engine.settings.restarts_max => {
                     coverage::reached(Mark::StatementRunAgain);
                     restarts += 1;
                     self.engine.pause(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                     self.check_time()?;
-                    self.restart();
+                    self.restart()?;
                 }
                 Recovery::Refresh { table, version } if waits < 2 * SCHEMA_WAITS => {
                     waits += 1;
                     self.catch_up(table, version, waits).await?;
-                    self.restart();
+                    self.restart()?;
                 }
                 _ => return Err(error),
             }
@@ -208,10 +225,8 @@ impl Session {
         self.active.as_ref().is_some_and(|active| active.txn.can_restart_statement())
     }
 
-    fn restart(&mut self) {
-        if let Some(active) = &mut self.active {
-            active.txn.restart();
-        }
+    fn restart(&mut self) -> Result<(), SqlError> {
+        self.active.as_mut().map_or(Ok(()), |active| active.restart_unseen())
     }
 
     /// Waits until the catalog knows a version that the ranges ask for. A change that died between its announcement and its
@@ -235,14 +250,17 @@ impl Session {
         Ok(())
     }
 
-    async fn run_once(
+    /// Once, waiting for no lock for longer than `lock_wait_max`.
+    pub(super) async fn run_once(
         &mut self,
         planned: &Arc<Planned>,
         params: &[Datum],
+        lock_wait_max: Duration,
     ) -> Result<Outcome, SqlError> {
         self.begin_in_transaction().await?;
         let facts = self.facts_now();
-        let lock_timeout = self.settings.milliseconds("lock_timeout");
+        let lock_timeout = self.settings.milliseconds("lock_timeout").unwrap_or(Duration::MAX);
+        let lock_timeout = Some(lock_timeout.min(lock_wait_max)).filter(|max| *max < Duration::MAX);
         let memory = self.statement_memory_max();
         let active = self.active.as_mut().expect("begun above");
         active.txn.set_deadline(self.deadline.map(|(deadline, _)| deadline));
@@ -379,7 +397,12 @@ impl Session {
                 ));
                 complete("REVOKE")
             }
-            other => self.run_ddl(other, parsed).await,
+            other => {
+                self.tear_tape();
+                let outcome = self.run_ddl(other, parsed).await;
+                self.tear_tape();
+                outcome
+            }
         }
     }
 
@@ -562,7 +585,8 @@ impl Session {
         let mut lines = crate::plan::explain::explain(&planned.plan);
         if analyze {
             let before = self.facts.runtime.time.monotonic();
-            let outcome = self.run_once(&planned, params).await?;
+            self.tear_tape();
+            let outcome = self.run_once(&planned, params, Duration::MAX).await?;
             let took = self.facts.runtime.time.monotonic().since(before);
             let rows = match &outcome {
                 Outcome::Rows { rows, .. } => rows.len(),
@@ -597,6 +621,30 @@ impl Session {
             },
             Statement::Copy(_) | Statement::Begin(_) | Statement::Extension(_) => None,
         })
+    }
+}
+
+/// Whether others should be told of a statement without a plan: it works on rows or tables.
+fn tells_something(statement: &Statement) -> bool {
+    use ast::Statement as S;
+    match statement {
+        Statement::Sql(statement) => !matches!(
+            statement.as_ref(),
+            S::Commit { .. }
+                | S::Rollback { .. }
+                | S::Savepoint { .. }
+                | S::ReleaseSavepoint { .. }
+                | S::Set(_)
+                | S::Reset(_)
+                | S::Discard { .. }
+                | S::Prepare { .. }
+                | S::Execute { .. }
+                | S::Deallocate { .. }
+                | S::Fetch { .. }
+                | S::Close { .. }
+        ),
+        Statement::Copy(_) => true,
+        Statement::Show(_) | Statement::Begin(_) | Statement::Extension(_) => false,
     }
 }
 

@@ -58,7 +58,7 @@ impl SimpleScript {
             self.ended = true;
             return match session.end_implicit().await {
                 Ok(()) => None,
-                Err(error) => Some(Err(error)),
+                Err(error) => Some(Err(session.attributed(error).await)),
             };
         };
         let result = self.run(session, parsed).await;

@@ -63,6 +63,8 @@ pub(crate) const KNOWN: &[(&str, &str)] = &[
     ("transaction_isolation", "serializable"),
     ("transaction_lock_limit", "1000000"),
     ("transaction_read_only", "off"),
+    ("transaction_rerun_limit", "10"),
+    ("transaction_rerun_memory", "1MB"),
     ("transaction_savepoint_limit", "10000"),
     ("transaction_timeout", "0"),
     ("transaction_write_limit", "4GB"),
@@ -98,6 +100,8 @@ const UNITS: &[(&str, u64)] =
 /// A lower limit of bytes could not be set back by a statement.
 const LIMIT_BYTES_MIN: u64 = 1 << 10;
 const LIMIT_COUNT_MAX: u64 = 100_000_000;
+/// Times that one transaction is run again unseen.
+const RERUNS_MAX: u64 = 1_000;
 
 /// What clients are told, in this order.
 const REPORTED: &[&str] = &[
@@ -392,13 +396,18 @@ fn checked(name: &str, key: &str, value: &str) -> Result<String, SqlError> {
         "standard_conforming_strings" if !truth(&lower).unwrap_or(false) => {
             Err(invalid(canonical, value).with_hint("Only on is supported."))
         }
-        "statement_memory_limit" | "transaction_write_limit" => {
+        "statement_memory_limit" | "transaction_rerun_memory" | "transaction_write_limit" => {
             match bytes_of(&lower) {
                 Some(bytes) if bytes >= LIMIT_BYTES_MIN => Ok(bytes_text(bytes)),
                 _ => Err(invalid(canonical, value)
                     .with_hint("It is a size of 1kB or more, such as '64MB'.")),
             }
         }
+        "transaction_rerun_limit" => match lower.parse::<u64>() {
+            Ok(count) if count <= RERUNS_MAX => Ok(count.to_string()),
+            _ => Err(invalid(canonical, value)
+                .with_hint(format!("It is a number from 0 (never) to {RERUNS_MAX}."))),
+        },
         "transaction_lock_limit" | "transaction_savepoint_limit" => match lower.parse::<u64>() {
             Ok(count) if (1..=LIMIT_COUNT_MAX).contains(&count) => Ok(count.to_string()),
             _ => Err(invalid(canonical, value)

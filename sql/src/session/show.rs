@@ -4,7 +4,7 @@ use super::Session;
 use super::run::rows_outcome;
 use crate::catalog::TableMode;
 use crate::error::{SqlError, codes};
-use crate::outcome::{Outcome, Row};
+use crate::outcome::{Notice, Outcome, Row};
 use crate::parse::Show;
 use crate::types::{Datum, SqlState, Type};
 use clock::Timestamp;
@@ -28,6 +28,7 @@ pub(super) fn columns_of(show: &Show) -> Vec<(&str, Type)> {
             ("bound_us", Type::Int8),
             ("state", Type::Text),
         ],
+        Show::Contention => crate::pg_catalog::CONTENTION_COLUMNS.to_vec(),
         Show::Nodes => vec![
             ("node", Type::Text),
             ("region", Type::Text),
@@ -82,6 +83,7 @@ impl Session {
             Show::Nodes => self.superusers_only("SHOW NODES")?,
             Show::Ranges(_) => self.superusers_only("SHOW RANGES")?,
             Show::Clocks => self.superusers_only("SHOW CLOCKS")?,
+            Show::Contention => self.superusers_only("SHOW CONTENTION")?,
             Show::Chaos => self.superusers_only("SHOW CHAOS")?,
             Show::Setting(_)
             | Show::All
@@ -126,6 +128,17 @@ impl Session {
                     .iter()
                     .map(|fault| vec![text(&fault.fault), remaining(fault.remaining)])
                     .collect()
+            }
+            Show::Contention => {
+                let facts = self.facts_now();
+                let (rows, silent) = crate::pg_catalog::contention_rows(&facts).await?;
+                if !silent.is_empty() {
+                    let silent = self.named_nodes(&silent);
+                    let code = codes::SYSTEM_ERROR;
+                    let message = format!("what waits there is not shown: no answer from {silent}");
+                    self.notice(Notice::warning(code, message));
+                }
+                rows
             }
             Show::Clocks => cluster
                 .clocks()

@@ -422,7 +422,10 @@ impl Session {
             return Ok(());
         }
         self.portals.clear();
-        self.commit_active().await
+        match self.commit_active().await {
+            Err(error) => Err(self.attributed(error).await),
+            ended => ended,
+        }
     }
 }
 
@@ -460,6 +463,11 @@ fn is_unknown_name(error: &SqlError) -> bool {
 }
 
 impl Prepared {
+    /// Version of the catalog of its plan, if it has been made.
+    pub(super) fn planned_under(&self) -> Option<u64> {
+        self.planned.lock().as_ref().map(|planned| planned.catalog)
+    }
+
     /// Columns of its plan, if it has been made.
     pub(super) fn columns(&self) -> Option<Arc<[Column]>> {
         self.planned.lock().as_ref().and_then(|planned| planned.columns.clone())

@@ -1,8 +1,9 @@
 //! Driver: transaction blocks and savepoints.
 
 use super::Session;
+use super::rerun::Tape;
 use crate::catalog::Catalog;
-use crate::error::{SqlError, codes};
+use crate::error::{Recovery, SqlError, codes};
 use crate::exec::Facts;
 use crate::outcome::{Notice, Outcome};
 use crate::parse::{AsOf, BeginOptions};
@@ -10,7 +11,7 @@ use crate::types::Datum;
 use clock::Monotonic;
 use coverage::Mark;
 use std::sync::Arc;
-use txn::client::{Access, Isolation, SavepointId, Txn, TxnOptions};
+use txn::client::{Access, Doing, Isolation, SavepointId, Txn, TxnOptions};
 
 /// Whether BEGIN was said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,7 +36,9 @@ pub(super) struct Active {
     /// The catalog of the moment that a transaction in the past is at.
     pub(super) past: Option<Arc<Catalog>>,
     /// Savepoints, innermost last; with the catalog as it was.
-    savepoints: Vec<(String, SavepointId, Option<Arc<Catalog>>)>,
+    savepoints: Savepoints,
+    /// For running it again.
+    pub(super) tape: Tape,
     /// Tables whose data may go once this has committed.
     pub(super) dropped: Vec<Arc<crate::catalog::TableDescriptor>>,
     /// Sequences to start anew once this has committed.
@@ -52,9 +55,32 @@ impl Active {
             catalog: None,
             past,
             savepoints: Vec::new(),
+            tape: Tape::default(),
             dropped: Vec::new(),
             restarted: Vec::new(),
         }
+    }
+
+    /// Begins anew, without its savepoints.
+    pub(super) fn restart(&mut self) {
+        self.txn.restart();
+        self.savepoints.clear();
+    }
+
+    /// Begins anew, when nothing has been answered but BEGIN and SAVEPOINT.
+    pub(super) fn restart_unseen(&mut self) -> Result<(), SqlError> {
+        let savepoints = std::mem::take(&mut self.savepoints);
+        self.restart();
+        for (name, _, catalog) in savepoints {
+            let id = self.txn.savepoint()?;
+            self.savepoints.push((name, id, catalog));
+        }
+        Ok(())
+    }
+
+    /// Whether all that it does is in its transaction.
+    pub(super) fn changes_nothing_else(&self) -> bool {
+        self.catalog.is_none() && self.dropped.is_empty() && self.restarted.is_empty()
     }
 
     /// Whether nothing has happened in it.
@@ -93,7 +119,10 @@ impl Session {
 
     /// A statement that reads or writes rows begins in the transaction, which is begun if there is none.
     pub(super) async fn begin_in_transaction(&mut self) -> Result<(), SqlError> {
-        Ok(self.begin_if_none().txn.begin_statement().await?)
+        let doing = Doing { statement: self.doing.clone(), user: self.user.clone() };
+        let txn = &mut self.begin_if_none().txn;
+        txn.set_doing(doing);
+        Ok(txn.begin_statement().await?)
     }
 
     /// BEGIN.
@@ -203,14 +232,19 @@ impl Session {
 
     /// Commits what is under way, and makes it known.
     pub(super) async fn commit_active(&mut self) -> Result<(), SqlError> {
-        let Some(mut active) = self.active.take() else {
-            self.settings.end_transaction(true);
-            return Ok(());
+        let active = loop {
+            let Some(mut active) = self.active.take() else {
+                self.settings.end_transaction(true);
+                return Ok(());
+            };
+            let Err(error) = active.txn.commit().await else { break active };
+            self.active = Some(active);
+            if let Err(error) = self.rerun(error.into()).await {
+                self.active = None;
+                self.settings.end_transaction(false);
+                return Err(self.explained(error));
+            }
         };
-        if let Err(error) = active.txn.commit().await {
-            self.settings.end_transaction(false);
-            return Err(self.explained(error.into()));
-        }
         self.settings.end_transaction(true);
         if let Some(catalog) = active.catalog {
             let version = catalog.version();
@@ -229,35 +263,52 @@ impl Session {
     /// SAVEPOINT.
     pub(super) fn savepoint(&mut self, name: String) -> Result<Outcome, SqlError> {
         self.in_block("SAVEPOINT")?;
+        self.open_savepoint(name.clone())?;
+        self.tape_savepoint(&name);
+        Ok(Outcome::Complete { tag: "SAVEPOINT".into() })
+    }
+
+    pub(super) fn open_savepoint(&mut self, name: String) -> Result<(), SqlError> {
         let active = self.begin_if_none();
         let id = active.txn.savepoint()?;
         let catalog = active.catalog.clone();
         active.savepoints.push((name, id, catalog));
-        Ok(Outcome::Complete { tag: "SAVEPOINT".into() })
+        Ok(())
     }
 
     /// RELEASE SAVEPOINT.
     pub(super) fn release(&mut self, name: &str) -> Result<Outcome, SqlError> {
         self.in_block("RELEASE SAVEPOINT")?;
+        self.release_savepoint(name)?;
+        self.tape_release(name);
+        Ok(Outcome::Complete { tag: "RELEASE".into() })
+    }
+
+    pub(super) fn release_savepoint(&mut self, name: &str) -> Result<(), SqlError> {
         let active = self.begin_if_none();
         let place = find(&active.savepoints, name)?;
         let (_, id, _) = active.savepoints[place].clone();
         active.savepoints.truncate(place);
-        active.txn.release(id)?;
-        Ok(Outcome::Complete { tag: "RELEASE".into() })
+        Ok(active.txn.release(id)?)
     }
 
     /// ROLLBACK TO SAVEPOINT: a failed block goes on.
     pub(super) async fn rollback_to(&mut self, name: &str) -> Result<Outcome, SqlError> {
         self.in_block("ROLLBACK TO SAVEPOINT")?;
+        self.back_to_savepoint(name).await?;
+        self.tape_rollback_to(name);
+        self.block = Block::Open;
+        Ok(Outcome::Complete { tag: "ROLLBACK".into() })
+    }
+
+    pub(super) async fn back_to_savepoint(&mut self, name: &str) -> Result<(), SqlError> {
         let active = self.begin_if_none();
         let place = find(&active.savepoints, name)?;
         let (_, id, catalog) = active.savepoints[place].clone();
         active.savepoints.truncate(place + 1);
         active.txn.rollback_to(id).await?;
         active.catalog = catalog;
-        self.block = Block::Open;
-        Ok(Outcome::Complete { tag: "ROLLBACK".into() })
+        Ok(())
     }
 
     fn in_block(&self, what: &str) -> Result<(), SqlError> {
@@ -282,9 +333,15 @@ impl Session {
                     Block::Open | Block::Failed => {
                         coverage::reached(Mark::BlockFailed);
                         self.block = Block::Failed;
+                        // It cannot commit any more: others need not wait for its rollback.
+                        if let (Recovery::Restart, Some(active)) =
+                            (&error.recovery, &mut self.active)
+                        {
+                            active.txn.let_go();
+                        }
                     }
                 }
-                Err(error)
+                Err(self.attributed(error).await)
             }
         }
     }

@@ -19,9 +19,10 @@ use storage::{Key, Span};
 use crate::api::{KvError, Mutation, Request, Response};
 use crate::client::cleanup::Outcome;
 use crate::client::exchange::{Purpose, Trials};
+use crate::client::roster::Writes;
 use crate::client::settle::{Early, concluded};
 use crate::client::txn::{State, unexpected};
-use crate::client::{Isolation, OnLock, Ticket, Txn, TxnError};
+use crate::client::{Fate, Isolation, OnLock, Ticket, Txn, TxnError};
 use crate::server::settle;
 
 /// So often a commit of one phase moves above others' reads before it is made in two.
@@ -62,6 +63,9 @@ impl Txn {
         match self.commit_by_path().await {
             Ok(info) => {
                 self.state = State::Committed;
+                if info.path != CommitPath::ReadOnly {
+                    self.leave_roster(Fate::Committed(info.ts));
+                }
                 self.leave(match info.path {
                     CommitPath::Parallel => Outcome::Staged(info.ts),
                     CommitPath::TwoPhase => Outcome::Committed(info.ts),
@@ -90,6 +94,9 @@ impl Txn {
         }
         self.narrow_reads().await?;
         let mutations = self.buffer.mutations();
+        if self.intents.is_empty() {
+            self.wrote = Writes::of(&mutations);
+        }
         let one_message = self.buffer.bytes() <= self.db.settings().spill_bytes;
         if self.intents.is_empty()
             && one_message

@@ -3,13 +3,16 @@
 use clock::Timestamp;
 use coverage::Mark;
 use futures::future::BoxFuture;
+use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::{Kv, TxnId};
 use crate::client::heartbeat::Heartbeats;
 use crate::client::open::OpenTxns;
-use crate::client::{CommitInfo, Settings, Txn, TxnError, TxnOptions};
+use crate::client::roster::Roster;
+use crate::client::{CommitInfo, Question, Settings, Sighting, Txn, TxnError, TxnOptions};
+use crate::contention::Contention;
 use crate::runtime::Runtime;
 
 /// First pause between two runs of [`Db::run`]; doubles up to [`BACKOFF_MAX`].
@@ -29,14 +32,24 @@ struct Inner {
     settings: Settings,
     heartbeats: Heartbeats,
     open: OpenTxns,
+    roster: Roster,
+    contention: Mutex<Contention>,
 }
 
 impl Db {
     /// A gateway over a keyspace.
     pub fn new(runtime: Runtime, kv: Arc<dyn Kv>, settings: Settings) -> Db {
         let heartbeats = Heartbeats::new(runtime.clone(), kv.clone(), settings.heartbeat_interval);
-        let open = OpenTxns::default();
-        Db { inner: Arc::new(Inner { runtime, kv, settings, heartbeats, open }) }
+        let inner = Inner {
+            runtime,
+            kv,
+            settings,
+            heartbeats,
+            open: OpenTxns::default(),
+            roster: Roster::default(),
+            contention: Mutex::default(),
+        };
+        Db { inner: Arc::new(inner) }
     }
 
     /// Begins a transaction. Sends nothing.
@@ -62,6 +75,20 @@ impl Db {
     /// The lowest timestamp that an open transaction of this gateway reads at.
     pub fn oldest_open(&self) -> Option<Timestamp> {
         self.inner.open.oldest()
+    }
+
+    /// What this gateway knows of a transaction that it has begun. `None`: it was not this one, or is long over.
+    pub fn sighting(&self, question: &Question) -> Option<Sighting> {
+        self.inner.roster.answer(question)
+    }
+
+    /// What this gateway's transactions failed over.
+    pub fn contention(&self) -> MutexGuard<'_, Contention> {
+        self.inner.contention.lock()
+    }
+
+    pub(super) fn roster(&self) -> &Roster {
+        &self.inner.roster
     }
 
     pub(super) fn open(&self) -> &OpenTxns {

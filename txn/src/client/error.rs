@@ -7,7 +7,7 @@ use storage::Key;
 use storage::mvcc::TxnId;
 
 use crate::api::KvError;
-use crate::client::Ticket;
+use crate::client::{Question, Ticket};
 
 /// What went against a transaction that has to be run again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,6 +40,8 @@ pub enum TxnError {
         kind: RetryKind,
         /// Where, when it is known.
         key: Option<Key>,
+        /// Who it was that went against it, if it was somebody.
+        other: Option<Question>,
         /// In plain words.
         reason: String,
     },
@@ -126,6 +128,8 @@ pub enum TxnError {
         kind: TimeoutKind,
         /// The lock that was waited for.
         key: Option<Key>,
+        /// Who held it.
+        holder: Option<TxnId>,
         /// How long.
         waited: Duration,
     },
@@ -168,27 +172,34 @@ impl TxnError {
             }
             KvError::Ambiguous { reason } => TxnError::Ambiguous { ticket: None, reason },
             KvError::Blocked { key, holder, .. } => TxnError::Blocked { key, holder: holder.id },
-            KvError::RefreshFailed { key, ts } => TxnError::Retry {
+            KvError::RefreshFailed { key, ts, by } => TxnError::Retry {
                 kind: RetryKind::Overwritten,
                 reason: format!("{key}, which it has read, was overwritten at {ts}"),
+                other: Some(match by {
+                    Some(txn) => Question::Transaction(txn),
+                    None => Question::Writer { key: key.clone(), ts },
+                }),
                 key: Some(key),
             },
             KvError::Uncertain { key, ts } | KvError::NewerVersion { key, ts } => TxnError::Retry {
                 kind: RetryKind::Overwritten,
                 reason: format!("{key} has a newer value, of {ts}"),
+                other: Some(Question::Writer { key: key.clone(), ts }),
                 key: Some(key),
             },
             KvError::NeedsRefresh { ts } => TxnError::Retry {
                 kind: RetryKind::Overwritten,
                 key: None,
+                other: None,
                 reason: format!("its commit had to move to {ts}"),
             },
             KvError::TxnAborted { reason } => {
-                TxnError::Retry { kind: RetryKind::Aborted, key: None, reason }
+                TxnError::Retry { kind: RetryKind::Aborted, key: None, other: None, reason }
             }
             KvError::DeadlinePassed => TxnError::Retry {
                 kind: RetryKind::DeadlinePassed,
                 key: None,
+                other: None,
                 reason: "its commit would have been above its deadline".into(),
             },
             KvError::Unreachable { node, .. } => TxnError::Unavailable {

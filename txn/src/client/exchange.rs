@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use clock::Monotonic;
 
-use crate::api::{Batch, KvError, Reply, Request, Response, Wait};
+use crate::api::{Batch, KvError, Reply, Request, Response, TxnId, Wait};
 use crate::client::txn::{State, unexpected};
-use crate::client::{OnLock, Txn, TxnError};
+use crate::client::{OnLock, Question, RetryKind, Txn, TxnError};
+use crate::contention::Failure;
 
 /// How often a batch whose effect is unknown is sent again. The router has tried for seconds before each.
 const LOST_ANSWERS_MAX: u32 = 10;
@@ -32,13 +33,15 @@ pub(super) struct Trials {
     pub(super) on_lock: OnLock,
     /// First time that somebody was in the way.
     pub(super) blocked_since: Option<Monotonic>,
+    /// The last one who was.
+    pub(super) holder: Option<TxnId>,
     pub(super) moves: u32,
     pub(super) lost: u32,
 }
 
 impl Trials {
     pub(super) fn new(purpose: Purpose, on_lock: OnLock) -> Trials {
-        Trials { purpose, on_lock, blocked_since: None, moves: 0, lost: 0 }
+        Trials { purpose, on_lock, blocked_since: None, holder: None, moves: 0, lost: 0 }
     }
 }
 
@@ -108,9 +111,28 @@ impl Txn {
     }
 
     /// From here on every operation fails with `error`, until a restart or the end.
-    pub(super) fn doom(&mut self, error: TxnError) -> TxnError {
+    pub(super) fn doom(&mut self, mut error: TxnError) -> TxnError {
+        if let TxnError::Retry { kind: RetryKind::Aborted, other: other @ None, .. } = &mut error {
+            *other = Some(Question::AborterOf(self.id));
+        }
+        self.note_failure(&error);
         self.state = State::Broken(error.clone());
         error
+    }
+
+    /// For `SHOW CONTENTION`. Told twice, an error counts once.
+    fn note_failure(&self, error: &TxnError) {
+        let State::Open = self.state else { return };
+        let (key, failure, holder) = match error {
+            TxnError::Deadlock { key, holder } => (key, Failure::Deadlock, Some(*holder)),
+            TxnError::Retry { key: Some(key), other: Some(Question::Transaction(txn)), .. } => {
+                (key, Failure::Retry, Some(*txn))
+            }
+            TxnError::Retry { key: Some(key), .. } => (key, Failure::Retry, None),
+            _ => return,
+        };
+        let at = self.db.runtime().hlc.now().timestamp();
+        self.db.contention().note_failure(key, failure, (self.id, holder), at);
     }
 
     pub(super) fn batch(&self, requests: Vec<Request>, wait: Wait) -> Batch {

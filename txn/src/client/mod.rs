@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Rooms: `db` entry; `txn` state and reads; `statement` statements, savepoints and isolation levels; `held` what weaker levels check;
-//! `open` which history is still read;
+//! `open` which history is still read; `roster` who does what, for errors;
 //! `buffer` writes not sent; `spans` sets of keys; `exchange` batches and refusals; `refresh` moving the timestamp; `wait` others'
 //! locks; `recover` others' staged commits; `commit`, `parallel`, `two_phase`, `settle`; `cleanup` what is left behind; `heartbeat`; `router`,
 //! `journey`, `patience`, `cache`, `split` ranges; `error`, `options`.
@@ -36,6 +36,7 @@ mod parallel;
 mod patience;
 mod recover;
 mod refresh;
+mod roster;
 mod router;
 mod settle;
 mod spans;
@@ -53,6 +54,7 @@ pub use options::{
     Access, GetOptions, Hold, Isolation, OnLock, PRIORITY_NORMAL, ScanOptions, Settings, TxnLimits,
     TxnOptions,
 };
+pub use roster::{Doing, Fate, Question, Sighting};
 pub use router::{Router, RouterSettings};
 pub use settle::{NoTicket, Settled, Ticket};
 pub use txn::{ScanPage, Txn};

@@ -36,6 +36,18 @@ impl Txn {
         Ok(())
     }
 
+    /// From here on it reads whatever is committed, and moves to where that is. For those who know that nobody writes any more (behind a
+    /// fence): what was written before may be dated ahead of every clock, so that no timestamp of now is sure to show it.
+    ///
+    /// # Errors
+    /// As [`Txn::move_to`].
+    pub async fn read_newest(&mut self) -> Result<(), TxnError> {
+        self.check_open()?;
+        self.move_to(self.db.runtime().hlc.now().timestamp()).await?;
+        self.uncertainty_limit = Timestamp::MAX;
+        Ok(())
+    }
+
     /// Finds out whether spans that were read still hold at `to`, and makes them hold there for good.
     ///
     /// # Errors
@@ -55,9 +67,10 @@ impl Txn {
                 Ok(_) => return Ok(()),
                 // Moving the writer up instead would let two that have read what the other writes move each other for ever.
                 Err(KvError::Blocked { key, holder, active, .. }) => {
+                    let by = Some(holder.id);
                     if !self.is_over(&key, holder, active, &mut trials).await? {
                         coverage::reached(Mark::RefreshMetLiveWriter);
-                        let error = KvError::RefreshFailed { key, ts: active };
+                        let error = KvError::RefreshFailed { key, ts: active, by };
                         return Err(self.doom(TxnError::from_kv(error)));
                     }
                 }

@@ -149,6 +149,7 @@ pub(super) fn concluded(settled: Settled, reason: &str) -> Result<CommitInfo, Tx
         Settled::Aborted => Err(TxnError::Retry {
             kind: RetryKind::Aborted,
             key: None,
+            other: None,
             reason: format!("its commit was lost ({reason})"),
         }),
     }

@@ -10,9 +10,10 @@ use storage::Span;
 
 use crate::api::{Expect, KvError, Lock, Mutation, Request, Response, Wait};
 use crate::client::exchange::Purpose;
+use crate::client::roster::Writes;
 use crate::client::txn::unexpected;
 use crate::client::wait::send_plain;
-use crate::client::{OnLock, RetryKind, Txn, TxnError};
+use crate::client::{OnLock, Question, RetryKind, Txn, TxnError};
 
 /// Pause before the record is asked again.
 const OUTCOME_PAUSE: Duration = Duration::from_millis(50);
@@ -43,6 +44,7 @@ impl Txn {
             return Ok(());
         };
         self.take_anchor(&first);
+        self.wrote = Writes::all();
         self.recheck_inserts(&mut mutations).await?;
         let limit = self.db.settings().spill_bytes;
         let mut rest = mutations.into_iter().peekable();
@@ -228,6 +230,7 @@ impl Txn {
     }
 
     fn aborted(&self, reason: String) -> TxnError {
-        TxnError::Retry { kind: RetryKind::Aborted, key: None, reason }
+        let other = Some(Question::AborterOf(self.id));
+        TxnError::Retry { kind: RetryKind::Aborted, key: None, other, reason }
     }
 }

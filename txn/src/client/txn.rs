@@ -17,10 +17,12 @@ use crate::client::exchange::Purpose;
 use crate::client::heartbeat::Pulse;
 use crate::client::held::Held;
 use crate::client::open::OpenMark;
+use crate::client::roster::Writes;
 use crate::client::spans::SpanSet;
 use crate::client::statement::LockLevel;
 use crate::client::{
-    Access, Db, GetOptions, Hold, OnLock, RetryKind, SavepointId, ScanOptions, TxnError, TxnOptions,
+    Access, Db, Doing, Fate, GetOptions, Hold, OnLock, Question, RetryKind, SavepointId,
+    ScanOptions, Sighting, TxnError, TxnOptions,
 };
 
 /// Part of a scan's rows.
@@ -80,6 +82,10 @@ pub struct Txn {
     /// Where a request under way may be taking locks: part of what must be released if it never comes back.
     pub(super) locking: Vec<Span>,
     pub(super) intents: SpanSet,
+    /// What it does, for others' errors.
+    pub(super) doing: Doing,
+    /// What it has written, as far as its commit has come.
+    pub(super) wrote: Writes,
     /// Where the intents have been laid, at most.
     pub(super) write_ts: Timestamp,
     pub(super) schema: BTreeMap<u32, u64>,
@@ -114,6 +120,8 @@ impl Txn {
             statement: None,
             locking: Vec::new(),
             intents: SpanSet::default(),
+            doing: Doing { statement: options.label.as_str().into(), user: "".into() },
+            wrote: Writes::default(),
             write_ts: Timestamp::MIN,
             schema: BTreeMap::new(),
             pushed: BTreeMap::new(),
@@ -160,6 +168,25 @@ impl Txn {
     /// How it was begun.
     pub fn options(&self) -> &TxnOptions {
         &self.options
+    }
+
+    /// Says what it does from here on: others that it is in the way of are told.
+    pub fn set_doing(&mut self, doing: Doing) {
+        if self.pulse.is_some() {
+            self.db.roster().update(self.id, &doing);
+        }
+        self.doing = doing;
+    }
+
+    /// Itself, as others are told of it.
+    pub(super) fn sighting(&self) -> Sighting {
+        Sighting {
+            txn: self.id,
+            statement: self.doing.statement.to_string(),
+            user: self.doing.user.to_string(),
+            started: self.started,
+            fate: Fate::Open,
+        }
     }
 
     /// Whether it has written anything that is not rolled back.
@@ -479,6 +506,20 @@ impl Txn {
         }
     }
 
+    /// From here on it can only be restarted or rolled back. Releases now what it holds, instead of then.
+    pub fn let_go(&mut self) {
+        match self.state {
+            State::Open => {
+                let reason = "it was given up".to_string();
+                let (kind, key, other) = (RetryKind::Aborted, None, None);
+                self.state = State::Broken(TxnError::Retry { kind, key, other, reason });
+            }
+            State::Broken(_) => {}
+            State::Committed | State::RolledBack | State::Unknown(_) => return,
+        }
+        self.leave(Outcome::Undecided);
+    }
+
     /// Begins again from nothing: new id, fresh timestamps; age, priority and settings stay. The old attempt is rolled back.
     ///
     /// # Panics
@@ -498,6 +539,7 @@ impl Txn {
 
     /// Hands what it has left at the ranges to the background, and forgets it here.
     pub(super) fn leave(&mut self, outcome: Outcome) {
+        self.leave_roster(Fate::Ended);
         self.open = None;
         self.buffer.clear();
         self.reads = SpanSet::default();
@@ -524,6 +566,12 @@ impl Txn {
         remains.clear_up(&self.db);
     }
 
+    /// Others do not meet it any more, or only what it has left behind. The first time counts.
+    pub(super) fn leave_roster(&mut self, fate: Fate) {
+        let wrote = std::mem::take(&mut self.wrote);
+        self.db.roster().leave(self.id, self.started, &self.doing, (fate, wrote));
+    }
+
     /// What ended or doomed it, if anything has.
     pub(super) fn check_open(&self) -> Result<(), TxnError> {
         match &self.state {
@@ -533,6 +581,7 @@ impl Txn {
                     Err(TxnError::Retry {
                         kind: RetryKind::Aborted,
                         key: None,
+                        other: Some(Question::AborterOf(self.id)),
                         reason: "it was aborted by another, which took it for dead".into(),
                     })
                 }
@@ -563,6 +612,7 @@ impl Txn {
         }
         if self.pulse.is_none() {
             self.pulse = Some(self.db.heartbeats().register(self.meta()));
+            self.db.roster().enter(self.id, self.started, self.doing.clone());
         }
     }
 

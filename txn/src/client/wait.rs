@@ -23,7 +23,7 @@ use crate::api::{
 use crate::client::exchange::{Purpose, Trials};
 use crate::client::recover::look_for_writes;
 use crate::client::txn::unexpected;
-use crate::client::{Db, OnLock, TimeoutKind, Txn, TxnError};
+use crate::client::{Db, OnLock, Question, RetryKind, TimeoutKind, Txn, TxnError};
 
 /// Pushed transactions remembered for later reads; above it all are forgotten, which costs pushes.
 const PUSHED_MAX: usize = 1_024;
@@ -66,7 +66,15 @@ impl Txn {
             Purpose::Read => {
                 // An intent above us is in the way only because it is uncertain: past the whole interval it is not.
                 let known = self.pushed.get(&holder.id).is_some_and(|ts| *ts >= self.read_at);
-                let limit = self.uncertainty_limit.forward(self.read_at);
+                let limit = match self.uncertainty_limit {
+                    // It reads whatever is committed (`read_newest`): what is not, is pushed as by one that begins now.
+                    Timestamp::MAX => {
+                        let hlc = &self.db.runtime().hlc;
+                        hlc.now().timestamp().plus(hlc.uncertainty())
+                    }
+                    limit => limit,
+                };
+                let limit = limit.forward(self.read_at);
                 let above = if known || active > self.read_at {
                     coverage::reached(Mark::UncertainIntentPushed);
                     limit
@@ -78,6 +86,7 @@ impl Txn {
             Purpose::Lock => {
                 let nowait = trials.on_lock == OnLock::Fail;
                 let id = holder.id;
+                trials.holder = Some(id);
                 match self.push(&key, holder, active, PushKind::Abort, trials).await? {
                     Verdict::Gone | Verdict::Moved => Ok(()),
                     Verdict::Alive if nowait => {
@@ -99,6 +108,7 @@ impl Txn {
         trials: &mut Trials,
     ) -> Result<(), TxnError> {
         let id = holder.id;
+        trials.holder = Some(id);
         // A young writer has no record yet: its intent is its only sign of life.
         match self.push(&key, holder, active, PushKind::Timestamp(above), trials).await? {
             Verdict::Moved => {
@@ -138,7 +148,7 @@ impl Txn {
     ) -> Result<Verdict, TxnError> {
         trials.blocked_since.get_or_insert(self.db.runtime().time.monotonic());
         let dependents = match kind {
-            PushKind::Abort | PushKind::Force => self.dependents().await?,
+            PushKind::Abort | PushKind::Force => self.dependents(key, holder.id).await?,
             PushKind::Timestamp(_) => Vec::new(),
         };
         let Judged { status, intents, ignored } =
@@ -157,7 +167,10 @@ impl Txn {
                 return Ok(Verdict::Alive);
             }
             (TxnStatus::Committed(ts), _) => Some(ts),
-            (TxnStatus::Aborted, _) => None,
+            (TxnStatus::Aborted, _) => {
+                self.db.roster().note_aborted(holder.id, self.sighting());
+                None
+            }
         };
         resolve(&self.db, holder.id, commit_ts, &ignored, vec![Span::point(key)])
             .await
@@ -226,8 +239,8 @@ impl Txn {
         }
     }
 
-    /// Who waits for this transaction, directly or not. It must hold something for that.
-    async fn dependents(&mut self) -> Result<Vec<TxnId>, TxnError> {
+    /// Who waits for this transaction, which waits for `holder`, directly or not. It must hold something for that.
+    async fn dependents(&mut self, key: &Key, holder: TxnId) -> Result<Vec<TxnId>, TxnError> {
         let Some(anchor) = self.anchor.clone() else { return Ok(Vec::new()) };
         if self.locks.is_empty() && self.locking.is_empty() && self.intents.is_empty() {
             return Ok(Vec::new());
@@ -240,9 +253,11 @@ impl Txn {
         match reply.responses.into_iter().next() {
             Some(Response::Txn { status: TxnStatus::Aborted, .. }) => {
                 coverage::reached(Mark::WaiterFoundItselfAborted);
-                let reason = "another transaction had to get past its locks".to_string();
-                let error = KvError::TxnAborted { reason };
-                Err(self.doom(TxnError::from_kv(error)))
+                let reason = format!(
+                    "it was aborted while it waited for {key}: another had to get past its own locks"
+                );
+                let (kind, other) = (RetryKind::Aborted, Some(Question::Transaction(holder)));
+                Err(self.doom(TxnError::Retry { kind, key: Some(key.clone()), other, reason }))
             }
             Some(Response::Txn { waiters, .. }) => Ok(waiters),
             _ => Err(unexpected("QueryTxn")),
@@ -262,7 +277,7 @@ impl Txn {
             return Ok(());
         };
         coverage::reached(Mark::WaitTimedOut);
-        Err(TxnError::Timeout { kind, key, waited })
+        Err(TxnError::Timeout { kind, key, holder: trials.holder, waited })
     }
 }
 

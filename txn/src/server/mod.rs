@@ -1,7 +1,7 @@
 //! Machine: the range server. Serves the KV API for the ranges whose lease this shard holds.
 //!
 //! ```text
-//!   Batch ──► ranges (route, park, propose, answer) ──► evaluate ──► read · write · commit · stage · settle · resolve · push · changes · admin
+//!   Batch ──► ranges (`route`, park, propose, answer) ──► evaluate ──► read · write · commit · stage · settle · resolve · push · changes · admin
 //!                 │                                        │
 //!                 │                                        └─ Moment: state engine, tscache, locks, latches, clock
 //!                 └──► Replicas (seam): commands, lease, outcomes
@@ -39,6 +39,7 @@ mod read;
 pub mod record;
 mod replicas;
 mod resolve;
+mod route;
 pub mod settle;
 mod shard;
 mod stage;

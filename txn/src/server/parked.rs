@@ -55,6 +55,7 @@ pub(super) struct Parked {
     pub(super) range: RangeId,
     pub(super) work: Work,
     pub(super) why: Why,
+    pub(super) since: Monotonic,
     pub(super) deadline: Monotonic,
 }
 

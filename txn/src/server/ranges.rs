@@ -26,7 +26,7 @@
 use clock::{Monotonic, Now, Timestamp};
 use coverage::Mark;
 use replication::raft::{Lease, LogIndex, ProposeError, Term};
-use replication::range::{Command, NodeId, RangeDescriptor, RangeId};
+use replication::range::{Command, NodeId, RangeId};
 use replication::store::{Outcome, RangeEvent};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -38,8 +38,10 @@ use super::latch::Ticket;
 use super::leading::{Inherited, Leading};
 use super::parked::{Parked, ParkedRequests, Why, Work};
 use super::replicas::Replicas;
+use super::route::{belongs, reply, route, split_answer};
 use super::{LockInfo, PlantedBug, RequestId, ServerConfig};
-use crate::api::{Batch, KvError, Reply, Request, Response};
+use crate::api::{Batch, KvError, Reply, Response};
+use crate::contention::{Contention, Stretch};
 
 /// How often a request that waits for a lease or its read bound looks again.
 const LEASE_RECHECK_INTERVAL: Duration = Duration::from_millis(50);
@@ -82,6 +84,7 @@ pub struct Ranges {
     /// When the first kept place in a queue may expire.
     places_due: Monotonic,
     answers: Vec<Answer>,
+    contention: Contention,
     next_ticket: u64,
     swept: Monotonic,
     ticked: Monotonic,
@@ -100,6 +103,7 @@ impl Ranges {
             deadlines: BTreeSet::new(),
             places_due: Monotonic::MAX,
             answers: Vec::new(),
+            contention: Contention::default(),
             next_ticket: 0,
             swept: Monotonic::ZERO,
             ticked: Monotonic::ZERO,
@@ -236,6 +240,11 @@ impl Ranges {
         info.collect()
     }
 
+    /// What was waited for in ranges that were led here.
+    pub fn contention(&self) -> &Contention {
+        &self.contention
+    }
+
     /// How many requests wait here.
     pub fn parked_count(&self) -> usize {
         self.parked.count()
@@ -246,6 +255,7 @@ impl Ranges {
     fn run(&mut self, now: Now, replicas: &mut dyn Replicas) {
         for _ in 0..ATTEMPTS_MAX {
             let Some((ticket, parked)) = self.parked.take_woken() else { return };
+            self.note_wait(now, &parked);
             let Parked { range, work, .. } = parked;
             if belongs(&*replicas, &work.batch) != Some(range) {
                 coverage::reached(Mark::ClaimsGivenUp);
@@ -569,18 +579,30 @@ impl Ranges {
             Why::Latch(_) | Why::Bound => work.arrived.plus(self.config.unavailable_after),
             Why::Lock(_) => work.wait_until().unwrap_or(work.arrived),
         };
-        self.parked.insert(ticket, Parked { range, work, why, deadline });
+        let since = now.monotonic;
+        self.parked.insert(ticket, Parked { range, work, why, since, deadline });
+    }
+
+    /// For `SHOW CONTENTION`: a request waits no more, or not for the same.
+    fn note_wait(&mut self, now: Now, parked: &Parked) {
+        let Why::Lock(conflict) = &parked.why else { return };
+        let waiter = parked.work.batch.txn.as_ref().map(|txn| txn.id);
+        let (holder, since, until) = (conflict.holder.id, parked.since, now.monotonic);
+        let stretch = Stretch { waiter, holder, since, until };
+        self.contention.note_wait(&conflict.key, stretch, now.clock.timestamp());
     }
 
     /// A parked request's deadline has passed.
     fn give_up(&mut self, now: Now, replicas: &dyn Replicas, ticket: Ticket) {
-        let Some(Parked { range, work, why, .. }) = self.parked.remove(ticket) else { return };
+        let Some(parked) = self.parked.remove(ticket) else { return };
+        self.note_wait(now, &parked);
+        let Parked { range, work, why, since, .. } = parked;
         // A long piece of work before it (the resolution of a bulk load, say) is no reason to call a range that moves unavailable.
         let patient = now.monotonic.since(work.arrived) < self.config.latch_wait_max;
         if matches!(why, Why::Latch(_)) && patient && replicas.unavailable(now, range).is_none() {
             coverage::reached(Mark::LatchWaitProlonged);
             let deadline = now.monotonic.plus(self.config.unavailable_after);
-            return self.parked.insert(ticket, Parked { range, work, why, deadline });
+            return self.parked.insert(ticket, Parked { range, work, why, since, deadline });
         }
         let error = match why {
             Why::Lease => self.not_leaseholder(replicas, range),
@@ -740,59 +762,4 @@ fn blocked_error(conflict: Conflict) -> KvError {
         active: conflict.active,
         intent: conflict.kind == ConflictKind::Intent,
     }
-}
-
-/// The range that a batch will be evaluated in; `None`: in none here, it has its answer already.
-fn belongs(replicas: &dyn Replicas, batch: &Batch) -> Option<RangeId> {
-    match split_answer(replicas, batch) {
-        Some(_) => None,
-        None => route(replicas, batch).ok(),
-    }
-}
-
-/// The replica here that holds every key of the batch.
-fn route(replicas: &dyn Replicas, batch: &Batch) -> Result<RangeId, KvError> {
-    let spans = evaluate::spans_of(batch);
-    let range = match (&batch.range, spans.first()) {
-        (Some((range, _)), _) => *range,
-        (None, Some(span)) => match replicas.range_for(&span.start) {
-            Some(descriptor) => descriptor.id,
-            None => return Err(KvError::NotLeaseholder { range: RangeId::default(), hint: None }),
-        },
-        (None, None) => return Err(KvError::Invalid("the batch names no range".into())),
-    };
-    let ours: Option<&RangeDescriptor> = replicas.state(range).map(|state| &state.descriptor);
-    let known = || {
-        spans.iter().flat_map(|span| replicas.overlapping(span)).collect::<Vec<RangeDescriptor>>()
-    };
-    match ours {
-        None if batch.range.is_some() && !known().is_empty() => {
-            Err(KvError::RangeMismatch { range, known: known() })
-        }
-        None => Err(KvError::NotLeaseholder { range, hint: None }),
-        Some(ours) if spans.iter().all(|span| ours.span.covers(span)) => Ok(range),
-        Some(_) => Err(KvError::RangeMismatch { range, known: known() }),
-    }
-}
-
-fn reply(
-    now: Now,
-    replicas: &dyn Replicas,
-    range: RangeId,
-    batch: &Batch,
-    responses: Vec<Response>,
-) -> Reply {
-    let known = batch.range.map_or(0, |(_, generation)| generation);
-    let newer =
-        replicas.state(range).map(|state| &state.descriptor).filter(|ours| ours.generation > known);
-    Reply { responses, clock: now.clock, range: newer.cloned() }
-}
-
-/// A split that has happened: the same request again finds `at` as a range's first key.
-fn split_answer(replicas: &dyn Replicas, batch: &Batch) -> Option<Response> {
-    let [Request::Split { at, .. }] = batch.requests.as_slice() else { return None };
-    let right = replicas.range_for(at).filter(|descriptor| descriptor.span.start == *at)?.clone();
-    let before = replicas.overlapping(&Span::all());
-    let left = before.into_iter().find(|descriptor| descriptor.span.end == *at)?;
-    Some(Response::Split { left, right })
 }

@@ -155,16 +155,18 @@ pub(super) fn check_refresh(
     moment.check_history(since)?;
     moment.wait_for_writes(span, to)?;
     if let Some(key) = mvcc::changed_in(moment.reader, span, since, to)? {
-        let ts = mvcc::newest_in(moment.reader, &key, since, to)?.map_or(to, |(ts, _)| ts);
+        let newest = mvcc::newest_in(moment.reader, &key, since, to)?;
+        let (ts, by) = newest.map_or((to, None), |(ts, version)| (ts, version.by));
         coverage::reached(Mark::RefreshFailedByVersion);
-        return Err(KvError::RefreshFailed { key, ts }.into());
+        return Err(KvError::RefreshFailed { key, ts, by }.into());
     }
     for item in mvcc::intents(moment.reader, span) {
         let (key, intent) = item?;
         let own = moment.txn_id() == Some(intent.txn);
         if !own && intent.ts <= to && !moment.is_pushed_above(&intent, to) {
             coverage::reached(Mark::RefreshFailedByIntent);
-            return Err(KvError::RefreshFailed { key, ts: intent.ts }.into());
+            let (ts, by) = (intent.ts, Some(intent.txn));
+            return Err(KvError::RefreshFailed { key, ts, by }.into());
         }
     }
     Ok(())

@@ -21,6 +21,7 @@ use storage::{Key, Reader, Span, StorageError};
 
 use super::{LockInfo, Ranges, Replicas, RequestId, ServerConfig};
 use crate::api::{Batch, KvError, Reply};
+use crate::contention::Contention;
 
 /// What happens to a shard.
 #[derive(Debug)]
@@ -162,6 +163,11 @@ impl Shard {
     /// Unreplicated locks held in ranges that are led here.
     pub fn locks(&self) -> Vec<LockInfo> {
         self.ranges.locks()
+    }
+
+    /// What was waited for in ranges that were led here.
+    pub fn contention(&self) -> &Contention {
+        self.ranges.contention()
     }
 
     /// The replicas.

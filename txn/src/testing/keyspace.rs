@@ -385,7 +385,8 @@ impl Keyspace {
             if let Some((ts, _)) =
                 versions.range(since.next()..).next().filter(|(ts, _)| **ts <= at)
             {
-                return Err(KvError::RefreshFailed { key: key.clone(), ts: *ts });
+                let (key, ts) = (key.clone(), *ts);
+                return Err(KvError::RefreshFailed { key, ts, by: None });
             }
         }
         for (key, intent) in self.intents_in(span) {

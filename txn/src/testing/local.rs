@@ -4,6 +4,7 @@
 //! It is the dumb twin of the range servers: tests of the coordinator and of SQL run on it, and what they rely on is what the
 //! API's comments promise. Several ranges can be pretended ([`LocalKv::split_at`]), so that both ways to commit are used.
 
+use clock::Monotonic;
 use futures::future::{BoxFuture, Either, select};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
@@ -11,7 +12,8 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use storage::{Key, Span};
 
-use crate::api::{Batch, Kv, KvError, Reply, Request, Wait};
+use crate::api::{Batch, Kv, KvError, Reply, Request, TxnId, Wait};
+use crate::contention::{Contention, Stretch};
 use crate::runtime::Runtime;
 use crate::testing::keyspace::Keyspace;
 
@@ -29,6 +31,7 @@ struct Shared {
     /// Raised by everything that may let a waiter go on.
     changes: u64,
     waiters: Vec<Waker>,
+    contention: Contention,
 }
 
 impl LocalKv {
@@ -39,6 +42,7 @@ impl LocalKv {
             splits: BTreeSet::new(),
             changes: 0,
             waiters: Vec::new(),
+            contention: Contention::default(),
         };
         LocalKv { runtime, shared: Arc::new(Mutex::new(shared)) }
     }
@@ -74,6 +78,19 @@ impl LocalKv {
     /// The newest committed rows, in key order.
     pub fn rows(&self) -> Vec<(Key, bytes::Bytes)> {
         self.shared.lock().keyspace.rows()
+    }
+
+    /// What was waited for.
+    pub fn contention(&self) -> Contention {
+        self.shared.lock().contention.clone()
+    }
+
+    fn note_wait(&self, batch: &Batch, key: &Key, holder: TxnId, since: Monotonic) {
+        let until = self.runtime.time.monotonic();
+        let waiter = batch.txn.as_ref().map(|txn| txn.id);
+        let at = self.runtime.hlc.now().timestamp();
+        let stretch = Stretch { waiter, holder, since, until };
+        self.shared.lock().contention.note_wait(key, stretch, at);
     }
 
     fn evaluate(&self, batch: &Batch) -> (Result<Reply, KvError>, u64) {
@@ -128,17 +145,21 @@ impl LocalKv {
         let begun = self.runtime.time.monotonic();
         loop {
             let (outcome, seen) = self.evaluate(&batch);
-            let (Err(KvError::Blocked { .. }), Wait::Queue(slice)) = (&outcome, batch.wait) else {
+            let (Err(KvError::Blocked { key, holder, .. }), Wait::Queue(slice)) =
+                (&outcome, batch.wait)
+            else {
                 return outcome;
             };
             let end = begun.plus(slice);
             if self.runtime.time.monotonic() >= end {
                 return outcome;
             }
+            let since = self.runtime.time.monotonic();
             let changed = Box::pin(self.changed(seen));
             match select(changed, self.runtime.time.sleep_until(end)).await {
                 Either::Left(_) | Either::Right(_) => {}
             }
+            self.note_wait(&batch, key, holder.id, since);
         }
     }
 }

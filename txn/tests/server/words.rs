@@ -392,8 +392,12 @@ fn show_error(txns: &Txns, error: &KvError) -> String {
             format!("newer version of {} at {}", show_key(key), show_ts(*ts))
         }
         KvError::NeedsRefresh { ts } => format!("needs refresh to {}", show_ts(*ts)),
-        KvError::RefreshFailed { key, ts } => {
+        KvError::RefreshFailed { key, ts, by: None } => {
             format!("refresh failed at {} at {}", show_key(key), show_ts(*ts))
+        }
+        KvError::RefreshFailed { key, ts, by: Some(by) } => {
+            let (key, ts) = (show_key(key), show_ts(*ts));
+            format!("refresh failed at {key} at {ts} by {}", name(txns, *by))
         }
         KvError::Blocked { key, holder, active, intent } => format!(
             "blocked at {} by {}'s {} active {}",

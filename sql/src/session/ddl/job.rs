@@ -127,6 +127,8 @@ pub(super) async fn change(
                     };
                     let version = table.version + 1;
                     fence(engine, &table, version).await?;
+                    // What was written before the fence, after this transaction began, would escape its checks.
+                    txn.read_newest().await?;
                     txn.use_schema(id, version);
                     let mut apply = apply.lock().await;
                     let mut changed = (*apply)(txn, &mut draft, table.as_ref().clone()).await?;
@@ -219,6 +221,7 @@ async fn fill_page(
     place: Place,
     span: Span,
 ) -> Result<Option<Span>, SqlError> {
+    txn.read_newest().await?;
     let page =
         txn.scan(span, ScanOptions { limit: BACKFILL_ROWS, ..ScanOptions::default() }).await?;
     let mut entries = Vec::new();
