@@ -44,10 +44,12 @@ use super::evaluate::{Effects, Moment, Stop, record_point};
 use super::record::{Record, may_create};
 use crate::api::{Advice, Found, PushKind, Response, Sought, Staged, TxnMeta, TxnStatus};
 
-/// A waiter that has not pushed again for so long is not waiting any more. Between two pushes lie a slice of waiting and three round trips,
-/// on a bad day of seconds each; a cycle whose edges are never known at once would last for ever. An edge kept for too long does harm only
-/// if its holder has let go of the lock and goes on: then somebody may be run again who need not.
-pub(super) const WAIT_KEPT: Duration = Duration::from_secs(10);
+/// A waiter that has not pushed again for so long is not waiting any more, unless it pushes less often.
+const WAIT_KEPT_MIN: Duration = Duration::from_secs(1);
+/// For whom it takes longer between two pushes (a slice of waiting and three round trips, on a bad day of seconds each) it is twice that, at
+/// most this. Shorter, and the edges of a cycle are never known at once, so that it lasts for ever. Longer, and those who have given up are still
+/// taken for links between others, who are run again and need not.
+pub(super) const WAIT_KEPT_MAX: Duration = Duration::from_secs(10);
 /// Transactions waited for that a range remembers.
 pub(super) const WAITED_FOR_MAX: usize = 10_000;
 
@@ -333,6 +335,8 @@ pub(super) fn forget(
 struct Edge {
     dependents: Vec<TxnId>,
     seen: Monotonic,
+    /// Counts for so long after.
+    kept: Duration,
 }
 
 /// Who waits for transactions anchored here. In memory only: a new leaseholder learns it from the
@@ -348,8 +352,12 @@ impl WaitGraph {
         if !self.edges.contains_key(&wait.on) {
             self.make_room(now);
         }
-        let edge = Edge { dependents: wait.dependents, seen: now };
-        self.edges.entry(wait.on).or_default().insert(wait.waiter, edge);
+        let waiters = self.edges.entry(wait.on).or_default();
+        let kept = waiters.get(&wait.waiter).map_or(WAIT_KEPT_MIN, |before| {
+            (now.since(before.seen) * 2).clamp(WAIT_KEPT_MIN, WAIT_KEPT_MAX)
+        });
+        let edge = Edge { dependents: wait.dependents, seen: now, kept };
+        waiters.insert(wait.waiter, edge);
     }
 
     /// Who waits for `txn`, directly or not, as far as is known here.
@@ -357,7 +365,7 @@ impl WaitGraph {
         let (mut found, mut open) = (BTreeSet::new(), vec![txn]);
         while let Some(next) = open.pop() {
             let edges = self.edges.get(&next).into_iter().flatten();
-            for (waiter, edge) in edges.filter(|(_, edge)| now.since(edge.seen) < WAIT_KEPT) {
+            for (waiter, edge) in edges.filter(|(_, edge)| now.since(edge.seen) < edge.kept) {
                 let all = edge.dependents.iter().chain([waiter]);
                 open.extend(all.copied().filter(|waiter| found.insert(*waiter)));
             }
@@ -367,7 +375,7 @@ impl WaitGraph {
 
     /// Forgets waiters that do not wait any more.
     pub(super) fn expire(&mut self, now: Monotonic) {
-        self.forget_before(now, WAIT_KEPT);
+        self.forget_before(now, WAIT_KEPT_MAX);
     }
 
     fn forget_before(&mut self, now: Monotonic, kept: Duration) {
@@ -379,7 +387,7 @@ impl WaitGraph {
 
     /// Those that have not pushed for longest go first: who still waits comes again.
     fn make_room(&mut self, now: Monotonic) {
-        let mut kept = WAIT_KEPT;
+        let mut kept = WAIT_KEPT_MAX;
         while self.edges.len() >= WAITED_FOR_MAX {
             self.forget_before(now, kept);
             kept /= 2;
@@ -412,11 +420,35 @@ mod tests {
         let all: Vec<u128> =
             graph.waiters(id(1), Monotonic::ZERO).into_iter().map(TxnId::get).collect();
         assert_eq!(all, [1, 2, 3, 4]);
-        let later = Monotonic::ZERO.plus(WAIT_KEPT);
+        let later = Monotonic::ZERO.plus(WAIT_KEPT_MIN);
         assert_eq!(graph.waiters(id(1), later).len(), 0);
+        let later = Monotonic::ZERO.plus(WAIT_KEPT_MAX);
+        graph.add(
+            Wait { waiter: id(4), on: id(3), dependents: vec![id(1)] },
+            Monotonic::from_nanos(5),
+        );
         graph.expire(later);
         assert_eq!(graph.edges.len(), 1);
-        assert_eq!(graph.waiters(id(3), later).len(), 2);
+    }
+
+    /// Over slow links a waiter comes back after seconds, and counts until it can have come back.
+    #[test]
+    fn a_waiter_counts_for_twice_as_long_as_it_takes_to_come_back() {
+        let mut graph = WaitGraph::default();
+        let at = |millis: u64| Monotonic::from_nanos(millis * 1_000_000);
+        let (id, wait) =
+            (TxnId::new, Wait { waiter: TxnId::new(2), on: TxnId::new(1), dependents: Vec::new() });
+        graph.add(wait.clone(), at(0));
+        assert_eq!(graph.waiters(id(1), at(1_000)).len(), 0, "nothing is known of it yet");
+        graph.expire(at(4_000));
+        graph.add(wait.clone(), at(4_000));
+        assert_eq!(graph.waiters(id(1), at(11_999)).len(), 1);
+        assert_eq!(graph.waiters(id(1), at(12_000)).len(), 0);
+        graph.add(wait.clone(), at(12_100));
+        assert_eq!(graph.waiters(id(1), at(22_099)).len(), 1);
+        assert_eq!(graph.waiters(id(1), at(22_100)).len(), 0, "ten seconds at most");
+        graph.add(wait, at(12_200));
+        assert_eq!(graph.waiters(id(1), at(13_200)).len(), 0, "it is fast again");
     }
 
     #[test]
