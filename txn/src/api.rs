@@ -460,7 +460,8 @@ pub struct Reply {
     pub range: Option<RangeDescriptor>,
 }
 
-/// Why a batch was not carried out, by what the caller must do about it. Except for `Ambiguous`, it had and will have no effect.
+/// Why a batch was not carried out, by what the caller must do about it. Except for `Ambiguous` and
+/// `Doubtful`, it had and will have no effect.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum KvError {
     /// Re-route: that node does not hold the lease. With the node that may.
@@ -582,6 +583,12 @@ pub enum KvError {
         /// In plain words.
         reason: String,
     },
+    /// A copy of a commit was refused like this, without effect; an earlier copy may have been carried out, or still be. Made by routers.
+    #[error("{refused} (an earlier try was not answered)")]
+    Doubtful {
+        /// The refusal: what it asks for is worth doing before the next copy.
+        refused: Box<KvError>,
+    },
     /// The commit would be above its deadline: restart.
     #[error("deadline passed")]
     DeadlinePassed,
@@ -612,7 +619,7 @@ pub trait Peers: Send + Sync + 'static {
 pub trait Kv: Send + Sync + 'static {
     /// Splits by range, sends in parallel (limited scans in order), follows moves of ranges and leases, and joins the answers in
     /// request order. Requests that must stay whole (`CommitOnePhase`, `EndTxn`, ...) are refused with `Invalid` if they would have to be split.
-    /// Of a batch with a [`Request::Stage`] every error but `Ambiguous` and `Unreachable { sent: true }` says that it was not staged.
+    /// Of a batch with a [`Request::Stage`] every error but `Ambiguous`, `Doubtful` and `Unreachable { sent: true }` says that it was not staged.
     fn send(&self, batch: Batch) -> futures::future::BoxFuture<'_, Result<Reply, KvError>>;
     /// The keys of the range that holds `key`, as far as is known here. Only a hint: the range checks.
     fn range_span(&self, key: &Key) -> futures::future::BoxFuture<'_, Result<Span, KvError>>;

@@ -312,7 +312,24 @@ wire_enum!(KvError {
     15 => DeadlinePassed,
     16 => Invalid(reason),
     17 => RefreshFailed { key, ts, by },
+    18 => Doubtful { refused },
 });
+
+/// Tag of `KvError::Doubtful`.
+const DOUBTFUL: u8 = 18;
+
+/// Of a refusal in doubt. One within another would be recursion as deep as a sender likes.
+impl Wire for Box<KvError> {
+    fn put(&self, out: &mut Vec<u8>) {
+        (**self).put(out);
+    }
+    fn take(input: &mut Bytes) -> Taken<Self> {
+        if input.first() == Some(&DOUBTFUL) {
+            return Err(WireError("doubt in doubt"));
+        }
+        KvError::take(input).map(Box::new)
+    }
+}
 
 impl<T: Wire, E: Wire> Wire for Result<T, E> {
     fn put(&self, out: &mut Vec<u8>) {
@@ -387,6 +404,15 @@ mod tests {
                 bytes.len()
             );
         }
+    }
+
+    #[test]
+    fn a_refusal_in_doubt_survives_its_bytes_and_none_is_within_another() {
+        let doubt = |error| KvError::Doubtful { refused: Box::new(error) };
+        let told: Result<Reply, KvError> = Err(doubt(KvError::DeadlinePassed));
+        assert_eq!(decode::<Result<Reply, KvError>>(encode(&told)), Ok(told.clone()));
+        let deep: Result<Reply, KvError> = Err(doubt(doubt(KvError::DeadlinePassed)));
+        assert!(decode::<Result<Reply, KvError>>(encode(&deep)).is_err());
     }
 
     proptest! {

@@ -339,7 +339,7 @@ impl World {
             Err(KvError::RefreshFailed { .. }) => "refreshes failed",
             Err(KvError::Blocked { .. }) => "batches blocked by a lock",
             Err(KvError::TxnAborted { .. }) => "transactions aborted by others",
-            Err(KvError::Ambiguous { .. }) => "ambiguous answers",
+            Err(KvError::Ambiguous { .. } | KvError::Doubtful { .. }) => "ambiguous answers",
             Err(KvError::Unavailable { .. }) => "batches refused without a quorum",
             Err(
                 KvError::Unreachable { .. }

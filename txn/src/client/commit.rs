@@ -172,7 +172,9 @@ impl Txn {
                     _ => return Err(unexpected("CommitOnePhase")),
                 },
                 Err(
-                    error @ (KvError::Ambiguous { .. } | KvError::Unreachable { sent: true, .. }),
+                    error @ (KvError::Ambiguous { .. }
+                    | KvError::Doubtful { .. }
+                    | KvError::Unreachable { sent: true, .. }),
                 ) => {
                     coverage::reached(Mark::OnePhaseUnanswered);
                     return self.find_out(mutations, begun, error.to_string()).await.map(Some);

@@ -171,6 +171,9 @@ impl TxnError {
                 TxnError::Unavailable { range, missing, reason }
             }
             KvError::Ambiguous { reason } => TxnError::Ambiguous { ticket: None, reason },
+            KvError::Doubtful { refused } => {
+                TxnError::Ambiguous { ticket: None, reason: refused.to_string() }
+            }
             KvError::Blocked { key, holder, .. } => TxnError::Blocked { key, holder: holder.id },
             KvError::RefreshFailed { key, ts, by } => TxnError::Retry {
                 kind: RetryKind::Overwritten,

@@ -95,6 +95,8 @@ impl Txn {
                 self.db.pause(LOST_ANSWER_PAUSE).await;
                 self.check_deadline(None, trials)
             }
+            // The sender has noted the doubt.
+            KvError::Doubtful { refused } => Box::pin(self.overcome(*refused, trials)).await,
             KvError::TxnAborted { .. }
             | KvError::RefreshFailed { .. }
             | KvError::DeadlinePassed => Err(self.doom(TxnError::from_kv(error))),

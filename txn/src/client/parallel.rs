@@ -175,5 +175,10 @@ fn named(mutations: &[Mutation]) -> Vec<(Key, Sequence)> {
 }
 
 fn may_have_arrived(error: &KvError) -> bool {
-    matches!(error, KvError::Ambiguous { .. } | KvError::Unreachable { sent: true, .. })
+    matches!(
+        error,
+        KvError::Ambiguous { .. }
+            | KvError::Doubtful { .. }
+            | KvError::Unreachable { sent: true, .. }
+    )
 }

@@ -473,9 +473,9 @@ impl Router {
     ) -> Result<Next, KvError> {
         journey.last = error.to_string();
         if journey.lost && is_commit(batch) && speaks_of_the_batch(&error) {
-            // This try has failed; the one that was lost may not have. The sender must ask for the outcome.
+            // This try has failed; the one that was lost may not have.
             coverage::reached(Mark::LostCommitRefusedLater);
-            return Err(KvError::Ambiguous { reason: journey.last.clone() });
+            return Err(KvError::Doubtful { refused: Box::new(error) });
         }
         match error {
             KvError::NotLeaseholder { hint, .. } => {
@@ -545,6 +545,7 @@ impl Router {
             | KvError::SchemaChanged { .. }
             | KvError::BelowGc { .. }
             | KvError::Unavailable { .. }
+            | KvError::Doubtful { .. }
             | KvError::DeadlinePassed
             | KvError::Invalid(_)) => Err(error),
         }
@@ -746,6 +747,7 @@ fn speaks_of_the_batch(error: &KvError) -> bool {
         | KvError::Unreachable { .. }
         | KvError::Overloaded { .. }
         | KvError::Ambiguous { .. }
+        | KvError::Doubtful { .. }
         | KvError::TxnAborted { .. } => false,
         KvError::Uncertain { .. }
         | KvError::NewerVersion { .. }

@@ -224,24 +224,27 @@ fn odd() -> KvError {
 /// Of the errors of several pieces the one to act on: what ends the transaction before what can be overcome, and of timestamps to
 /// move to the latest.
 pub(super) fn gravest(errors: Vec<KvError>) -> Option<KvError> {
-    let order = |error: &KvError| match error {
-        KvError::Ambiguous { .. } => (0, 0),
-        KvError::TxnAborted { .. } => (1, 0),
-        KvError::Invalid(_) => (2, 0),
-        KvError::SchemaChanged { .. } => (3, 0),
-        KvError::BelowGc { .. } => (4, 0),
-        KvError::Exists { .. } => (5, 0),
-        KvError::DeadlinePassed => (6, 0),
-        KvError::RefreshFailed { .. } => (7, 0),
-        KvError::Unavailable { .. } => (8, 0),
-        KvError::Unreachable { .. } => (9, 0),
-        KvError::NotLeaseholder { .. } => (10, 0),
-        KvError::RangeMismatch { .. } => (11, 0),
-        KvError::Overloaded { .. } => (12, 0),
-        KvError::Uncertain { ts, .. }
-        | KvError::NewerVersion { ts, .. }
-        | KvError::NeedsRefresh { ts } => (13, u64::MAX - ts.raw()),
-        KvError::Blocked { .. } => (14, 0),
-    };
-    errors.into_iter().min_by_key(order)
+    fn order(error: &KvError) -> (u8, u64) {
+        match error {
+            KvError::Doubtful { refused } => order(refused),
+            KvError::Ambiguous { .. } => (0, 0),
+            KvError::TxnAborted { .. } => (1, 0),
+            KvError::Invalid(_) => (2, 0),
+            KvError::SchemaChanged { .. } => (3, 0),
+            KvError::BelowGc { .. } => (4, 0),
+            KvError::Exists { .. } => (5, 0),
+            KvError::DeadlinePassed => (6, 0),
+            KvError::RefreshFailed { .. } => (7, 0),
+            KvError::Unavailable { .. } => (8, 0),
+            KvError::Unreachable { .. } => (9, 0),
+            KvError::NotLeaseholder { .. } => (10, 0),
+            KvError::RangeMismatch { .. } => (11, 0),
+            KvError::Overloaded { .. } => (12, 0),
+            KvError::Uncertain { ts, .. }
+            | KvError::NewerVersion { ts, .. }
+            | KvError::NeedsRefresh { ts } => (13, u64::MAX - ts.raw()),
+            KvError::Blocked { .. } => (14, 0),
+        }
+    }
+    errors.into_iter().min_by_key(|error| order(error))
 }

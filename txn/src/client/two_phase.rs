@@ -125,7 +125,14 @@ impl Txn {
             // The intents were laid under the schema; a fence waits for them. The record has no schema, and a decided one must
             // answer under any.
             batch.schema.clear();
-            let failure = match self.send(batch).await {
+            let answer = self.send(batch).await.map_err(|error| match error {
+                KvError::Doubtful { refused } => {
+                    doubt = true;
+                    *refused
+                }
+                error => error,
+            });
+            let failure = match answer {
                 Ok(reply) => match reply.responses.first() {
                     Some(Response::Committed(ts)) => return Ok(*ts),
                     Some(Response::Aborted) => {

@@ -133,6 +133,40 @@ fn a_single_message_lost_without_a_word_costs_nobody_his_statement() {
     }
 }
 
+/// Where every answer takes longer than gateways are patient, each commit's refusal comes after a silence. What it asks for is done
+/// nevertheless: those in each other's way all get through.
+#[test]
+fn refusals_that_come_late_are_acted_on() {
+    for seed in 0..20 {
+        let t = routed(seed);
+        t.peers.split_at(key("m"));
+        t.peers.set_fates(|_, _| Fate::Slow);
+        let done = Arc::new(Mutex::new(0));
+        for _ in 0..3 {
+            let (db, done) = (t.db.clone(), done.clone());
+            t.world.spawn(async move {
+                loop {
+                    let mut txn = db.begin(TxnOptions::default());
+                    let outcome = async {
+                        let a = number(txn.get(&key("a"), None).await?.as_ref());
+                        let z = number(txn.get(&key("z"), None).await?.as_ref());
+                        txn.put(key("a"), Bytes::from((a + 1).to_string()))?;
+                        txn.put(key("z"), Bytes::from((z + 1).to_string()))?;
+                        txn.commit().await
+                    };
+                    match outcome.await {
+                        Ok(_) => break *done.lock() += 1,
+                        Err(error) => assert!(error.is_retryable(), "{error:?}"),
+                    }
+                }
+            });
+        }
+        t.world.settle(Duration::from_secs(300));
+        assert_eq!(*done.lock(), 3, "seed {seed}");
+        assert_eq!(counters(&t), (3, 3), "seed {seed}");
+    }
+}
+
 /// The record knows: when the answer to the commit is lost, it is found out, not guessed.
 #[test]
 fn a_lost_answer_to_a_two_phase_commit_is_found_out() {
