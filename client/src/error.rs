@@ -39,6 +39,14 @@ impl Error {
         matches!(self, Error::Sql(error) if error.code == "40001" || error.code == "40P01")
     }
 
+    /// After 40003: the id by which any node can be asked what became of the transaction ([`crate::Session::outcome`]).
+    pub fn transaction_id(&self) -> Option<&str> {
+        let Error::Sql(error) = self else { return None };
+        let (_, rest) = error.hint.split_once("SHOW TRANSACTION STATUS '")?;
+        let (id, _) = rest.split_once('\'')?;
+        (error.code == "40003").then_some(id)
+    }
+
     /// Whether it is unknown if the statement took effect (lost connection, SQLSTATE 40003).
     pub fn is_ambiguous(&self) -> bool {
         match self {
@@ -46,5 +54,25 @@ impl Error {
             Error::Sql(error) => error.code == "40003",
             Error::Unreachable(_) | Error::Protocol(_) => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: &str, hint: &str) -> Error {
+        let (message, detail) = (String::new(), String::new());
+        let (code, hint) = (code.to_string(), hint.to_string());
+        Error::Sql(SqlError { code, message, detail, hint, position: 0 })
+    }
+
+    #[test]
+    fn the_id_is_in_the_hint_of_40003() {
+        let hint = "Ask any node before you repeat it: SHOW TRANSACTION STATUS 'v-0a-1-6b' (if it was not committed by then, it never will be).";
+        assert_eq!(refused("40003", hint).transaction_id(), Some("v-0a-1-6b"));
+        assert_eq!(refused("40001", hint).transaction_id(), None);
+        assert_eq!(refused("40003", "Read what it would have written.").transaction_id(), None);
+        assert_eq!(Error::Ambiguous(hint.to_string()).transaction_id(), None);
     }
 }

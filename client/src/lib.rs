@@ -17,10 +17,14 @@
 //! A statement whose answer was lost may or may not have taken effect: [`Error::Ambiguous`]. It is never repeated behind the
 //! caller's back, except inside [`Session::transaction`] before COMMIT was sent, where repeating is safe because nothing was committed.
 //!
+//! If the server itself does not know (SQLSTATE 40003), it gives an id to ask with. [`Session::transaction`] asks by itself, any node that
+//! answers: what was committed is reported as such, what was not is run again; the asking makes sure that it never will be.
+//! Elsewhere [`Error::transaction_id`] and [`Session::outcome`] do that.
+//!
 //! Imports `proto` only.
 
 mod error;
 mod session;
 
 pub use error::{Error, SqlError};
-pub use session::{Column, Options, QueryResult, Session};
+pub use session::{Column, Options, Outcome, QueryResult, Session};

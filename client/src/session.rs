@@ -60,6 +60,15 @@ pub struct QueryResult {
     pub notices: Vec<String>,
 }
 
+/// What became of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was committed.
+    Committed,
+    /// It was not, and never will be.
+    Aborted,
+}
+
 struct Stream {
     requests: mpsc::Sender<SessionRequest>,
     replies: Streaming<SessionReply>,
@@ -177,10 +186,10 @@ impl Session {
         };
         self.query("BEGIN", &[]).await.map_err(lost)?;
         match body(self).await {
-            Ok(value) => {
-                self.query("COMMIT", &[]).await?;
-                Ok(value)
-            }
+            Ok(value) => match self.query("COMMIT", &[]).await {
+                Ok(_) => Ok(value),
+                Err(error) => self.after_commit(error).await.map(|()| value),
+            },
             Err(error) => {
                 if self.stream.is_some() && self.in_transaction {
                     let _ = self.query("ROLLBACK", &[]).await;
@@ -189,6 +198,47 @@ impl Session {
                 Err(lost(error))
             }
         }
+    }
+
+    /// COMMIT was answered with an error. `Ok`: it was committed all the same.
+    async fn after_commit(&mut self, error: Error) -> Result<(), Error> {
+        let Some(id) = error.transaction_id().map(str::to_string) else { return Err(error) };
+        match self.outcome(&id).await {
+            Ok(Outcome::Committed) => Ok(()),
+            Ok(Outcome::Aborted) => Err(Error::Sql(SqlError {
+                code: "40001".to_string(),
+                message: "the commit did not happen".to_string(),
+                detail: error.to_string(),
+                hint: String::new(),
+                position: 0,
+            })),
+            Err(_) => Err(error),
+        }
+    }
+
+    /// What became of a transaction, by the id that error 40003 gives ([`Error::transaction_id`]). Asks each address once, the one in
+    /// use first. Not inside a transaction block.
+    ///
+    /// # Errors
+    /// Nobody who answers can tell; the last one's.
+    pub async fn outcome(&mut self, id: &str) -> Result<Outcome, Error> {
+        if !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+            return Err(Error::Protocol(format!("{id:?} is not the id of a transaction")));
+        }
+        let ask = format!("SHOW TRANSACTION STATUS '{id}'");
+        let mut last = Error::Unreachable("no address was given".to_string());
+        for _ in 0..self.addresses.len() {
+            last = match self.query(&ask, &[]).await {
+                Ok(results) => match status_of(&results) {
+                    Some(outcome) => return Ok(outcome),
+                    None => Error::Protocol("no status of a transaction".to_string()),
+                },
+                Err(error) => error,
+            };
+            self.stream = None;
+            self.current = (self.current + 1) % self.addresses.len();
+        }
+        Err(last)
     }
 
     async fn ensure_connected(&mut self) -> Result<(), Error> {
@@ -296,6 +346,14 @@ impl Session {
                 Reply::Opened(_) => return Err(Error::Protocol("a second greeting".to_string())),
             }
         }
+    }
+}
+
+fn status_of(results: &[QueryResult]) -> Option<Outcome> {
+    match results.first()?.rows.first()?.first()?.as_deref()? {
+        "committed" => Some(Outcome::Committed),
+        "aborted" => Some(Outcome::Aborted),
+        _ => None,
     }
 }
 
