@@ -269,7 +269,7 @@ impl World {
         process.inbox.push_back(Input::Event(ShardEvent::Tick));
         let incarnation = process.incarnation;
         self.serve_sql(node, &process);
-        self.machines.get_mut(&node).expect("machines stay").process = Some(process);
+        self.machines.get_mut(&node).expect("machines stay").process = Some(Box::new(process));
         self.clock_began(node, floor);
         self.tally.count("process starts");
         let interval = self.layout.flush_interval;

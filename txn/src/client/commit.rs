@@ -152,6 +152,7 @@ impl Txn {
                 deadline: self.commit_deadline,
             };
             let batch = self.batch(vec![request], self.wait_mode(&trials));
+            coverage::reached(Mark::OnePhaseSent);
             match self.send(batch).await {
                 Ok(reply) => match reply.responses.first() {
                     Some(Response::Committed(ts)) => {

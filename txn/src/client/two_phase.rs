@@ -123,6 +123,7 @@ impl Txn {
             // The intents were laid under the schema; a fence waits for them. The record has no schema, and a decided one must
             // answer under any.
             batch.schema.clear();
+            coverage::reached(Mark::RecordSent);
             let failure = match self.send(batch).await {
                 Ok(reply) => match reply.responses.first() {
                     Some(Response::Committed(ts)) => return Ok(*ts),
