@@ -1,9 +1,9 @@
 //! Runs seeds: `sim [SEEDS] [FIRST] [WORKLOAD] [PLANTED]`, tells how many of them came to each coverage mark: `sim marks [SEEDS] [FIRST]`,
-//! or hunts: `sim mutants [SEEDS] [HUNTS] [NAME]`.
+//! hunts: `sim mutants [SEEDS] [HUNTS] [NAME]`, or measures: `sim speed [SEEDS] [FIRST]`.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use chaos::mutants::{HuntOptions, hunt};
-use chaos::sim::{SimOptions, run_with};
+use chaos::sim::{SimOptions, run_speed, run_with};
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -17,6 +17,12 @@ fn main() {
             eprintln!("{:<30} {:?} {}", quarry.mutant.name, quarry.found, quarry.how);
         });
         println!("{report}");
+        return;
+    }
+    if args.first().is_some_and(|word| word == "speed") {
+        let (seeds, first_seed) = (number(1, 400), number(2, 1));
+        let options = SimOptions { seeds, first_seed, ..SimOptions::default() };
+        println!("{}", run_speed(&options, &|_| {}));
         return;
     }
     if args.first().is_some_and(|word| word == "marks") {

@@ -23,13 +23,15 @@ use txn::server::ServerConfig;
 
 use crate::check::RealTime;
 use crate::check::file::Operation;
-use crate::plan::{Raid, draw_collections, draw_plan, draw_raids, draw_topology};
+use crate::plan::{draw_collections, draw_plan, draw_topology};
 use crate::planted::{Planted, WorldBug};
+use crate::raid::{Raid, draw_raids};
 use crate::shrink::Cut;
 use crate::workload::{Kind, Workload};
 use crate::world::access::SharedAccess;
 use crate::world::chance::{Chance, Purpose};
 use crate::world::fault::Fault;
+use crate::world::network::CLOG_MAX;
 use crate::world::tally::Tally;
 use crate::world::{Layout, Level, SyncMode, Violation, World};
 
@@ -42,7 +44,7 @@ const CLOCKS_MEASURED: Duration = Duration::from_millis(1500);
 /// A healed cluster must have converged by then.
 const LIVENESS: Duration = Duration::from_secs(90);
 /// A new cluster must have spread by then.
-const BOOT: Duration = Duration::from_secs(60);
+pub(crate) const BOOT: Duration = Duration::from_secs(60);
 /// Clients per world.
 pub const CLIENTS: u32 = 5;
 /// A run with fewer operations that ended well proves nothing.
@@ -115,10 +117,20 @@ pub fn run_cut(options: Options, cut: &Cut) -> (Report, Vec<Operation>) {
     let mut world = World::new(layout);
     let workload = options.workload.make();
     let verdict = play(&mut world, &workload, options, cut);
+    (report(&mut world, &workload, options, verdict), workload.operations())
+}
+
+/// What came of a world at its end.
+pub(crate) fn report(
+    world: &mut World,
+    workload: &Arc<dyn Workload>,
+    options: Options,
+    verdict: Result<(), String>,
+) -> Report {
     world.count_nodes();
     let mut tally = world.tally().clone();
     tally.take_marks();
-    let report = Report {
+    Report {
         seed: options.seed,
         workload: options.workload,
         verdict,
@@ -127,11 +139,10 @@ pub fn run_cut(options: Options, cut: &Cut) -> (Report, Vec<Operation>) {
         virtual_time: Duration::from_nanos(world.now()),
         events: world.event_count(),
         operations: workload.counts(),
-    };
-    (report, workload.operations())
+    }
 }
 
-fn layout_of(options: Options) -> Layout {
+pub(crate) fn layout_of(options: Options) -> Layout {
     draw_layout(options, &mut Chance::new(options.seed, Purpose::Knobs))
 }
 
@@ -142,12 +153,16 @@ pub fn nodes_of(options: Options) -> u32 {
 
 /// A seed's faults, each with its time after the preparation; a [`Cut`] names them by their places here.
 pub fn plan_of(options: Options) -> Vec<(Duration, Fault)> {
-    let layout = layout_of(options);
+    plan_for(&layout_of(options))
+}
+
+/// The same for a cluster.
+pub(crate) fn plan_for(layout: &Layout) -> Vec<(Duration, Fault)> {
     let nodes: Vec<NodeId> = (1..=layout.nodes).map(NodeId).collect();
-    let mut plan = draw_plan(options.seed, &nodes, real_time_of(options.seed));
-    plan.extend(draw_topology(&layout, &nodes));
-    plan.extend(draw_raids(&layout, &nodes));
-    plan.extend(draw_collections(&layout));
+    let mut plan = draw_plan(layout.seed, &nodes, real_time_of(layout.seed));
+    plan.extend(draw_topology(layout, &nodes));
+    plan.extend(draw_raids(layout, &nodes));
+    plan.extend(draw_collections(layout));
     plan
 }
 
@@ -165,7 +180,8 @@ fn plan_within(options: Options, cut: &Cut) -> Vec<(usize, Duration, Fault)> {
 pub fn explain(options: Options, cut: &Cut) -> String {
     let mut plan = plan_within(options, cut);
     plan.sort_by_key(|(_, after, _)| *after);
-    let mut text = format!("{:?}\n", layout_of(options));
+    let raid = Raid::of(options.seed);
+    let mut text = format!("{:?}\nraid: {raid:?}\n", layout_of(options));
     for (place, after, fault) in plan {
         let seconds = after.as_secs_f64();
         text.push_str(&format!(
@@ -186,7 +202,15 @@ fn play(
     options: Options,
     cut: &Cut,
 ) -> Result<(), String> {
-    let real_time = real_time_of(options.seed);
+    begin(world, workload)?;
+    let plan = plan_within(options, cut).into_iter().map(|(_, after, fault)| (after, fault));
+    let left = load(world, workload, plan.collect(), cut.clients.unwrap_or(CLIENTS));
+    world.run(cut.safety.unwrap_or(SAFETY));
+    settle(world, workload, &left, OPERATIONS_MIN)
+}
+
+/// A cluster that has spread, with the workload's data.
+pub(crate) fn begin(world: &mut World, workload: &Arc<dyn Workload>) -> Result<(), String> {
     let nodes = world.access().nodes();
     let voters = if nodes.len() >= 3 { 3 } else { 1 };
     if !world.run_until(BOOT, |world| world.voters_of(RangeId(1)) == voters) {
@@ -196,38 +220,50 @@ fn play(
         ));
     }
     let access = world.access().clone();
-    match world.block_on(BOOT, workload.prepare(access.clone())) {
+    match world.block_on(BOOT, workload.prepare(access)) {
         Some(prepared) => {
-            prepared.map_err(|why| format!("the workload could not be prepared: {why}"))?
+            prepared.map_err(|why| format!("the workload could not be prepared: {why}"))
         }
-        None => {
-            return Err(format!(
-                "the workload was not prepared within {BOOT:?}\n{}",
-                world.describe()
-            ));
-        }
+        None => Err(format!("the workload was not prepared within {BOOT:?}\n{}", world.describe())),
     }
+}
+
+/// Clients begin, and with them the faults. Gives how many clients have not ended.
+pub(crate) fn load(
+    world: &mut World,
+    workload: &Arc<dyn Workload>,
+    plan: Vec<(Duration, Fault)>,
+    clients: u32,
+) -> Arc<AtomicU32> {
     // Clocks are never equal; how far apart they are, each node has measured before anybody relies on it (docs/limits.md).
-    let plan = plan_within(options, cut).into_iter().map(|(_, after, fault)| (after, fault));
     let (clocks, plan): (Vec<_>, Vec<_>) =
-        plan.partition(|(after, fault)| after.is_zero() && is_of_clocks(fault));
+        plan.into_iter().partition(|(after, fault)| after.is_zero() && is_of_clocks(fault));
     clocks.into_iter().for_each(|(_, fault)| world.apply(fault));
     world.run(CLOCKS_MEASURED);
     let left = if world.layout().planted == Some(Planted::World(WorldBug::IdleClients)) {
         Arc::default()
     } else {
-        start_clients(workload, &access, options.seed, cut.clients.unwrap_or(CLIENTS))
+        start_clients(workload, world.access(), world.layout().seed, clients)
     };
     for (after, fault) in plan {
         world.plan(after, fault);
     }
-    world.run(cut.safety.unwrap_or(SAFETY));
-    first(world.violations())?;
+    left
+}
 
+/// Heals all, waits until so many operations have ended well and all is equal and served again, and judges.
+pub(crate) fn settle(
+    world: &mut World,
+    workload: &Arc<dyn Workload>,
+    left: &AtomicU32,
+    least: usize,
+) -> Result<(), String> {
+    first(world.violations())?;
+    let access = world.access().clone();
     world.apply(Fault::Heal);
     world.run(HEALED);
     // A seed whose faults left no time for work must show that a healed cluster works.
-    world.run_until(LIVENESS, |_| workload.counts().0 >= OPERATIONS_MIN);
+    world.run_until(LIVENESS, |_| workload.counts().0 >= least);
     access.stop();
     let ended = world.run_until(LIVENESS, |_| left.load(Ordering::Relaxed) == 0);
     first(world.violations())?;
@@ -250,9 +286,9 @@ fn play(
         }
     }
     first(world.violations())?;
-    workload.check(real_time)?;
+    workload.check(real_time_of(world.layout().seed))?;
     let (ok, _, _) = workload.counts();
-    if ok < OPERATIONS_MIN {
+    if ok < least {
         return Err(format!("only {ok} operations ended well: such a run proves nothing"));
     }
     Ok(())
@@ -370,6 +406,7 @@ fn draw_layout(options: Options, knobs: &mut Chance) -> Layout {
         call_timeout: knobs.pick(&[millis(1500), millis(8000)]),
         level: options.workload.level(),
         lag: Duration::ZERO,
+        clog_max: CLOG_MAX,
         log_cache_bytes: 32 << 20,
         spares: 0,
         // Drawn last: what was added later must not shift what was there before.
@@ -410,23 +447,7 @@ fn draw_habits(knobs: &mut Chance, layout: &mut Layout) {
         layout.sync.1 = millis(200);
     }
     layout.lag = knobs.pick(&[millis(0), millis(0), millis(40), millis(400)]);
-    suit_raid(layout);
-}
-
-/// What a raid aims at must be there to be hit.
-fn suit_raid(layout: &mut Layout) {
-    match Raid::of(layout.seed) {
-        // A commit between any two entries of different terms.
-        Raid::Leaders => layout.store.raft.append_bytes_max = 1,
-        // Members that can change, and voters that come back with what they had applied long ago.
-        Raid::Members => {
-            layout.nodes = layout.nodes.max(4);
-            layout.flush_interval = Duration::from_secs(8);
-        }
-        // Work goes on while a disk hangs.
-        Raid::Writes => layout.sync_mode = SyncMode::Overlapped,
-        Raid::Branch | Raid::Regions | Raid::Branches | Raid::None => {}
-    }
+    Raid::of(layout.seed).suit(layout);
 }
 
 /// Limits that are reached only when they are small.

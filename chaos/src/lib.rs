@@ -12,8 +12,8 @@
 //!
 //! | what | room |
 //! |---|---|
-//! | [`sim::run`]: many seeds, a report | `sim` |
-//! | `plan`: which faults strike a seed, and when | `plan` |
+//! | [`sim::run`]: many seeds, a report | `sim`, `speed` |
+//! | `plan`: which faults strike a seed, and when | `plan`, `raid` |
 //! | [`script::parse`], [`script::run_in_sim`]: fault scripts | `script` |
 //! | [`check`]: judges of histories | `check` |
 //! | [`mutants::hunt`]: known killers brought back, one by one | `mutants`, `planted`, `killers` |
@@ -35,8 +35,10 @@ pub mod killers;
 pub mod mutants;
 mod plan;
 pub mod planted;
+mod raid;
 pub mod script;
 pub mod shrink;
 pub mod sim;
+mod speed;
 pub mod workload;
 pub mod world;

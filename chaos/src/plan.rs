@@ -1,23 +1,18 @@
 //! Value: which faults strike a seed, and when: each with its end, within the safety phase.
 //!
 //! Plans of streams of their own, so that a change of one shifts none of the others: collected history ([`draw_collections`]), faults and clocks ([`draw_plan`]), what happens to ranges
-//! and members, with faults that aim at it ([`draw_topology`]), and raids ([`draw_raids`]), which aim at rare branches of the product by their
-//! coverage marks: the fault falls in the very event in which the branch was taken.
+//! and members, with faults that aim at it ([`draw_topology`]), and raids ([`crate::raid`]).
 
-use coverage::Mark;
-use replication::range::{NodeId, RegionId};
+use replication::range::NodeId;
 use std::time::Duration;
 
 use crate::check::RealTime;
 use crate::episode::{SAFETY, SKEW_MAX_US};
 use crate::workload::item_key;
 use crate::world::chance::{Chance, Purpose};
-use crate::world::fault::{Fault, Power, Strike, Trigger};
+use crate::world::fault::{Fault, Power, Strike, Trigger, parted};
 use crate::world::network::Weather;
 use crate::world::{Layout, Level};
-
-/// Tables of workloads over keys.
-const TABLES: [u32; 7] = [100, 101, 110, 120, 130, 150, 160];
 
 /// Faults, each with its end, over the safety phase.
 pub(crate) fn draw_plan(
@@ -77,15 +72,26 @@ pub(crate) fn draw_topology(layout: &Layout, nodes: &[NodeId]) -> Vec<(Duration,
         if chance.permille(500) {
             plan.push((at, Fault::Replace(node)));
         } else {
-            for _ in 0..chance.between(1, 12) {
+            let (most, long) = (chance.pick(&[12, 100]), chance.permille(500));
+            for _ in 0..chance.between(1, most) {
                 let when = at + chance.duration(millis(0), SAFETY / 3);
-                let of_state = chance.permille(400);
+                let of_state = !long && chance.permille(400);
                 let rot = if of_state { Fault::RotState(node) } else { Fault::Rot(node) };
                 plan.push((when, rot));
             }
+            // Who was away needs what was written long ago.
+            let others: Vec<NodeId> =
+                nodes.iter().copied().filter(|other| *other != node).collect();
+            for _ in 0..chance.below(if long { 8 } else { 4 }) {
+                let (away, begins) =
+                    (chance.pick(&others), at + chance.duration(millis(0), SAFETY / 4));
+                let ends = begins + chance.duration(millis(500), millis(4000));
+                plan.extend(parted(&[node], &[away], begins, ends));
+            }
             // What has rotted is read again when the node starts.
             for _ in 0..2 {
-                let dies = at + chance.duration(millis(500), SAFETY / 3);
+                let late = if long { SAFETY / 3 } else { millis(500) };
+                let dies = at + chance.duration(late, SAFETY / 2);
                 plan.push((dies, Fault::Crash(node, Power::Lost)));
             }
         }
@@ -135,125 +141,6 @@ pub(crate) fn draw_topology(layout: &Layout, nodes: &[NodeId]) -> Vec<(Duration,
     plan
 }
 
-/// What a seed's raid aims at.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Raid {
-    /// One leader after another is cut off as it is elected: logs that end in different terms.
-    Leaders,
-    /// Members change, and one of those who count falls, or does not hear of it.
-    Members,
-    /// One branch of the product, again and again.
-    Branch,
-    /// A whole region.
-    Regions,
-    /// A node is cut off while its disk hangs: it has begun to write what others overwrite.
-    Writes,
-    /// Any branch.
-    Branches,
-    /// Nothing: some seeds are left as they are.
-    None,
-}
-
-impl Raid {
-    /// The seed's.
-    pub(crate) fn of(seed: u64) -> Raid {
-        Raid::draw(&mut Chance::new(seed, Purpose::Raids))
-    }
-
-    fn draw(chance: &mut Chance) -> Raid {
-        let (branches, none) = (Raid::Branches, Raid::None);
-        let (leaders, members, writes) = (Raid::Leaders, Raid::Members, Raid::Writes);
-        let (branch, regions) = (Raid::Branch, Raid::Regions);
-        chance.pick(&[leaders, members, writes, branch, regions, branches, branches, none, none])
-    }
-}
-
-/// Strikes that fall in the very event in which something happened: somebody was elected, or a branch of the product was taken.
-pub(crate) fn draw_raids(layout: &Layout, nodes: &[NodeId]) -> Vec<(Duration, Fault)> {
-    let millis = Duration::from_millis;
-    let mut chance = Chance::new(layout.seed, Purpose::Raids);
-    let mut plan = Vec::new();
-    let raid = Raid::draw(&mut chance);
-    if raid == Raid::None {
-        return plan;
-    }
-    if chance.permille(400) {
-        for _ in 0..chance.between(1, 5) {
-            let at = chance.duration(millis(0), SAFETY - millis(2000));
-            let table = chance.pick(&TABLES);
-            plan.push((at, Fault::Split(item_key(table, chance.below(8)))));
-        }
-    }
-    let begins = chance.duration(millis(0), SAFETY / 3);
-    match raid {
-        Raid::None => {}
-        Raid::Writes => {
-            for _ in 0..chance.between(2, 5) {
-                let at = chance.duration(begins, SAFETY - millis(2000));
-                let node = chance.pick(nodes);
-                let others: Vec<NodeId> =
-                    nodes.iter().copied().filter(|other| *other != node).collect();
-                let choke = Strike::Choke(chance.duration(millis(1500), millis(6000)));
-                if chance.permille(400) {
-                    plan.push((at, Fault::Ambush(Trigger::Elected, choke)));
-                } else {
-                    let faults = choke.faults(node, &others).into_iter();
-                    plan.extend(faults.map(|(after, fault)| (at + after, fault)));
-                }
-            }
-        }
-        Raid::Leaders => {
-            plan.push((begins, Fault::Crash(chance.pick(nodes), Power::Kept)));
-            for _ in 0..chance.between(2, 5) {
-                let strike = Strike::Isolate(chance.duration(millis(800), millis(4000)));
-                plan.push((begins, Fault::Ambush(Trigger::Elected, strike)));
-            }
-        }
-        Raid::Members => {
-            for _ in 0..chance.between(2, 8) {
-                let at = chance.duration(begins, SAFETY - millis(2000));
-                let strike = match chance.below(3) {
-                    0 => Strike::Fell(chance.index(4), chance.duration(millis(0), millis(400))),
-                    1 => Strike::FellOthers,
-                    _ => draw_strike(&mut chance),
-                };
-                plan.push((at, Fault::Ambush(Trigger::Reconfigured, strike)));
-                if nodes.len() > 3 {
-                    let node = chance.pick(nodes);
-                    plan.push((at, Fault::Drain(node)));
-                    let ends = at + chance.duration(millis(2000), millis(8000));
-                    plan.push((ends, Fault::Undrain(node)));
-                }
-            }
-        }
-        Raid::Branch => {
-            let mark = draw_mark(&mut chance);
-            for _ in 0..chance.between(2, 6) {
-                let at = chance.duration(begins, SAFETY - millis(2000));
-                plan.push((at, Fault::Ambush(Trigger::Reached(mark), draw_strike(&mut chance))));
-            }
-        }
-        Raid::Regions => {
-            let regions = layout.regions.len().min(nodes.len()) as u64;
-            for _ in 0..chance.between(1, 4) {
-                let region = RegionId(chance.between(1, regions) as u16);
-                let at = chance.duration(begins, SAFETY - millis(2000));
-                plan.push((at, Fault::CutRegion(region)));
-                let ends = at + chance.duration(millis(200), millis(6000));
-                plan.push((ends, Fault::JoinRegion(region)));
-            }
-        }
-        Raid::Branches => {
-            for _ in 0..chance.between(4, 12) {
-                let at = chance.duration(begins / 2, SAFETY - millis(2000));
-                let mark = draw_mark(&mut chance);
-                plan.push((at, Fault::Ambush(Trigger::Reached(mark), draw_strike(&mut chance))));
-            }
-        }
-    }
-    plan
-}
-
 /// History is collected under those who read it: anywhere, down to a few round trips ago. Not where copies of available tables are: what
 /// a stream has not delivered must stay.
 pub(crate) fn draw_collections(layout: &Layout) -> Vec<(Duration, Fault)> {
@@ -269,29 +156,6 @@ pub(crate) fn draw_collections(layout: &Layout) -> Vec<(Duration, Fault)> {
         plan.push((at, Fault::Collect(chance.index(12), chance.duration(millis(1), longest))));
     }
     plan
-}
-
-/// A branch that a node's machines take.
-fn draw_mark(chance: &mut Chance) -> Mark {
-    let of_machines = |mark: &Mark| matches!(mark.area(), "storage" | "replication" | "txn/server");
-    let marks: Vec<Mark> = Mark::ALL.iter().copied().filter(of_machines).collect();
-    chance.pick(&marks)
-}
-
-fn draw_strike(chance: &mut Chance) -> Strike {
-    let millis = Duration::from_millis;
-    let ends = chance.duration(millis(300), millis(5000));
-    match chance.below(10) {
-        0 | 1 => Strike::Fuse(chance.below(8) as u32),
-        2 => Strike::Isolate(chance.duration(millis(30), millis(400))),
-        3 => Strike::Isolate(ends),
-        4 => Strike::Deafen(ends),
-        5 => Strike::Pause(ends),
-        6 => Strike::Stall(ends.min(millis(1500))),
-        7 => Strike::Choke(ends),
-        8 => Strike::Fell(chance.index(4), chance.duration(millis(0), millis(400))),
-        _ => Strike::FellOthers,
-    }
 }
 
 fn draw_ambush(chance: &mut Chance) -> Fault {
@@ -320,18 +184,13 @@ fn draw_misfortune(
     let others: Vec<NodeId> = nodes.iter().copied().filter(|other| *other != node).collect();
     let other = chance.pick(&others);
     let ends = at + chance.duration(millis(1000), millis(6000));
-    let both = |plan: &mut Vec<(Duration, Fault)>, from: Vec<NodeId>, to: Vec<NodeId>, at, ends| {
-        for (some, rest) in [(from.clone(), to.clone()), (to, from)] {
-            plan.push((at, Fault::Cut(some.clone(), rest.clone())));
-            plan.push((ends, Fault::Join(some, rest)));
-        }
-    };
     match chance.below(10) {
         // Two nodes do not hear each other; then the one between them dies, and the first is alone.
         0 => {
             let falls = at + chance.duration(millis(300), millis(3500));
-            both(plan, vec![node], others.clone(), falls, ends.max(falls + millis(2000)));
-            both(plan, vec![node], vec![other], at, ends.max(falls + millis(2000)));
+            let ends = ends.max(falls + millis(2000));
+            plan.extend(parted(&[node], &others, falls, ends));
+            plan.extend(parted(&[node], &[other], at, ends));
             let power = chance.pick(&[Power::Stopped, Power::Kept, Power::Lost]);
             for third in others.iter().filter(|third| **third != other) {
                 plan.push((falls, Fault::Crash(*third, power)));
@@ -339,7 +198,7 @@ fn draw_misfortune(
         }
         // A node is cut off, and its clock is put back within its bound.
         1 => {
-            both(plan, vec![node], others, at, ends);
+            plan.extend(parted(&[node], &others, at, ends));
             plan.push((at + millis(50), Fault::Step(node, -SKEW_MAX_US)));
             plan.push((ends, Fault::Step(node, 0)));
         }
@@ -431,10 +290,7 @@ fn draw_pattern(
                 nodes.iter().copied().filter(|other| *other != node).collect();
             let (left, right) = others.split_at(others.len() / 2);
             let ends = at + chance.duration(millis(500), millis(6000));
-            for (from, to) in [(left, right), (right, left)] {
-                plan.push((at, Fault::Cut(from.to_vec(), to.to_vec())));
-                plan.push((ends, Fault::Join(from.to_vec(), to.to_vec())));
-            }
+            plan.extend(parted(left, right, at, ends));
         }
         // The wall clock jumps to and fro within its bound.
         2 => {
@@ -471,10 +327,7 @@ fn draw_fault(
         0 | 1 => {
             let (some, rest): (Vec<NodeId>, Vec<NodeId>) =
                 nodes.iter().partition(|_| chance.permille(400));
-            plan.push((at, Fault::Cut(some.clone(), rest.clone())));
-            plan.push((at, Fault::Cut(rest.clone(), some.clone())));
-            plan.push((ends, Fault::Join(some.clone(), rest.clone())));
-            plan.push((ends, Fault::Join(rest, some)));
+            plan.extend(parted(&some, &rest, at, ends));
         }
         2 => {
             plan.push((at, Fault::Cut(vec![node], nodes.to_vec())));

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use crate::check::RealTime;
 use crate::episode::{self, Options, Report};
 use crate::shrink::Cut;
+use crate::speed;
 use crate::workload::Kind;
 use crate::world::tally::Tally;
 
@@ -107,7 +108,7 @@ impl SimReport {
         Ok(())
     }
 
-    fn take(&mut self, report: Report, planted: Option<Planted>) {
+    fn take(&mut self, report: Report, way: &Way<'_>) {
         self.seeds += 1;
         *self.workloads.entry(report.workload).or_default() += 1;
         self.beyond_bound += u64::from(episode::real_time_of(report.seed) == RealTime::Waived);
@@ -117,12 +118,18 @@ impl SimReport {
         self.operations.1 += report.operations.1;
         self.operations.2 += report.operations.2;
         self.tally.merge(&report.tally);
-        if let Err(why) = report.verdict {
-            let (seed, workload) = (report.seed, report.workload);
-            let replay = replay_line(seed, workload, planted);
+        if let Err(why) = &report.verdict {
+            let (seed, workload, why) = (report.seed, report.workload, why.clone());
+            let replay = (way.replay)(&report);
             self.failures.push(Failure { seed, workload, why, replay });
         }
     }
+}
+
+/// Runs a seed, and the line that runs it again.
+struct Way<'a> {
+    run: &'a (dyn Fn(Options) -> Report + Sync),
+    replay: &'a (dyn Fn(&Report) -> String + Sync),
 }
 
 /// The line that runs a seed again.
@@ -145,8 +152,22 @@ struct InOrder {
 }
 
 /// Runs all seeds and tells of each in their order, from any of the threads.
-#[allow(clippy::disallowed_methods)] // The one clock here times the run for people; no seed sees it.
 pub fn run_with(options: SimOptions, progress: &(dyn Fn(&Report) + Sync)) -> SimReport {
+    let planted = options.planted;
+    let replay = |report: &Report| replay_line(report.seed, report.workload, planted);
+    run_way(&options, &Way { run: &run_caught, replay: &replay }, progress)
+}
+
+/// Runs seeds of the shape in which speed is measured ([`crate::speed`]).
+pub fn run_speed(options: &SimOptions, progress: &(dyn Fn(&Report) + Sync)) -> SimReport {
+    let run = |one: Options| caught(one, || speed::run(one));
+    let replay =
+        |report: &Report| format!("meridian sim --speed --seeds 1 --first-seed {}", report.seed);
+    run_way(options, &Way { run: &run, replay: &replay }, progress)
+}
+
+#[allow(clippy::disallowed_methods)] // The one clock here times the run for people; no seed sees it.
+fn run_way(options: &SimOptions, way: &Way<'_>, progress: &(dyn Fn(&Report) + Sync)) -> SimReport {
     let begun = Instant::now();
     let next = AtomicU64::new(0);
     let failed = AtomicUsize::new(0);
@@ -160,10 +181,10 @@ pub fn run_with(options: SimOptions, progress: &(dyn Fn(&Report) + Sync)) -> Sim
             let seed = options.first_seed + number;
             let workload = options.workload.unwrap_or(Kind::in_turn(seed));
             let one = Options { seed, workload, planted: options.planted };
-            let mut report = run_caught(one);
+            let mut report = (way.run)(one);
             let twice = seed % TWICE_EVERY == 0 && report.verdict.is_ok();
             if twice {
-                let again = run_caught(one);
+                let again = (way.run)(one);
                 if again.trace != report.trace {
                     let (first, second) = (report.trace, again.trace);
                     report.verdict = Err(format!(
@@ -179,7 +200,7 @@ pub fn run_with(options: SimOptions, progress: &(dyn Fn(&Report) + Sync)) -> Sim
             while let Some(report) = early.remove(next) {
                 *next += 1;
                 progress(&report);
-                total.take(report, options.planted);
+                total.take(report, way);
             }
         }
     };
@@ -190,7 +211,7 @@ pub fn run_with(options: SimOptions, progress: &(dyn Fn(&Report) + Sync)) -> Sim
     });
     let InOrder { early, total: mut report, .. } = told.into_inner();
     // Several threads that stop after too many failures may leave a gap.
-    early.into_values().for_each(|one| report.take(one, options.planted));
+    early.into_values().for_each(|one| report.take(one, way));
     report.elapsed = begun.elapsed();
     report
 }
@@ -209,6 +230,10 @@ pub(crate) fn run_caught(options: Options) -> Report {
 
 /// Runs a seed without what is cut; an assertion that fails in any of the machines is a verdict like another.
 pub fn run_one(options: Options, cut: &Cut) -> Report {
+    caught(options, || episode::run_cut(options, cut).0)
+}
+
+fn caught(options: Options, run: impl FnOnce() -> Report) -> Report {
     HOOK.call_once(|| {
         let former = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
@@ -220,7 +245,7 @@ pub fn run_one(options: Options, cut: &Cut) -> Report {
         }));
     });
     RUNNING.set(true);
-    let result = catch_unwind(AssertUnwindSafe(|| episode::run_cut(options, cut).0));
+    let result = catch_unwind(AssertUnwindSafe(run));
     RUNNING.set(false);
     result.unwrap_or_else(|_| Report {
         seed: options.seed,

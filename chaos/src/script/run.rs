@@ -22,6 +22,7 @@ use crate::workload::{Kind, Workload};
 use crate::world::access::{Gateway, Lost, SharedAccess};
 use crate::world::chance::{Chance, Purpose};
 use crate::world::fault::Fault;
+use crate::world::network::CLOG_MAX;
 use crate::world::tally::Tally;
 use crate::world::{Layout, Level, SyncMode, World, nanos};
 
@@ -116,6 +117,7 @@ fn layout(script: &Script) -> Layout {
         sync_mode: SyncMode::InPlace,
         flush_interval: Duration::from_secs(2),
         lag: Duration::ZERO,
+        clog_max: CLOG_MAX,
         call_timeout: Duration::from_secs(8),
         level: if needs_sql { Level::Sql } else { Level::Keys },
         server: ServerConfig::new(NodeId(0)),

@@ -4,7 +4,6 @@
 
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,14 +11,14 @@ use storage::Key;
 use txn::api::Lock;
 use txn::client::{Db, TxnError, TxnOptions};
 
-use super::{Workload, ended, item_key, persist_on, read_number, rest, scan_all};
+use super::drive::{Call, Dated, Deed, Turn, ask_last};
+use super::{item_key, read_number, scan_all};
 use crate::check::RealTime;
 use crate::check::append::{Reads, Step, Txn, check};
 use crate::check::file::{Operation, shown};
 use crate::check::mvcc::{self, Seen};
-use crate::history::{Ended, History};
+use crate::history::Ended;
 use crate::world::access::{Gateway, SharedAccess};
-use crate::world::chance::Chance;
 
 const TABLE: u32 = 120;
 const LISTS: u64 = 6;
@@ -27,30 +26,25 @@ const LISTS: u64 = 6;
 /// See the module.
 #[derive(Default)]
 pub struct Lists {
-    shared: Arc<Shared>,
-}
-
-#[derive(Default)]
-struct Shared {
-    history: History<Txn, Reads>,
-    /// The same, by the timestamps of commits: of a list its last number is looked at.
-    instants: History<mvcc::Writes, mvcc::Seen>,
+    /// By timestamps the last number of a list is looked at.
+    dated: Dated<Txn, Reads>,
     last: Mutex<BTreeMap<u32, Vec<u64>>>,
 }
 
-impl Shared {
-    fn push(&self, client: u32, asked: u64, heard: u64, op: Txn, ended: Ended<(Reads, Seen)>) {
-        let writes = op.iter().filter_map(|step| match step {
-            Step::Append { list, number } => Some((u64::from(*list), *number)),
-            Step::Read { .. } => None,
-        });
-        let (reads, seen) = ended.apart();
-        self.instants.push(client, asked, heard, writes.collect(), seen);
-        self.history.push(client, asked, heard, op, reads);
-    }
+/// What a client asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Task {
+    /// These steps, with which lock it reads what it appends to.
+    Steps(Txn, Option<Lock>),
+    /// All lists, in one scan.
+    All,
 }
 
-impl Workload for Lists {
+impl Deed for Lists {
+    type Task = Task;
+    type Answer = (Reads, Seen);
+    type Error = TxnError;
+
     fn name(&self) -> &'static str {
         "append"
     }
@@ -59,78 +53,68 @@ impl Workload for Lists {
         "transactions could have run one after another, in an order that agrees with real time on every list"
     }
 
-    fn prepare(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
-        async move {
-            access.split(item_key(TABLE, LISTS / 3)).await;
-            access.split(item_key(TABLE, 2 * LISTS / 3)).await;
-            Ok(())
-        }
-        .boxed()
+    async fn prepare(&self, access: &SharedAccess) -> Result<(), String> {
+        access.split(item_key(TABLE, LISTS / 3)).await;
+        access.split(item_key(TABLE, 2 * LISTS / 3)).await;
+        Ok(())
     }
 
-    fn client(
-        &self,
-        client: u32,
-        access: SharedAccess,
-        mut chance: Chance,
-    ) -> BoxFuture<'static, ()> {
-        let shared = self.shared.clone();
-        async move {
-            let mut appended = 0;
-            while !access.is_stopping() {
-                let node = chance.pick(&access.nodes());
-                let op = draw(client, &mut appended, &mut chance);
-                let lock = if chance.permille(300) { Some(Lock::Exclusive) } else { None };
-                let steps = op.clone();
-                let asked = access.now();
-                let work = move |gateway: Gateway| {
-                    async move { run(&gateway.db, steps, lock).await }.boxed()
-                };
-                let ended = ended(access.on_node(node, work).await);
-                shared.push(client, asked, access.now(), op, ended);
-                rest(&access, &mut chance).await;
+    fn draw(&self, mut turn: Turn<'_>) -> Task {
+        let steps = draw(&mut turn);
+        Task::Steps(steps, turn.chance.permille(300).then_some(Lock::Exclusive))
+    }
+
+    async fn run(self: Arc<Self>, gateway: Gateway, task: Task) -> Result<(Reads, Seen), TxnError> {
+        match task {
+            Task::Steps(steps, lock) => run(&gateway.db, steps, lock).await,
+            Task::All => {
+                let (last, seen) = read_all(&gateway.db).await?;
+                let reads = last.values().cloned().collect();
+                *self.last.lock() = last;
+                Ok((reads, seen))
             }
         }
-        .boxed()
     }
 
-    fn finish(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
-        let shared = self.shared.clone();
-        async move {
-            let read = |gateway: Gateway| async move { read_all(&gateway.db).await }.boxed();
-            let asked = access.now();
-            let (last, seen) = persist_on(&access, "the lists cannot be read", read).await?;
-            let op = last.keys().map(|list| Step::Read { list: *list }).collect();
-            let answer = Ended::Ok((last.values().cloned().collect(), seen));
-            shared.push(u32::MAX, asked, access.now(), op, answer);
-            *shared.last.lock() = last;
-            Ok(())
-        }
-        .boxed()
+    fn note(&self, call: Call, task: Task, ended: Ended<(Reads, Seen)>) {
+        let steps = match task {
+            Task::Steps(steps, _) => steps,
+            Task::All => self.last.lock().keys().map(|list| Step::Read { list: *list }).collect(),
+        };
+        self.dated.push(call, steps, ended, |steps, _| {
+            let writes = steps.iter().filter_map(|step| match step {
+                Step::Append { list, number } => Some((u64::from(*list), *number)),
+                Step::Read { .. } => None,
+            });
+            writes.collect()
+        });
+    }
+
+    async fn finish(self: Arc<Self>, access: &SharedAccess) -> Result<(), String> {
+        ask_last(&self, access, "the lists cannot be read", Task::All).await
     }
 
     fn check(&self, real_time: RealTime) -> Result<(), String> {
-        mvcc::check(&self.shared.instants.records())?;
-        check(&self.shared.history.records(), Some(&self.shared.last.lock()), real_time.into())
+        mvcc::check(&self.dated.instants.records())?;
+        check(&self.dated.history.records(), Some(&self.last.lock()), real_time.into())
     }
 
     fn operations(&self) -> Vec<Operation> {
-        shown(&self.shared.history.records())
+        shown(&self.dated.history.records())
     }
 
     fn counts(&self) -> (usize, usize, usize) {
-        self.shared.history.counts()
+        self.dated.history.counts()
     }
 }
 
-fn draw(client: u32, appended: &mut u64, chance: &mut Chance) -> Txn {
-    let steps = chance.between(1, 4);
+fn draw(turn: &mut Turn<'_>) -> Txn {
+    let steps = turn.chance.between(1, 4);
     (0..steps)
         .map(|_| {
-            let list = chance.below(LISTS) as u32;
-            if chance.permille(500) {
-                *appended += 1;
-                Step::Append { list, number: u64::from(client) << 32 | *appended }
+            let list = turn.chance.below(LISTS) as u32;
+            if turn.chance.permille(500) {
+                Step::Append { list, number: turn.fresh(32) }
             } else {
                 Step::Read { list }
             }

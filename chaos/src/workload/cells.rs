@@ -5,21 +5,17 @@
 //! drawn twice.*
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
-use parking_lot::Mutex;
-use replication::range::NodeId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::copies::Copies;
+use super::drive::{Call, Deed, Turn};
+use super::persist_on;
 use super::sql_client::{Client, Failed, integer, persevere};
-use super::{Workload, ended, persist, persist_on, rest};
 use crate::check::RealTime;
 use crate::check::cells::{Answer, Op, Row, check};
-use crate::check::convergence::check_copies;
-use crate::check::file::Operation;
-use crate::history::History;
+use crate::history::{Ended, History};
 use crate::world::access::{Gateway, SharedAccess};
-use crate::world::chance::Chance;
 
 /// Rows that are only replaced.
 const KEPT: u64 = 2;
@@ -30,18 +26,22 @@ const ROWS: u64 = 4;
 type Rows = BTreeMap<u64, Row>;
 
 /// See the module.
-#[derive(Default)]
 pub struct Cells {
-    shared: Arc<Shared>,
-}
-
-#[derive(Default)]
-struct Shared {
     history: History<Op, Answer>,
-    last: Mutex<BTreeMap<NodeId, Rows>>,
+    copies: Copies<Rows>,
 }
 
-impl Workload for Cells {
+impl Default for Cells {
+    fn default() -> Cells {
+        Cells { history: History::default(), copies: Copies::new(|gateway| read(gateway).boxed()) }
+    }
+}
+
+impl Deed for Cells {
+    type Task = Op;
+    type Answer = Answer;
+    type Error = Failed;
+
     fn name(&self) -> &'static str {
         "cells"
     }
@@ -50,84 +50,41 @@ impl Workload for Cells {
         "in SQL: the last writer of a row of an available table wins, whole, and in all copies; no number is drawn twice"
     }
 
-    fn prepare(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
-        async move {
-            let open = |gateway| async move { open(&gateway).await }.boxed();
-            persist_on(&access, "the table cannot be made", open).await?;
-            let tries = access.clone();
-            // Every gateway knows the table before anything fails.
-            persist(&access, move |_| {
-                let access = tries.clone();
-                async move { read_copies(&access).await.map(|_| ()) }.boxed()
-            })
-            .await
-        }
-        .boxed()
+    async fn prepare(&self, access: &SharedAccess) -> Result<(), String> {
+        let open = |gateway| async move { open(&gateway).await }.boxed();
+        persist_on(access, "the table cannot be made", open).await?;
+        // Every gateway knows the table before anything fails.
+        self.copies.wait_until(access, |_| true).await
     }
 
-    fn client(
-        &self,
-        client: u32,
-        access: SharedAccess,
-        mut chance: Chance,
-    ) -> BoxFuture<'static, ()> {
-        let shared = self.shared.clone();
-        async move {
-            let mut written = 0;
-            while !access.is_stopping() {
-                let node = chance.pick(&access.nodes());
-                let (key, at) = (chance.below(ROWS), node.0);
-                written += 1;
-                let tag = u64::from(client + 1) << 20 | written;
-                let op = match chance.below(10) {
-                    0..=4 => Op::Put { key, tag, at },
-                    5 | 6 if key >= KEPT => Op::Delete { key, at },
-                    7 => Op::Draw,
-                    _ => Op::Read { key, at },
-                };
-                let asked = access.now();
-                let work = move |gateway: Gateway| async move { run(&gateway, op).await }.boxed();
-                let ended = ended(access.on_node(node, work).await);
-                shared.history.push(client, asked, access.now(), op, ended);
-                rest(&access, &mut chance).await;
-            }
+    fn draw(&self, mut turn: Turn<'_>) -> Op {
+        let (key, at, tag) = (turn.chance.below(ROWS), turn.node.0, turn.fresh(20));
+        match turn.chance.below(10) {
+            0..=4 => Op::Put { key, tag, at },
+            5 | 6 if key >= KEPT => Op::Delete { key, at },
+            7 => Op::Draw,
+            _ => Op::Read { key, at },
         }
-        .boxed()
     }
 
-    fn finish(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
-        let shared = self.shared.clone();
-        async move {
-            let (tries, slot) = (access.clone(), shared.clone());
-            persist(&access, move |_| {
-                let (access, shared) = (tries.clone(), slot.clone());
-                async move {
-                    let copies = read_copies(&access).await?;
-                    let equal = check_copies(&copies);
-                    *shared.last.lock() = copies;
-                    equal
-                }
-                .boxed()
-            })
-            .await
-        }
-        .boxed()
+    async fn run(self: Arc<Self>, gateway: Gateway, op: Op) -> Result<Answer, Failed> {
+        persevere(&gateway, |client| async move { step(client, op).await }.boxed()).await
+    }
+
+    fn note(&self, Call { client, asked, heard }: Call, op: Op, ended: Ended<Answer>) {
+        self.history.push(client, asked, heard, op, ended);
+    }
+
+    async fn finish(self: Arc<Self>, access: &SharedAccess) -> Result<(), String> {
+        self.copies.converge(access).await
     }
 
     fn check(&self, real_time: RealTime) -> Result<(), String> {
-        let last = self.shared.last.lock();
-        let Some(copy) = last.values().next() else {
-            return Err("nothing was read".to_string());
-        };
-        check(&self.shared.history.records(), copy, real_time)
-    }
-
-    fn operations(&self) -> Vec<Operation> {
-        Vec::new()
+        check(&self.history.records(), &self.copies.any()?, real_time)
     }
 
     fn counts(&self) -> (usize, usize, usize) {
-        self.shared.history.counts()
+        self.history.counts()
     }
 }
 
@@ -139,10 +96,6 @@ async fn open(gateway: &Gateway) -> Result<(), Failed> {
     client.run("CREATE SEQUENCE IF NOT EXISTS numbers").await?;
     client.close().await;
     Ok(())
-}
-
-async fn run(gateway: &Gateway, op: Op) -> Result<Answer, Failed> {
-    persevere(gateway, |client| async move { step(client, op).await }.boxed()).await
 }
 
 async fn step(client: &mut Client, op: Op) -> Result<Answer, Failed> {
@@ -177,24 +130,10 @@ fn row_of(row: &[sql::types::Datum]) -> Result<Row, Failed> {
     Ok(Row { tag: integer(&row[0])? as u64, twin: integer(&row[1])? as u64 })
 }
 
-async fn read(gateway: &Gateway) -> Result<Rows, Failed> {
-    let mut client = Client::connect(gateway)?;
+async fn read(gateway: Gateway) -> Result<Rows, Failed> {
+    let mut client = Client::connect(&gateway)?;
     let rows = client.run("SELECT id, tag, twin FROM cells ORDER BY id").await;
     client.close().await;
     let row = |row: &Vec<sql::types::Datum>| Ok((integer(&row[0])? as u64, row_of(&row[1..])?));
     rows?.iter().map(row).collect()
-}
-
-/// What each node shows.
-async fn read_copies(access: &SharedAccess) -> Result<BTreeMap<NodeId, Rows>, String> {
-    let mut copies = BTreeMap::new();
-    for node in access.nodes() {
-        let work = |gateway: Gateway| async move { read(&gateway).await }.boxed();
-        let copy = access.on_node(node, work).await;
-        let copy = copy
-            .map_err(|lost| format!("{node}: {lost:?}"))?
-            .map_err(|failed| format!("{node}: {failed}"))?;
-        copies.insert(node, copy);
-    }
-    Ok(copies)
 }

@@ -3,12 +3,12 @@
 //! Invariant: *all readers agree on one order of the writes, and see what was acknowledged before they asked.*
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use txn::client::{Db, TxnError, TxnOptions};
 
-use super::{Workload, ended, item_key, number, persist_on, rest};
+use super::drive::{Call, Deed, Turn, ask_last};
+use super::{item_key, number};
 use crate::check::RealTime;
 use crate::check::file::{Operation, shown};
 use crate::check::long_fork::{Op, Seen, check};
@@ -27,16 +27,15 @@ const GROUP_OPS: u64 = 12;
 /// See the module.
 #[derive(Default)]
 pub struct LongFork {
-    shared: Arc<Shared>,
-}
-
-#[derive(Default)]
-struct Shared {
     history: History<Op, Seen>,
     drawn: Mutex<u64>,
 }
 
-impl Workload for LongFork {
+impl Deed for LongFork {
+    type Task = Op;
+    type Answer = Seen;
+    type Error = TxnError;
+
     fn name(&self) -> &'static str {
         "long-fork"
     }
@@ -45,67 +44,41 @@ impl Workload for LongFork {
         "all readers agree on one order of independent writes"
     }
 
-    fn prepare(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
-        async move {
-            for side in 1..SIDES {
-                access.split(item_key(TABLE, side * FAR)).await;
-            }
-            Ok(())
+    async fn prepare(&self, access: &SharedAccess) -> Result<(), String> {
+        for side in 1..SIDES {
+            access.split(item_key(TABLE, side * FAR)).await;
         }
-        .boxed()
+        Ok(())
     }
 
-    fn client(
-        &self,
-        client: u32,
-        access: SharedAccess,
-        mut chance: Chance,
-    ) -> BoxFuture<'static, ()> {
-        let shared = self.shared.clone();
-        async move {
-            while !access.is_stopping() {
-                let node = chance.pick(&access.nodes());
-                let op = shared.draw(&mut chance);
-                let asked = access.now();
-                let what = op.clone();
-                let work =
-                    move |gateway: Gateway| async move { run(&gateway.db, what).await }.boxed();
-                let ended = ended(access.on_node(node, work).await);
-                shared.history.push(client, asked, access.now(), op, ended);
-                rest(&access, &mut chance).await;
-            }
-        }
-        .boxed()
+    fn draw(&self, turn: Turn<'_>) -> Op {
+        self.next(turn.chance)
     }
 
-    fn finish(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
-        let shared = self.shared.clone();
-        async move {
-            let groups = *shared.drawn.lock() / GROUP_OPS;
-            let op = Op::Read((0..=groups).flat_map(keys_of).collect());
-            let what = op.clone();
-            let read = move |gateway: Gateway| {
-                let what = what.clone();
-                async move { run(&gateway.db, what).await }.boxed()
-            };
-            let asked = access.now();
-            let seen = persist_on(&access, "the keys cannot be read", read).await?;
-            shared.history.push(u32::MAX, asked, access.now(), op, Ended::Ok(seen));
-            Ok(())
-        }
-        .boxed()
+    async fn run(self: Arc<Self>, gateway: Gateway, op: Op) -> Result<Seen, TxnError> {
+        run(&gateway.db, op).await
+    }
+
+    fn note(&self, Call { client, asked, heard }: Call, op: Op, ended: Ended<Seen>) {
+        self.history.push(client, asked, heard, op, ended);
+    }
+
+    async fn finish(self: Arc<Self>, access: &SharedAccess) -> Result<(), String> {
+        let groups = *self.drawn.lock() / GROUP_OPS;
+        let all = Op::Read((0..=groups).flat_map(keys_of).collect());
+        ask_last(&self, access, "the keys cannot be read", all).await
     }
 
     fn check(&self, real_time: RealTime) -> Result<(), String> {
-        check(&self.shared.history.records(), real_time.into())
+        check(&self.history.records(), real_time.into())
     }
 
     fn operations(&self) -> Vec<Operation> {
-        shown(&self.shared.history.records())
+        shown(&self.history.records())
     }
 
     fn counts(&self) -> (usize, usize, usize) {
-        self.shared.history.counts()
+        self.history.counts()
     }
 }
 
@@ -113,9 +86,9 @@ fn keys_of(group: u64) -> impl Iterator<Item = u64> {
     (0..SIDES).map(move |side| side * FAR + group)
 }
 
-impl Shared {
+impl LongFork {
     /// Of each group's operations three write its keys, the others read them in any order.
-    fn draw(&self, chance: &mut Chance) -> Op {
+    fn next(&self, chance: &mut Chance) -> Op {
         let mut drawn = self.drawn.lock();
         let (group, place) = (*drawn / GROUP_OPS, *drawn % GROUP_OPS);
         *drawn += 1;

@@ -5,7 +5,9 @@
 pub mod append;
 pub mod bank;
 pub mod cells;
+mod copies;
 pub mod counter;
+mod drive;
 pub mod long_fork;
 pub mod monotonic;
 pub mod register;
@@ -27,9 +29,8 @@ use storage::{Key, Span};
 
 use crate::check::RealTime;
 use crate::check::file::{Model, Operation};
-use crate::history::Ended;
 use crate::world::Level;
-use crate::world::access::{Gateway, Lost, SharedAccess};
+use crate::world::access::{Gateway, SharedAccess};
 use crate::world::chance::Chance;
 
 /// Which workload.
@@ -106,18 +107,18 @@ impl Kind {
     /// A fresh one of it.
     pub fn make(self) -> Arc<dyn Workload> {
         match self {
-            Kind::Bank => Arc::new(bank::Bank::new(bank::Teller::Keys)),
-            Kind::Register => Arc::new(register::Registers::default()),
-            Kind::Append => Arc::new(append::Lists::default()),
-            Kind::Txn => Arc::new(txn::Txns::default()),
-            Kind::Skew => Arc::new(skew::Skew::default()),
-            Kind::LongFork => Arc::new(long_fork::LongFork::default()),
-            Kind::Monotonic => Arc::new(monotonic::Monotonic::default()),
-            Kind::SqlBank => Arc::new(bank::Bank::new(bank::Teller::Sql)),
-            Kind::Shop => Arc::new(shop::Shop::default()),
-            Kind::Counter => Arc::new(counter::Counters::default()),
-            Kind::Session => Arc::new(session::Sessions::default()),
-            Kind::Cells => Arc::new(cells::Cells::default()),
+            Kind::Bank => drive(bank::Bank::new(bank::Teller::Keys)),
+            Kind::Register => drive(register::Registers::default()),
+            Kind::Append => drive(append::Lists::default()),
+            Kind::Txn => drive(txn::Txns::default()),
+            Kind::Skew => drive(skew::Skew::default()),
+            Kind::LongFork => drive(long_fork::LongFork::default()),
+            Kind::Monotonic => drive(monotonic::Monotonic::default()),
+            Kind::SqlBank => drive(bank::Bank::new(bank::Teller::Sql)),
+            Kind::Shop => drive(shop::Shop::default()),
+            Kind::Counter => drive(counter::Counters::default()),
+            Kind::Session => drive(session::Sessions::default()),
+            Kind::Cells => drive(cells::Cells::default()),
         }
     }
 
@@ -170,6 +171,10 @@ impl FromStr for Kind {
     }
 }
 
+fn drive<D: drive::Deed>(deed: D) -> Arc<dyn Workload> {
+    Arc::new(drive::Driven(Arc::new(deed)))
+}
+
 /// See the module.
 pub trait Workload: Send + Sync + 'static {
     /// As it is written.
@@ -203,22 +208,6 @@ impl ClientError for TxnError {
     fn is_unknown(&self) -> bool {
         matches!(self, TxnError::Ambiguous { .. })
     }
-}
-
-/// What became of a transaction, as far as its client knows.
-pub(crate) fn ended<T, E: ClientError>(result: Result<Result<T, E>, Lost>) -> Ended<T> {
-    match result {
-        Ok(Ok(value)) => Ended::Ok(value),
-        Ok(Err(error)) if error.is_unknown() => Ended::Unknown,
-        Err(Lost::Died) => Ended::Unknown,
-        Ok(Err(_)) | Err(Lost::NotRunning) => Ended::Fail,
-    }
-}
-
-/// A client rests between two operations. Sometimes hardly: what one gateway has just acknowledged is then asked of another one.
-pub(crate) async fn rest(access: &SharedAccess, chance: &mut Chance) {
-    let longest = if chance.permille(250) { 4 } else { 120 };
-    access.sleep(chance.duration(Duration::from_millis(1), Duration::from_millis(longest))).await;
 }
 
 /// The key of an item of a table.

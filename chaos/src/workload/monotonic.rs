@@ -3,17 +3,16 @@
 //! Invariant: *no two increments make the same value, and nobody sees a counter below what somebody heard before.*
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use std::sync::Arc;
 use txn::client::{Db, TxnError, TxnOptions};
 
-use super::{Workload, ended, item_key, number, persist_on, read_number, rest};
+use super::drive::{Call, Deed, Turn, ask_last};
+use super::{item_key, number, read_number};
 use crate::check::RealTime;
 use crate::check::file::{Operation, shown};
 use crate::check::monotonic::{Op, Value, check};
 use crate::history::{Ended, History};
 use crate::world::access::{Gateway, SharedAccess};
-use crate::world::chance::Chance;
 
 const TABLE: u32 = 160;
 const COUNTERS: u64 = 4;
@@ -21,10 +20,14 @@ const COUNTERS: u64 = 4;
 /// See the module.
 #[derive(Default)]
 pub struct Monotonic {
-    history: Arc<History<Op, Value>>,
+    history: History<Op, Value>,
 }
 
-impl Workload for Monotonic {
+impl Deed for Monotonic {
+    type Task = Op;
+    type Answer = Value;
+    type Error = TxnError;
+
     fn name(&self) -> &'static str {
         "monotonic"
     }
@@ -33,52 +36,29 @@ impl Workload for Monotonic {
         "no two increments make the same value, and no counter is seen to go back"
     }
 
-    fn prepare(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
-        async move {
-            access.split(item_key(TABLE, COUNTERS / 2)).await;
-            Ok(())
-        }
-        .boxed()
+    async fn prepare(&self, access: &SharedAccess) -> Result<(), String> {
+        access.split(item_key(TABLE, COUNTERS / 2)).await;
+        Ok(())
     }
 
-    fn client(
-        &self,
-        client: u32,
-        access: SharedAccess,
-        mut chance: Chance,
-    ) -> BoxFuture<'static, ()> {
-        let history = self.history.clone();
-        async move {
-            while !access.is_stopping() {
-                let node = chance.pick(&access.nodes());
-                let counter = chance.below(COUNTERS);
-                let op =
-                    if chance.permille(500) { Op::Increment(counter) } else { Op::Read(counter) };
-                let asked = access.now();
-                let work =
-                    move |gateway: Gateway| async move { run(&gateway.db, op).await }.boxed();
-                let ended = ended(access.on_node(node, work).await);
-                history.push(client, asked, access.now(), op, ended);
-                rest(&access, &mut chance).await;
-            }
-        }
-        .boxed()
+    fn draw(&self, turn: Turn<'_>) -> Op {
+        let counter = turn.chance.below(COUNTERS);
+        if turn.chance.permille(500) { Op::Increment(counter) } else { Op::Read(counter) }
     }
 
-    fn finish(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
-        let history = self.history.clone();
-        async move {
-            for counter in 0..COUNTERS {
-                let op = Op::Read(counter);
-                let asked = access.now();
-                let read =
-                    move |gateway: Gateway| async move { run(&gateway.db, op).await }.boxed();
-                let value = persist_on(&access, "a counter cannot be read", read).await?;
-                history.push(u32::MAX, asked, access.now(), op, Ended::Ok(value));
-            }
-            Ok(())
+    async fn run(self: Arc<Self>, gateway: Gateway, op: Op) -> Result<Value, TxnError> {
+        run(&gateway.db, op).await
+    }
+
+    fn note(&self, Call { client, asked, heard }: Call, op: Op, ended: Ended<Value>) {
+        self.history.push(client, asked, heard, op, ended);
+    }
+
+    async fn finish(self: Arc<Self>, access: &SharedAccess) -> Result<(), String> {
+        for counter in 0..COUNTERS {
+            ask_last(&self, access, "a counter cannot be read", Op::Read(counter)).await?;
         }
-        .boxed()
+        Ok(())
     }
 
     fn check(&self, real_time: RealTime) -> Result<(), String> {

@@ -3,18 +3,17 @@
 //! Invariant: *each register behaves as one copy: every answer fits one order of operations that agrees with real time.*
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use std::sync::Arc;
 use txn::client::{Db, TxnError, TxnOptions};
 
-use super::{Workload, ended, item_key, number, persist_on, read_number, rest};
+use super::drive::{Call, Dated, Deed, Turn, ask_last};
+use super::{item_key, number, read_number};
 use crate::check::RealTime;
 use crate::check::file::{Operation, shown};
 use crate::check::mvcc::{self, Seen};
 use crate::check::register::{Answer, Op, check_all};
 use crate::history::{Ended, History};
 use crate::world::access::{Gateway, SharedAccess};
-use crate::world::chance::Chance;
 
 const TABLE: u32 = 110;
 const REGISTERS: u64 = 6;
@@ -22,36 +21,14 @@ const REGISTERS: u64 = 6;
 /// See the module.
 #[derive(Default)]
 pub struct Registers {
-    shared: Arc<Shared>,
+    dated: Dated<(u64, Op), Answer>,
 }
 
-#[derive(Default)]
-struct Shared {
-    history: History<(u64, Op), Answer>,
-    /// The same, by the timestamps of commits.
-    instants: History<mvcc::Writes, mvcc::Seen>,
-}
+impl Deed for Registers {
+    type Task = (u64, Op);
+    type Answer = (Answer, Seen);
+    type Error = TxnError;
 
-impl Shared {
-    fn push(
-        &self,
-        client: u32,
-        asked: u64,
-        heard: u64,
-        op: (u64, Op),
-        ended: Ended<(Answer, Seen)>,
-    ) {
-        let (answer, seen) = ended.apart();
-        let writes = match (op.1, &answer) {
-            (Op::Read, _) | (Op::Swap(..), Ended::Ok(Answer::Swapped(false))) => Vec::new(),
-            (Op::Write(value) | Op::Swap(_, value), _) => vec![(op.0, value)],
-        };
-        self.instants.push(client, asked, heard, writes, seen);
-        self.history.push(client, asked, heard, op, answer);
-    }
-}
-
-impl Workload for Registers {
     fn name(&self) -> &'static str {
         "register"
     }
@@ -60,77 +37,58 @@ impl Workload for Registers {
         "each register behaves as one copy, in an order that agrees with real time"
     }
 
-    fn prepare(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
-        async move {
-            access.split(item_key(TABLE, REGISTERS / 2)).await;
-            Ok(())
-        }
-        .boxed()
+    async fn prepare(&self, access: &SharedAccess) -> Result<(), String> {
+        access.split(item_key(TABLE, REGISTERS / 2)).await;
+        Ok(())
     }
 
-    fn client(
-        &self,
-        client: u32,
-        access: SharedAccess,
-        mut chance: Chance,
-    ) -> BoxFuture<'static, ()> {
-        let shared = self.shared.clone();
-        async move {
-            let mut written = 0;
-            while !access.is_stopping() {
-                let node = chance.pick(&access.nodes());
-                let register = chance.below(REGISTERS);
-                written += 1;
-                let fresh = u64::from(client + 1) << 32 | written;
-                let op = match chance.below(10) {
-                    0..=4 => Op::Read,
-                    5..=7 => Op::Write(fresh),
-                    _ => Op::Swap(recent(&shared.history, register), fresh),
-                };
-                let asked = access.now();
-                let work = move |gateway: Gateway| {
-                    async move { run(&gateway.db, register, op).await }.boxed()
-                };
-                let ended = ended(access.on_node(node, work).await);
-                shared.push(client, asked, access.now(), (register, op), ended);
-                rest(&access, &mut chance).await;
-            }
-        }
-        .boxed()
+    fn draw(&self, mut turn: Turn<'_>) -> (u64, Op) {
+        let (register, fresh) = (turn.chance.below(REGISTERS), turn.fresh(32));
+        let op = match turn.chance.below(10) {
+            0..=4 => Op::Read,
+            5..=7 => Op::Write(fresh),
+            _ => Op::Swap(recent(&self.dated.history, register), fresh),
+        };
+        (register, op)
     }
 
-    fn finish(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
-        let shared = self.shared.clone();
-        async move {
-            for register in 0..REGISTERS {
-                let asked = access.now();
-                let read = move |gateway: Gateway| {
-                    async move { run(&gateway.db, register, Op::Read).await }.boxed()
-                };
-                let answer = persist_on(&access, "a register cannot be read", read).await?;
-                let op = (register, Op::Read);
-                shared.push(u32::MAX, asked, access.now(), op, Ended::Ok(answer));
-            }
-            Ok(())
+    async fn run(
+        self: Arc<Self>,
+        gateway: Gateway,
+        (register, op): (u64, Op),
+    ) -> Result<(Answer, Seen), TxnError> {
+        run(&gateway.db, register, op).await
+    }
+
+    fn note(&self, call: Call, op: (u64, Op), ended: Ended<(Answer, Seen)>) {
+        self.dated.push(call, op, ended, |(register, op), answer| match (op, answer) {
+            (Op::Read, _) | (Op::Swap(..), Ended::Ok(Answer::Swapped(false))) => Vec::new(),
+            (Op::Write(value) | Op::Swap(_, value), _) => vec![(*register, *value)],
+        });
+    }
+
+    async fn finish(self: Arc<Self>, access: &SharedAccess) -> Result<(), String> {
+        for register in 0..REGISTERS {
+            ask_last(&self, access, "a register cannot be read", (register, Op::Read)).await?;
         }
-        .boxed()
+        Ok(())
     }
 
     fn check(&self, real_time: RealTime) -> Result<(), String> {
-        mvcc::check(&self.shared.instants.records())?;
+        mvcc::check(&self.dated.instants.records())?;
         if real_time == RealTime::Waived {
             // All else that is promised of a single register is its order in real time.
             return Ok(());
         }
-        check_all(&self.shared.history.records())
+        check_all(&self.dated.history.records())
     }
 
     fn operations(&self) -> Vec<Operation> {
-        shown(&self.shared.history.records())
+        shown(&self.dated.history.records())
     }
 
     fn counts(&self) -> (usize, usize, usize) {
-        self.shared.history.counts()
+        self.dated.history.counts()
     }
 }
 

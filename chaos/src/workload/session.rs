@@ -4,21 +4,20 @@
 //! all copies hold every acknowledged row and no failed one.*
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
-use parking_lot::Mutex;
-use replication::range::NodeId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::copies::Copies;
+use super::drive::{Call, Deed, Turn, rest};
+use super::persist_on;
 use super::sql_client::{Client, Failed, integer, persevere};
-use super::{Workload, ended, persist, persist_on, rest};
 use crate::check::RealTime;
-use crate::check::convergence::check_copies;
 use crate::check::file::{Operation, shown};
 use crate::check::session::{Items, Op, check};
 use crate::history::{Ended, History};
 use crate::world::access::{Gateway, SharedAccess};
 use crate::world::chance::Chance;
+use replication::range::NodeId;
 
 const ROOMS: u64 = 3;
 
@@ -26,18 +25,23 @@ const ROOMS: u64 = 3;
 type Rooms = BTreeMap<u64, Items>;
 
 /// See the module.
-#[derive(Default)]
 pub struct Sessions {
-    shared: Arc<Shared>,
-}
-
-#[derive(Default)]
-struct Shared {
     history: History<Op, Items>,
-    last: Mutex<BTreeMap<NodeId, Rooms>>,
+    copies: Copies<Rooms>,
 }
 
-impl Workload for Sessions {
+impl Default for Sessions {
+    fn default() -> Sessions {
+        let copies = Copies::new(|gateway| read(gateway).boxed());
+        Sessions { history: History::default(), copies }
+    }
+}
+
+impl Deed for Sessions {
+    type Task = Op;
+    type Answer = Items;
+    type Error = Failed;
+
     fn name(&self) -> &'static str {
         "session"
     }
@@ -46,74 +50,46 @@ impl Workload for Sessions {
         "in SQL: each client of an available table reads its writes and never goes back, and copies become equal"
     }
 
-    fn prepare(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
-        async move {
-            let open = |gateway| async move { open(&gateway).await }.boxed();
-            persist_on(&access, "the table cannot be made", open).await?;
-            let tries = access.clone();
-            // Every gateway knows the table before anything fails.
-            persist(&access, move |_| {
-                let access = tries.clone();
-                async move { read_copies(&access).await.map(|_| ()) }.boxed()
-            })
-            .await
-        }
-        .boxed()
+    async fn prepare(&self, access: &SharedAccess) -> Result<(), String> {
+        let open = |gateway| async move { open(&gateway).await }.boxed();
+        persist_on(access, "the table cannot be made", open).await?;
+        // Every gateway knows the table before anything fails.
+        self.copies.wait_until(access, |_| true).await
     }
 
-    fn client(
-        &self,
-        client: u32,
-        access: SharedAccess,
-        mut chance: Chance,
-    ) -> BoxFuture<'static, ()> {
-        let shared = self.shared.clone();
-        async move {
-            let node = access.nodes()[client as usize % access.nodes().len()];
-            let mut added = 0;
-            while !access.is_stopping() {
-                let set = chance.below(ROOMS);
-                let op = if chance.permille(500) {
-                    added += 1;
-                    Op::Add { set, item: u64::from(client + 1) << 20 | added }
-                } else {
-                    Op::Read { set }
-                };
-                let asked = access.now();
-                let work = move |gateway: Gateway| async move { run(&gateway, op).await }.boxed();
-                let ended = ended(access.on_node(node, work).await);
-                shared.history.push(client, asked, access.now(), op, ended);
-                // Reads are of whole rooms, which grow: half the pace of others.
-                rest(&access, &mut chance).await;
-                rest(&access, &mut chance).await;
-            }
-        }
-        .boxed()
+    fn gateway(&self, client: u32, nodes: &[NodeId], _chance: &mut Chance) -> NodeId {
+        nodes[client as usize % nodes.len()]
     }
 
-    fn finish(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
-        let shared = self.shared.clone();
-        async move {
-            let (tries, slot) = (access.clone(), shared.clone());
-            persist(&access, move |_| {
-                let (access, shared) = (tries.clone(), slot.clone());
-                async move {
-                    let copies = read_copies(&access).await?;
-                    let equal = check_copies(&copies);
-                    *shared.last.lock() = copies;
-                    equal
-                }
-                .boxed()
-            })
-            .await
+    fn draw(&self, mut turn: Turn<'_>) -> Op {
+        let set = turn.chance.below(ROOMS);
+        match turn.chance.permille(500) {
+            true => Op::Add { set, item: turn.fresh(20) },
+            false => Op::Read { set },
         }
-        .boxed()
+    }
+
+    async fn run(self: Arc<Self>, gateway: Gateway, op: Op) -> Result<Items, Failed> {
+        persevere(&gateway, |client| step(client, op).boxed()).await
+    }
+
+    fn note(&self, Call { client, asked, heard }: Call, op: Op, ended: Ended<Items>) {
+        self.history.push(client, asked, heard, op, ended);
+    }
+
+    async fn pause(&self, access: &SharedAccess, chance: &mut Chance) {
+        // Reads are of whole rooms, which grow: half the pace of others.
+        rest(access, chance).await;
+        rest(access, chance).await;
+    }
+
+    async fn finish(self: Arc<Self>, access: &SharedAccess) -> Result<(), String> {
+        self.copies.converge(access).await
     }
 
     fn check(&self, real_time: RealTime) -> Result<(), String> {
-        let records = self.shared.history.records();
-        let last = self.shared.last.lock();
-        let Some(copy) = last.values().next() else { return Err("nothing was read".to_string()) };
+        let records = self.history.records();
+        let copy = self.copies.any()?;
         for record in &records {
             let Op::Add { set, item } = record.op else { continue };
             let there = copy.get(&set).is_some_and(|items| items.contains(&item));
@@ -133,11 +109,11 @@ impl Workload for Sessions {
     }
 
     fn operations(&self) -> Vec<Operation> {
-        shown(&self.shared.history.records())
+        shown(&self.history.records())
     }
 
     fn counts(&self) -> (usize, usize, usize) {
-        self.shared.history.counts()
+        self.history.counts()
     }
 }
 
@@ -150,28 +126,21 @@ async fn open(gateway: &Gateway) -> Result<(), Failed> {
     Ok(())
 }
 
-async fn run(gateway: &Gateway, op: Op) -> Result<Items, Failed> {
-    persevere(gateway, |client| {
-        async move {
-            match op {
-                Op::Add { set, item } => {
-                    client.run(&format!("INSERT INTO notes VALUES ({item}, {set})")).await?;
-                    Ok(Items::new())
-                }
-                Op::Read { set } => {
-                    let rows =
-                        client.run(&format!("SELECT id FROM notes WHERE room = {set}")).await?;
-                    rows.iter().map(|row| integer(&row[0]).map(|id| id as u64)).collect()
-                }
-            }
+async fn step(client: &mut Client, op: Op) -> Result<Items, Failed> {
+    match op {
+        Op::Add { set, item } => {
+            client.run(&format!("INSERT INTO notes VALUES ({item}, {set})")).await?;
+            Ok(Items::new())
         }
-        .boxed()
-    })
-    .await
+        Op::Read { set } => {
+            let rows = client.run(&format!("SELECT id FROM notes WHERE room = {set}")).await?;
+            rows.iter().map(|row| integer(&row[0]).map(|id| id as u64)).collect()
+        }
+    }
 }
 
-async fn read(gateway: &Gateway) -> Result<Rooms, Failed> {
-    let mut client = Client::connect(gateway)?;
+async fn read(gateway: Gateway) -> Result<Rooms, Failed> {
+    let mut client = Client::connect(&gateway)?;
     let rows = client.run("SELECT room, id FROM notes ORDER BY id").await;
     client.close().await;
     let mut rooms = Rooms::new();
@@ -179,18 +148,4 @@ async fn read(gateway: &Gateway) -> Result<Rooms, Failed> {
         rooms.entry(integer(&row[0])? as u64).or_default().insert(integer(&row[1])? as u64);
     }
     Ok(rooms)
-}
-
-/// What each node shows.
-async fn read_copies(access: &SharedAccess) -> Result<BTreeMap<NodeId, Rooms>, String> {
-    let mut copies = BTreeMap::new();
-    for node in access.nodes() {
-        let work = |gateway: Gateway| async move { read(&gateway).await }.boxed();
-        let copy = access.on_node(node, work).await;
-        let copy = copy
-            .map_err(|lost| format!("{node}: {lost:?}"))?
-            .map_err(|failed| format!("{node}: {failed}"))?;
-        copies.insert(node, copy);
-    }
-    Ok(copies)
 }

@@ -6,18 +6,16 @@
 //! comes and goes: *a unique index that is there has no two rows of one value, a column that was added has its default in every row.*
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use replication::range::NodeId;
 use sql::types::Datum;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::copies::Copies;
+use super::drive::{Call, Deed, Turn};
+use super::persist_on;
 use super::sql_client::{Client, Failed, integer, persevere};
-use super::{Workload, ended, persist, persist_on, rest};
 use crate::check::RealTime;
-use crate::check::convergence::check_copies;
-use crate::check::file::Operation;
 use crate::check::index;
 use crate::history::{Ended, History};
 use crate::world::access::{Gateway, SharedAccess};
@@ -29,7 +27,7 @@ const SHELVES: u64 = 3;
 
 /// What a client does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Op {
+pub(super) enum Op {
     /// Inserts or overwrites an item.
     Put { item: u64, owner: u64, price: u64 },
     /// Gives all items of one owner to another: through the index.
@@ -54,7 +52,7 @@ enum Op {
 
 /// A change of the schema.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Change {
+pub(super) enum Change {
     /// An ordinary index comes.
     Index,
     /// It goes.
@@ -93,30 +91,35 @@ impl Change {
     }
 }
 
-/// See the module.
-#[derive(Default)]
-pub struct Shop {
-    shared: Arc<Shared>,
-}
+/// How often each shelf was sold from, as a node shows it.
+type Sold = BTreeMap<u64, u64>;
 
-#[derive(Default)]
-struct Shared {
+/// See the module.
+pub struct Shop {
     history: History<Op, ()>,
     /// What an index said that its table did not.
     broken: Mutex<Option<String>>,
-    last: Mutex<Books>,
+    /// Orders with their shelf, at the end.
+    orders: Mutex<Vec<(u64, u64)>>,
+    sold: Copies<Sold>,
 }
 
-/// The shop at the end.
-#[derive(Default)]
-struct Books {
-    /// Orders with their shelf.
-    orders: Vec<(u64, u64)>,
-    /// By node: how often each shelf was sold from.
-    sold: BTreeMap<NodeId, BTreeMap<u64, u64>>,
+impl Default for Shop {
+    fn default() -> Shop {
+        Shop {
+            history: History::default(),
+            broken: Mutex::default(),
+            orders: Mutex::default(),
+            sold: Copies::new(|gateway| shelves(gateway).boxed()),
+        }
+    }
 }
 
-impl Workload for Shop {
+impl Deed for Shop {
+    type Task = Op;
+    type Answer = ();
+    type Error = Failed;
+
     fn name(&self) -> &'static str {
         "shop"
     }
@@ -125,99 +128,62 @@ impl Workload for Shop {
         "in SQL: every index says what its table says, and a strong row and an available counter change together"
     }
 
-    fn prepare(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
-        async move {
-            let open = |gateway| async move { open(&gateway).await }.boxed();
-            persist_on(&access, "the shop cannot be opened", open).await?;
-            let tries = access.clone();
-            // Every gateway knows the tables, and every copy its rows, before anything fails.
-            persist(&access, move |_| {
-                let access = tries.clone();
-                async move {
-                    let sold = read_sold(&access).await?;
-                    let whole = sold.values().all(|shelves| shelves.len() == SHELVES as usize);
-                    if whole { Ok(()) } else { Err(format!("shelves are not whole yet: {sold:?}")) }
-                }
-                .boxed()
-            })
-            .await
-        }
-        .boxed()
+    async fn prepare(&self, access: &SharedAccess) -> Result<(), String> {
+        let open = |gateway| async move { open(&gateway).await }.boxed();
+        persist_on(access, "the shop cannot be opened", open).await?;
+        // Every gateway knows the tables, and every copy its rows, before anything fails.
+        self.sold.wait_until(access, |shelves| shelves.len() == SHELVES as usize).await
     }
 
-    fn client(
-        &self,
-        client: u32,
-        access: SharedAccess,
-        mut chance: Chance,
-    ) -> BoxFuture<'static, ()> {
-        let shared = self.shared.clone();
-        async move {
-            let mut drawn = 0;
-            while !access.is_stopping() {
-                let node = chance.pick(&access.nodes());
-                drawn += 1;
-                let op = draw(u64::from(client + 1) << 20 | drawn, &mut chance);
-                let asked = access.now();
-                let slot = shared.clone();
-                let work =
-                    move |gateway: Gateway| async move { run(&gateway, op, &slot).await }.boxed();
-                let ended = ended(access.on_node(node, work).await);
-                shared.history.push(client, asked, access.now(), op, ended);
-                rest(&access, &mut chance).await;
+    fn draw(&self, mut turn: Turn<'_>) -> Op {
+        draw(turn.fresh(20), turn.chance)
+    }
+
+    async fn run(self: Arc<Self>, gateway: Gateway, op: Op) -> Result<(), Failed> {
+        let result = persevere(&gateway, |client| run_once(client, op, self.clone()).boxed()).await;
+        match (op, result) {
+            // Nobody else may have the tag: an answer like another.
+            (
+                Op::Tag { .. } | Op::Code { .. } | Op::Change(Change::Unique),
+                Err(Failed::Certain(why)),
+            ) if why.starts_with("23505") => Ok(()),
+            (_, result) => result,
+        }
+    }
+
+    fn note(&self, Call { client, asked, heard }: Call, op: Op, ended: Ended<()>) {
+        self.history.push(client, asked, heard, op, ended);
+    }
+
+    async fn finish(self: Arc<Self>, access: &SharedAccess) -> Result<(), String> {
+        let shop = self.clone();
+        let look = move |gateway: Gateway| shop.clone().run(gateway, Op::Look).boxed();
+        persist_on(access, "the tables cannot be read", look).await?;
+        let shop = self.clone();
+        let look = move |gateway: Gateway| {
+            let shop = shop.clone();
+            async move {
+                persevere(&gateway, |client| look_at_codes(client, shop.clone()).boxed()).await
             }
-        }
-        .boxed()
-    }
-
-    fn finish(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
-        let shared = self.shared.clone();
-        async move {
-            let slot = shared.clone();
-            let look = move |gateway: Gateway| {
-                let shared = slot.clone();
-                async move { run(&gateway, Op::Look, &shared).await }.boxed()
-            };
-            persist_on(&access, "the tables cannot be read", look).await?;
-            let slot = shared.clone();
-            let look = move |gateway: Gateway| {
-                let shared = slot.clone();
-                async move {
-                    persevere(&gateway, |client| look_at_codes(client, shared.clone()).boxed())
-                        .await
-                }
-                .boxed()
-            };
-            persist_on(&access, "the codes cannot be read", look).await?;
-            let read = |gateway| async move { read_orders(&gateway).await }.boxed();
-            let orders = persist_on(&access, "the orders cannot be read", read).await?;
-            shared.last.lock().orders = orders;
-            let (tries, slot) = (access.clone(), shared.clone());
-            persist(&access, move |_| {
-                let (access, shared) = (tries.clone(), slot.clone());
-                async move {
-                    let sold = read_sold(&access).await?;
-                    let equal = check_copies(&sold);
-                    shared.last.lock().sold = sold;
-                    equal
-                }
-                .boxed()
-            })
-            .await
-        }
-        .boxed()
+            .boxed()
+        };
+        persist_on(access, "the codes cannot be read", look).await?;
+        let read = |gateway| async move { read_orders(&gateway).await }.boxed();
+        let orders = persist_on(access, "the orders cannot be read", read).await?;
+        *self.orders.lock() = orders;
+        self.sold.converge(access).await
     }
 
     fn check(&self, _real_time: RealTime) -> Result<(), String> {
-        if let Some(what) = &*self.shared.broken.lock() {
+        if let Some(what) = &*self.broken.lock() {
             return Err(what.clone());
         }
-        let last = self.shared.last.lock();
-        let orders: BTreeMap<u64, u64> = last.orders.iter().copied().collect();
-        if orders.len() != last.orders.len() {
-            return Err(format!("an order is there twice: {:?}", last.orders));
+        let last = self.orders.lock();
+        let orders: BTreeMap<u64, u64> = last.iter().copied().collect();
+        if orders.len() != last.len() {
+            return Err(format!("an order is there twice: {last:?}"));
         }
-        for record in self.shared.history.records() {
+        for record in self.history.records() {
             let Op::Sell { order, shelf } = record.op else { continue };
             match (&record.ended, orders.get(&order)) {
                 (Ended::Ok(()), None) => return Err(format!("lost: {record:?}")),
@@ -234,7 +200,7 @@ impl Workload for Shop {
         for shelf in orders.values() {
             *expected.entry(*shelf).or_default() += 1;
         }
-        match last.sold.iter().find(|(_, sold)| **sold != expected) {
+        match self.sold.last().iter().find(|(_, sold)| **sold != expected) {
             None => Ok(()),
             Some((node, sold)) => Err(format!(
                 "half of a transaction: {node} counts {sold:?} sold, there are orders {expected:?}"
@@ -242,12 +208,8 @@ impl Workload for Shop {
         }
     }
 
-    fn operations(&self) -> Vec<Operation> {
-        Vec::new()
-    }
-
     fn counts(&self) -> (usize, usize, usize) {
-        self.shared.history.counts()
+        self.history.counts()
     }
 }
 
@@ -284,19 +246,7 @@ async fn open(gateway: &Gateway) -> Result<(), Failed> {
     Ok(())
 }
 
-async fn run(gateway: &Gateway, op: Op, shared: &Arc<Shared>) -> Result<(), Failed> {
-    let result = persevere(gateway, |client| run_once(client, op, shared.clone()).boxed()).await;
-    match (op, result) {
-        // Nobody else may have the tag: an answer like another.
-        (
-            Op::Tag { .. } | Op::Code { .. } | Op::Change(Change::Unique),
-            Err(Failed::Certain(why)),
-        ) if why.starts_with("23505") => Ok(()),
-        (_, result) => result,
-    }
-}
-
-async fn run_once(client: &mut Client, op: Op, shared: Arc<Shared>) -> Result<(), Failed> {
+async fn run_once(client: &mut Client, op: Op, shop: Arc<Shop>) -> Result<(), Failed> {
     let text = match op {
         Op::Put { item, owner, price } => format!(
             "INSERT INTO items (id, owner, price) VALUES ({item}, {owner}, {price}) \
@@ -319,13 +269,13 @@ async fn run_once(client: &mut Client, op: Op, shared: Arc<Shared>) -> Result<()
         }
         Op::Code { item, code } => format!("UPDATE items SET code = {code} WHERE id = {item}"),
         Op::Change(change) => change.text().to_string(),
-        Op::Look => return look(client, &shared).await,
+        Op::Look => return look(client, &shop).await,
     };
     client.run(&text).await.map(|_| ())
 }
 
 /// Reads the table and each index in one transaction, and notes any difference: it is judged only once the transaction has ended well.
-async fn look(client: &mut Client, shared: &Arc<Shared>) -> Result<(), Failed> {
+async fn look(client: &mut Client, shop: &Arc<Shop>) -> Result<(), Failed> {
     client.run("BEGIN").await?;
     let table = client.run("SELECT id, owner, price, tag FROM items ORDER BY id").await?;
     let column = |place: usize| -> Result<Vec<(i64, i64)>, Failed> {
@@ -354,21 +304,21 @@ async fn look(client: &mut Client, shared: &Arc<Shared>) -> Result<(), Failed> {
         by_tag.extend(pairs(&rows)?);
     }
     client.run("COMMIT").await?;
-    twice.into_iter().for_each(|what| shared.note(what));
+    twice.into_iter().for_each(|what| shop.note(what));
     for (name, table, index) in [
         ("items_by_owner", owners, by_owner),
         ("items_by_price", prices, by_price),
         ("items_by_tag", tags, by_tag),
     ] {
         if let Err(what) = index::check(name, &table, &index) {
-            shared.note(what);
+            shop.note(what);
         }
     }
     Ok(())
 }
 
 /// Looks at what comes and goes, when nothing does any more: the unique index, if it is there, and the column.
-async fn look_at_codes(client: &mut Client, shared: Arc<Shared>) -> Result<(), Failed> {
+async fn look_at_codes(client: &mut Client, shop: Arc<Shop>) -> Result<(), Failed> {
     let there = "SELECT indexname FROM pg_indexes WHERE indexname = 'items_by_code'";
     let unique = !client.run(there).await?.is_empty();
     let table = client.run("SELECT id, code FROM items ORDER BY id").await?;
@@ -376,7 +326,7 @@ async fn look_at_codes(client: &mut Client, shared: Arc<Shared>) -> Result<(), F
     let table = pairs(&with)?;
     let codes: BTreeSet<i64> = table.iter().map(|(_, code)| *code).collect();
     if unique && codes.len() != table.len() {
-        shared.note(format!("there is a unique index over codes, and the table has {table:?}"));
+        shop.note(format!("there is a unique index over codes, and the table has {table:?}"));
     }
     let mut by_code = Vec::new();
     for code in codes {
@@ -384,13 +334,13 @@ async fn look_at_codes(client: &mut Client, shared: Arc<Shared>) -> Result<(), F
         by_code.extend(pairs(&rows)?);
     }
     if let Err(what) = index::check("items_by_code", &table, &by_code) {
-        shared.note(what);
+        shop.note(what);
     }
     match client.run("SELECT id, shade FROM items").await {
         Ok(rows) => {
             let shades = pairs(&rows)?;
             if let Some(row) = shades.iter().find(|(_, shade)| *shade != 7) {
-                shared.note(format!("a column was added with its default 7, and there is {row:?}"));
+                shop.note(format!("a column was added with its default 7, and there is {row:?}"));
             }
         }
         // It is not there.
@@ -400,7 +350,7 @@ async fn look_at_codes(client: &mut Client, shared: Arc<Shared>) -> Result<(), F
     Ok(())
 }
 
-impl Shared {
+impl Shop {
     fn note(&self, what: String) {
         self.broken.lock().get_or_insert(what);
     }
@@ -418,24 +368,10 @@ async fn read_orders(gateway: &Gateway) -> Result<Vec<(u64, u64)>, Failed> {
     Ok(orders.into_iter().map(|(id, shelf)| (id as u64, shelf as u64)).collect())
 }
 
-async fn shelves(gateway: &Gateway) -> Result<BTreeMap<u64, u64>, Failed> {
-    let mut client = Client::connect(gateway)?;
+async fn shelves(gateway: Gateway) -> Result<Sold, Failed> {
+    let mut client = Client::connect(&gateway)?;
     let rows = client.run("SELECT id, sold FROM shelves ORDER BY id").await;
     client.close().await;
     let shelves = pairs(&rows?)?;
     Ok(shelves.into_iter().map(|(id, sold)| (id as u64, sold as u64)).collect())
-}
-
-/// What each node shows.
-async fn read_sold(access: &SharedAccess) -> Result<BTreeMap<NodeId, BTreeMap<u64, u64>>, String> {
-    let mut copies = BTreeMap::new();
-    for node in access.nodes() {
-        let work = |gateway: Gateway| async move { shelves(&gateway).await }.boxed();
-        let copy = access.on_node(node, work).await;
-        let copy = copy
-            .map_err(|lost| format!("{node}: {lost:?}"))?
-            .map_err(|failed| format!("{node}: {failed}"))?;
-        copies.insert(node, copy);
-    }
-    Ok(copies)
 }

@@ -3,16 +3,14 @@
 //! Invariant: *no group ever has two rows.* Looked at in every way a gateway can: one scan, a scan with a limit, backwards, or key by key.
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::{Direction, Key, Span};
 use txn::client::{Db, ScanOptions, Txn, TxnError, TxnOptions};
 
-use super::{
-    Workload, ended, item_key, number, persist_on, read_number, rest, scan_all, scan_span,
-};
+use super::drive::{Call, Deed, Turn, rest};
+use super::{item_key, number, persist_on, read_number, scan_all, scan_span};
 use crate::check::RealTime;
 use crate::check::file::{Operation, Skewed, Skewing, shown};
 use crate::check::skew::{Insert, Inserted, check};
@@ -29,15 +27,18 @@ const FAR: u64 = 1 << 32;
 /// See the module.
 #[derive(Default)]
 pub struct Skew {
-    shared: Arc<Shared>,
-}
-
-#[derive(Default)]
-struct Shared {
     history: History<Insert, Inserted>,
     last: Mutex<BTreeMap<u64, Vec<u64>>>,
     /// The group that clients are at.
     group: Mutex<(u64, u32)>,
+}
+
+/// An insert, where it is made, and how it looks before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Attempt {
+    insert: Insert,
+    slot: u64,
+    look: Look,
 }
 
 /// How a transaction looks whether a group is empty.
@@ -49,7 +50,11 @@ enum Look {
     Keys,
 }
 
-impl Workload for Skew {
+impl Deed for Skew {
+    type Task = Attempt;
+    type Answer = Inserted;
+    type Error = TxnError;
+
     fn name(&self) -> &'static str {
         "skew"
     }
@@ -58,62 +63,50 @@ impl Workload for Skew {
         "of inserts that each need an empty group, one at most succeeds"
     }
 
-    fn prepare(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
-        async move {
-            access.split(item_key(TABLE, FAR)).await;
-            Ok(())
-        }
-        .boxed()
+    async fn prepare(&self, access: &SharedAccess) -> Result<(), String> {
+        access.split(item_key(TABLE, FAR)).await;
+        Ok(())
     }
 
-    fn client(
-        &self,
-        client: u32,
-        access: SharedAccess,
-        mut chance: Chance,
-    ) -> BoxFuture<'static, ()> {
-        let shared = self.shared.clone();
-        async move {
-            let mut rows = 0;
-            while !access.is_stopping() {
-                let node = chance.pick(&access.nodes());
-                rows += 1;
-                let (group, row) = (shared.next_group(), u64::from(client + 1) << 32 | rows);
-                let slot = chance.below(SLOTS);
-                let look = chance.pick(&[Look::Scan, Look::First, Look::Last, Look::Keys]);
-                let asked = access.now();
-                let work = move |gateway: Gateway| {
-                    async move { run(&gateway.db, Insert { group, row }, slot, look).await }.boxed()
-                };
-                let ended = ended(access.on_node(node, work).await);
-                let op = Insert { group, row };
-                shared.history.push(client, asked, access.now(), op, ended);
-                if chance.permille(600) {
-                    rest(&access, &mut chance).await;
-                } else {
-                    access.sleep(std::time::Duration::from_micros(50)).await;
-                }
-            }
-        }
-        .boxed()
+    fn draw(&self, mut turn: Turn<'_>) -> Attempt {
+        let insert = Insert { group: self.next_group(), row: turn.fresh(32) };
+        let slot = turn.chance.below(SLOTS);
+        let look = turn.chance.pick(&[Look::Scan, Look::First, Look::Last, Look::Keys]);
+        Attempt { insert, slot, look }
     }
 
-    fn finish(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
-        let shared = self.shared.clone();
-        async move {
-            let read = |gateway: Gateway| async move { read_all(&gateway.db).await }.boxed();
-            *shared.last.lock() = persist_on(&access, "the groups cannot be read", read).await?;
-            Ok(())
+    async fn run(
+        self: Arc<Self>,
+        gateway: Gateway,
+        attempt: Attempt,
+    ) -> Result<Inserted, TxnError> {
+        run(&gateway.db, attempt).await
+    }
+
+    fn note(&self, call: Call, Attempt { insert, .. }: Attempt, ended: Ended<Inserted>) {
+        self.history.push(call.client, call.asked, call.heard, insert, ended);
+    }
+
+    async fn pause(&self, access: &SharedAccess, chance: &mut Chance) {
+        if chance.permille(600) {
+            rest(access, chance).await;
+        } else {
+            access.sleep(std::time::Duration::from_micros(50)).await;
         }
-        .boxed()
+    }
+
+    async fn finish(self: Arc<Self>, access: &SharedAccess) -> Result<(), String> {
+        let read = |gateway: Gateway| async move { read_all(&gateway.db).await }.boxed();
+        *self.last.lock() = persist_on(access, "the groups cannot be read", read).await?;
+        Ok(())
     }
 
     fn check(&self, _real_time: RealTime) -> Result<(), String> {
-        check(&self.shared.history.records(), Some(&self.shared.last.lock()))
+        check(&self.history.records(), Some(&self.last.lock()))
     }
 
     fn operations(&self) -> Vec<Operation> {
-        let records = self.shared.history.records();
+        let records = self.history.records();
         let end = end_of(&records);
         let mut all: Vec<Record<Skewing, Skewed>> = records
             .into_iter()
@@ -127,18 +120,18 @@ impl Workload for Skew {
                 Record { client, asked, heard, op: Skewing::Insert(op), ended }
             })
             .collect();
-        let ended = Ended::Ok(Skewed::Rows(self.shared.last.lock().clone()));
+        let ended = Ended::Ok(Skewed::Rows(self.last.lock().clone()));
         let (asked, heard) = (end + 1, end + 2);
         all.push(Record { client: u32::MAX, asked, heard, op: Skewing::Rows, ended });
         shown(&all)
     }
 
     fn counts(&self) -> (usize, usize, usize) {
-        self.shared.history.counts()
+        self.history.counts()
     }
 }
 
-impl Shared {
+impl Skew {
     /// A few attempts are made at each group.
     fn next_group(&self) -> u64 {
         let mut group = self.group.lock();
@@ -161,7 +154,7 @@ fn side(group: u64, far: u64) -> Span {
     Span { start: item_key(TABLE, first), end: item_key(TABLE, first + SLOTS / 2) }
 }
 
-async fn run(db: &Db, insert: Insert, slot: u64, look: Look) -> Result<Inserted, TxnError> {
+async fn run(db: &Db, Attempt { insert, slot, look }: Attempt) -> Result<Inserted, TxnError> {
     db.run(TxnOptions::labelled("skew"), move |txn| {
         async move {
             let empty = is_empty(txn, insert.group, look).await?;

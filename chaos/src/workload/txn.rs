@@ -4,20 +4,19 @@
 //! ([`super::append`]) cannot show: writes that read nothing before.
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use txn::api::Lock;
 use txn::client::{Db, TxnError, TxnOptions};
 
-use super::{Workload, ended, item_key, number, persist_on, read_number, rest};
+use super::drive::{Call, Dated, Deed, Turn, ask_last};
+use super::{item_key, number, read_number};
 use crate::check::RealTime;
 use crate::check::file::{Operation, shown};
 use crate::check::mvcc::{self, Seen};
 use crate::check::txn_register::{Reads, Step, Txn, check};
-use crate::history::{Ended, History};
+use crate::history::Ended;
 use crate::world::access::{Gateway, SharedAccess};
-use crate::world::chance::Chance;
 
 const TABLE: u32 = 130;
 const REGISTERS: u64 = 6;
@@ -25,29 +24,15 @@ const REGISTERS: u64 = 6;
 /// See the module.
 #[derive(Default)]
 pub struct Txns {
-    shared: Arc<Shared>,
+    dated: Dated<Txn, Reads>,
 }
 
-#[derive(Default)]
-struct Shared {
-    history: History<Txn, Reads>,
-    /// The same, by the timestamps of commits.
-    instants: History<mvcc::Writes, mvcc::Seen>,
-}
+impl Deed for Txns {
+    /// With which lock it reads what it will write.
+    type Task = (Txn, Option<Lock>);
+    type Answer = (Reads, Seen);
+    type Error = TxnError;
 
-impl Shared {
-    fn push(&self, client: u32, asked: u64, heard: u64, op: Txn, ended: Ended<(Reads, Seen)>) {
-        let writes = op.iter().filter_map(|step| match step {
-            Step::Write { key, value } => Some((*key, *value)),
-            Step::Read { .. } => None,
-        });
-        let (reads, seen) = ended.apart();
-        self.instants.push(client, asked, heard, writes.collect(), seen);
-        self.history.push(client, asked, heard, op, reads);
-    }
-}
-
-impl Workload for Txns {
     fn name(&self) -> &'static str {
         "txn"
     }
@@ -56,82 +41,63 @@ impl Workload for Txns {
         "transactions with blind writes could have run one after another, in an order that agrees with real time on every register"
     }
 
-    fn prepare(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
-        async move {
-            access.split(item_key(TABLE, REGISTERS / 2)).await;
-            Ok(())
-        }
-        .boxed()
+    async fn prepare(&self, access: &SharedAccess) -> Result<(), String> {
+        access.split(item_key(TABLE, REGISTERS / 2)).await;
+        Ok(())
     }
 
-    fn client(
-        &self,
-        client: u32,
-        access: SharedAccess,
-        mut chance: Chance,
-    ) -> BoxFuture<'static, ()> {
-        let shared = self.shared.clone();
-        async move {
-            let mut written = 0;
-            while !access.is_stopping() {
-                let node = chance.pick(&access.nodes());
-                let op = draw(client, &mut written, &mut chance);
-                let lock = if chance.permille(200) { Some(Lock::Exclusive) } else { None };
-                let steps = op.clone();
-                let asked = access.now();
-                let work = move |gateway: Gateway| {
-                    async move { run(&gateway.db, steps, lock).await }.boxed()
-                };
-                let ended = ended(access.on_node(node, work).await);
-                shared.push(client, asked, access.now(), op, ended);
-                rest(&access, &mut chance).await;
-            }
-        }
-        .boxed()
+    fn draw(&self, mut turn: Turn<'_>) -> (Txn, Option<Lock>) {
+        let steps = draw(&mut turn);
+        (steps, turn.chance.permille(200).then_some(Lock::Exclusive))
     }
 
-    fn finish(&self, access: SharedAccess) -> BoxFuture<'static, Result<(), String>> {
-        let shared = self.shared.clone();
-        async move {
-            let op: Txn = (0..REGISTERS).map(|key| Step::Read { key }).collect();
-            let steps = op.clone();
-            let read = move |gateway: Gateway| {
-                let steps = steps.clone();
-                async move { run(&gateway.db, steps, None).await }.boxed()
-            };
-            let asked = access.now();
-            let reads = persist_on(&access, "the registers cannot be read", read).await?;
-            shared.push(u32::MAX, asked, access.now(), op, Ended::Ok(reads));
-            Ok(())
-        }
-        .boxed()
+    async fn run(
+        self: Arc<Self>,
+        gateway: Gateway,
+        (steps, lock): (Txn, Option<Lock>),
+    ) -> Result<(Reads, Seen), TxnError> {
+        run(&gateway.db, steps, lock).await
+    }
+
+    fn note(&self, call: Call, (steps, _): (Txn, Option<Lock>), ended: Ended<(Reads, Seen)>) {
+        self.dated.push(call, steps, ended, |steps, _| {
+            let writes = steps.iter().filter_map(|step| match step {
+                Step::Write { key, value } => Some((*key, *value)),
+                Step::Read { .. } => None,
+            });
+            writes.collect()
+        });
+    }
+
+    async fn finish(self: Arc<Self>, access: &SharedAccess) -> Result<(), String> {
+        let all: Txn = (0..REGISTERS).map(|key| Step::Read { key }).collect();
+        ask_last(&self, access, "the registers cannot be read", (all, None)).await
     }
 
     fn check(&self, real_time: RealTime) -> Result<(), String> {
-        mvcc::check(&self.shared.instants.records())?;
-        check(&self.shared.history.records(), real_time.into())
+        mvcc::check(&self.dated.instants.records())?;
+        check(&self.dated.history.records(), real_time.into())
     }
 
     fn operations(&self) -> Vec<Operation> {
-        shown(&self.shared.history.records())
+        shown(&self.dated.history.records())
     }
 
     fn counts(&self) -> (usize, usize, usize) {
-        self.shared.history.counts()
+        self.dated.history.counts()
     }
 }
 
-fn draw(client: u32, written: &mut u64, chance: &mut Chance) -> Txn {
-    let steps = chance.between(1, 4);
+fn draw(turn: &mut Turn<'_>) -> Txn {
+    let steps = turn.chance.between(1, 4);
     // Some transactions write one key again and again: only the last of these may ever be seen.
-    let again = chance.permille(200).then(|| chance.below(REGISTERS));
+    let again = turn.chance.permille(200).then(|| turn.chance.below(REGISTERS));
     (0..steps)
         .map(|_| {
-            let drawn = chance.below(REGISTERS);
-            let key = again.filter(|_| chance.permille(700)).unwrap_or(drawn);
-            if chance.permille(if again == Some(key) { 800 } else { 500 }) {
-                *written += 1;
-                Step::Write { key, value: u64::from(client + 1) << 32 | *written }
+            let drawn = turn.chance.below(REGISTERS);
+            let key = again.filter(|_| turn.chance.permille(700)).unwrap_or(drawn);
+            if turn.chance.permille(if again == Some(key) { 800 } else { 500 }) {
+                Step::Write { key, value: turn.fresh(32) }
             } else {
                 Step::Read { key }
             }

@@ -155,7 +155,7 @@ impl Access {
             let split = self
                 .on_node(node, move |gateway| {
                     Box::pin(async move {
-                        let batch = admin(&gateway, Request::Split { at: key, right });
+                        let batch = admin(&gateway.db, Request::Split { at: key, right });
                         gateway.db.kv().send(batch).await
                     })
                 })
@@ -171,8 +171,8 @@ impl Access {
 }
 
 /// A batch of one request of no transaction.
-pub fn admin(gateway: &Gateway, request: Request) -> Batch {
-    let now = gateway.runtime.hlc.now().timestamp();
+pub(super) fn admin(db: &Db, request: Request) -> Batch {
+    let now = db.runtime().hlc.now().timestamp();
     Batch {
         range: None,
         read_at: now,

@@ -91,7 +91,7 @@ impl World {
         self.turn(node);
     }
 
-    fn put_back(&mut self, node: NodeId, process: Process, ended: Result<(), Died>) {
+    fn put_back(&mut self, node: NodeId, process: Box<Process>, ended: Result<(), Died>) {
         let machine = self.machines.get_mut(&node).expect("machines stay");
         machine.process = Some(process);
         match ended {

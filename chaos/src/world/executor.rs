@@ -97,8 +97,14 @@ impl Executor {
         Spawner { owner, shared: self.shared.clone() }
     }
 
-    /// Runs tasks until none is ready; how many polls that took. `life` says how each owner is.
-    pub fn run(&mut self, chance: &mut Chance, life: &dyn Fn(Owner) -> Life) -> u64 {
+    /// Runs tasks until none is ready; how many polls that took. `life` says how each owner is; `polled` hears whose task has just
+    /// been polled.
+    pub fn run(
+        &mut self,
+        chance: &mut Chance,
+        life: &dyn Fn(Owner) -> Life,
+        polled: &mut dyn FnMut(Owner),
+    ) -> u64 {
         let mut polls = 0;
         loop {
             self.take_spawned(life);
@@ -118,9 +124,11 @@ impl Executor {
             task.waker.queued.store(false, Ordering::Relaxed);
             let waker = Waker::from(task.waker.clone());
             polls += 1;
+            let owner = task.owner;
             if let Poll::Ready(()) = task.future.as_mut().poll(&mut Context::from_waker(&waker)) {
                 drop(self.tasks.remove(&id));
             }
+            polled(owner);
         }
     }
 

@@ -29,7 +29,7 @@ pub enum Trigger {
     Voted,
     /// It leads a range into or out of a joint membership.
     Reconfigured,
-    /// It has come to this branch of the product.
+    /// It has come to this branch of the product, in one of its machines or in a task of its gateway.
     Reached(Mark),
 }
 
@@ -40,12 +40,20 @@ pub enum Strike {
     Fuse(u32),
     /// Nothing passes from or to it, for so long.
     Isolate(Duration),
+    /// The same, from so much later on.
+    Sever(Duration, Duration),
     /// Nothing passes to it, for so long.
     Deafen(Duration),
+    /// Nothing passes from it to another one, by its place among the others, for so long.
+    Snub(usize, Duration),
+    /// What it sends to another one, by its place among the others, is very late, for so long.
+    Clog(usize, Duration),
     /// It stands still for so long.
     Pause(Duration),
     /// Its disk hangs for so long, and then it loses power.
     Stall(Duration),
+    /// Its disk hangs for so long, and nothing else happens to it.
+    Hang(Duration),
     /// Nothing passes from or to it for so long; its disk hangs soon after that began, and for a little longer: what it has begun to
     /// write meanwhile others overwrite.
     Choke(Duration),
@@ -71,10 +79,24 @@ impl Strike {
                 (begins, Fault::Cut(inwards.0.clone(), inwards.1.clone())),
                 (ends, Fault::Join(inwards.0, inwards.1)),
             ],
-            Strike::Isolate(ends) => isolated(own, others, ends),
+            Strike::Isolate(ends) => parted(&own, &others, begins, ends).to_vec(),
+            Strike::Sever(after, ends) => parted(&own, &others, after, after + ends).to_vec(),
+            Strike::Snub(place, ends) => match others.get(place % others.len().max(1)) {
+                None => Vec::new(),
+                Some(other) => vec![
+                    (begins, Fault::Cut(own.clone(), vec![*other])),
+                    (ends, Fault::Join(own, vec![*other])),
+                ],
+            },
+            Strike::Clog(place, ends) => match others.get(place % others.len().max(1)) {
+                None => Vec::new(),
+                Some(other) => {
+                    vec![(begins, Fault::Clog(node, *other)), (ends, Fault::Unclog(node, *other))]
+                }
+            },
             Strike::Choke(ends) => {
                 let hangs = ends / CHOKE_DIVISOR;
-                let mut faults = isolated(own, others, ends);
+                let mut faults = parted(&own, &others, begins, ends).to_vec();
                 faults.push((hangs, Fault::Stall(node, ends - hangs + CHOKE_MORE)));
                 faults
             }
@@ -85,6 +107,7 @@ impl Strike {
             Strike::FellOthers => {
                 others.into_iter().map(|other| (begins, Fault::Crash(other, Power::Lost))).collect()
             }
+            Strike::Hang(ends) => vec![(begins, Fault::Stall(node, ends))],
             Strike::Pause(ends) => vec![(begins, Fault::Pause(node)), (ends, Fault::Resume(node))],
             Strike::Stall(ends) => {
                 vec![(begins, Fault::Stall(node, ends)), (ends, Fault::Crash(node, Power::Lost))]
@@ -93,13 +116,19 @@ impl Strike {
     }
 }
 
-fn isolated(own: Vec<NodeId>, others: Vec<NodeId>, ends: Duration) -> Vec<(Duration, Fault)> {
-    let begins = Duration::ZERO;
-    vec![
-        (begins, Fault::Cut(others.clone(), own.clone())),
-        (begins, Fault::Cut(own.clone(), others.clone())),
-        (ends, Fault::Join(others.clone(), own.clone())),
-        (ends, Fault::Join(own, others)),
+/// Nothing passes between some and the rest, from one time to another.
+pub(crate) fn parted(
+    some: &[NodeId],
+    rest: &[NodeId],
+    at: Duration,
+    ends: Duration,
+) -> [(Duration, Fault); 4] {
+    let (some, rest) = (some.to_vec(), rest.to_vec());
+    [
+        (at, Fault::Cut(rest.clone(), some.clone())),
+        (at, Fault::Cut(some.clone(), rest.clone())),
+        (ends, Fault::Join(rest.clone(), some.clone())),
+        (ends, Fault::Join(some, rest)),
     ]
 }
 

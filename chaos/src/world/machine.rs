@@ -36,7 +36,7 @@ pub struct Machine {
     /// Durable: no read bound above was recorded for another store. Never falls.
     pub recorded_bound: Timestamp,
     /// What runs.
-    pub process: Option<Process>,
+    pub process: Option<Box<Process>>,
     /// Whether the process stands still; what happened to it meanwhile.
     pub paused: Option<Vec<Event>>,
     /// Syncs do not return before this true time.

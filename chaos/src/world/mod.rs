@@ -45,7 +45,7 @@ use txn::server::{Event as ShardEvent, ServerConfig};
 use txn::wire;
 
 use access::Access;
-use ambush::Ambush;
+use ambush::{Ambush, Lookout};
 use chance::{Chance, Purpose};
 use executor::{Executor, Life, Owner};
 use fault::Fault;
@@ -67,7 +67,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Between two rounds of asking peers for the time.
 const GOSSIP_INTERVAL: Duration = Duration::from_secs(1);
 /// Of 1000 messages so many are very late while the network disorders them.
-const VERY_LATE_PERMILLE: u32 = 5;
+const VERY_LATE_PERMILLE: u32 = 15;
 /// That is, up to this: longer than a restart takes.
 const VERY_LATE_MAX: Duration = Duration::from_secs(12);
 /// How soon a caller learns that nobody listens.
@@ -120,6 +120,8 @@ pub struct Layout {
     pub flush_interval: Duration,
     /// What a process starts in the background begins up to so much later.
     pub lag: Duration,
+    /// A clogged link delays messages by up to this.
+    pub clog_max: Duration,
     /// A call to another node is given up after this.
     pub call_timeout: Duration,
     /// What gateways offer.
@@ -220,7 +222,10 @@ impl World {
                 draining: false,
             })
             .collect();
-        let mut network = Network::new(infos.iter().map(|info| (info.node, info.region)).collect());
+        let mut network = Network::new(
+            infos.iter().map(|info| (info.node, info.region)).collect(),
+            layout.clog_max,
+        );
         for ((a, b), round_trip) in &layout.round_trips {
             network.set_round_trip(RegionId(*a as u16 + 1), RegionId(*b as u16 + 1), *round_trip);
         }
@@ -417,13 +422,18 @@ impl World {
         loop {
             let machines = &self.machines;
             let life = |owner| life_of(machines, owner);
-            let polls = self.executor.run(&mut self.chances.schedule, &life);
+            let mut lookout = Lookout::new(&self.ambushes);
+            let mut polled = |owner| lookout.polled(owner);
+            let polls = self.executor.run(&mut self.chances.schedule, &life, &mut polled);
+            self.spring_seen(lookout);
             let mut moved = false;
             for node in self.access.nodes() {
-                let port =
-                    self.machines[&node].process.as_ref().map(|process| process.port.clone());
-                let Some(port) = port else { continue };
-                let outgoing = port.take_outgoing();
+                let machine = &self.machines[&node];
+                let Some(process) = machine.process.as_ref().filter(|_| machine.paused.is_none())
+                else {
+                    continue;
+                };
+                let outgoing = process.port.take_outgoing();
                 if outgoing.is_empty() {
                     continue;
                 }
@@ -465,7 +475,7 @@ impl World {
         let once = arrivals.len() > 1 || self.network.is_disordered();
         let once = once && !self.layout.has(WorldBug::CallsDoubled) && happens_once(&packet);
         if once {
-            // Such a call goes over a stream, which neither doubles it nor delivers it after its caller has given it up.
+            // Such a call goes over a stream, which does not double it. Its receiver may take it up long after its caller has given it up.
             arrivals.truncate(1);
         }
         if arrivals.is_empty()
@@ -475,8 +485,8 @@ impl World {
             let refused = Event::Refused { node: from, incarnation: call.incarnation, id: call.id };
             self.push_after(CUT_NOTICE, refused);
         }
-        // What may come twice may come so late that the receiver is another incarnation.
-        let may_be_very_late = self.network.is_disordered() && !once;
+        // So late that the receiver may be another incarnation.
+        let may_be_very_late = self.network.is_disordered();
         for at in arrivals {
             let very_late = may_be_very_late && self.chances.network.permille(VERY_LATE_PERMILLE);
             let more = if very_late {

@@ -29,6 +29,7 @@ pub struct Network {
     cuts: BTreeMap<(NodeId, NodeId), u32>,
     regions_cut: BTreeMap<RegionId, u32>,
     clogged: BTreeSet<(NodeId, NodeId)>,
+    clog_max: Duration,
     weather: Weather,
     last_arrival: BTreeMap<(NodeId, NodeId), u64>,
     /// Bytes per second.
@@ -41,13 +42,13 @@ pub struct Network {
 const LOCAL: Duration = Duration::from_micros(250);
 /// Extra delay of a message that is to be overtaken, at most.
 const LATE_MAX: Duration = Duration::from_millis(400);
-/// Extra delay on a clogged link, at most.
-const CLOG_MAX: Duration = Duration::from_millis(1500);
+/// Extra delay on a clogged link, at most, unless it is told otherwise.
+pub const CLOG_MAX: Duration = Duration::from_millis(1500);
 
 impl Network {
-    /// Nodes in their regions.
-    pub fn new(regions: BTreeMap<NodeId, RegionId>) -> Network {
-        Network { regions, ..Network::default() }
+    /// Nodes in their regions. A clogged link delays by up to `clog_max`.
+    pub fn new(regions: BTreeMap<NodeId, RegionId>, clog_max: Duration) -> Network {
+        Network { regions, clog_max, ..Network::default() }
     }
 
     /// A node stands there from now on.
@@ -188,8 +189,11 @@ impl Network {
         let base = self.base(from, to);
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let jitter = chance.between(0, nanos(base) / 10 + 50_000);
-        let clog =
-            if self.clogged.contains(&(from, to)) { chance.between(0, nanos(CLOG_MAX)) } else { 0 };
+        let clog = if self.clogged.contains(&(from, to)) {
+            chance.between(0, nanos(self.clog_max))
+        } else {
+            0
+        };
         let on_time = self.sent((from, to, bytes), now) + nanos(base) + jitter + clog;
         let mut arrivals = Vec::new();
         if chance.permille(self.weather.reorder_permille) {

@@ -8,9 +8,10 @@ use sql::{ChaosCommand, ChaosSummary, ClockSummary, Cluster, NodeSummary, RangeS
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use storage::Key;
-use txn::api::{Batch, Request, WAIT_SLICE, Wait};
+use txn::api::Request;
 use txn::client::Db;
 
+use super::access::admin;
 use super::port::Port;
 
 /// One process's view.
@@ -31,18 +32,7 @@ impl SimCluster {
 
     async fn split_at(&self, at: Key) -> Result<(), String> {
         let right = RangeId(self.next_range.fetch_add(1, Ordering::Relaxed));
-        let now = self.db.runtime().hlc.now().timestamp();
-        let batch = Batch {
-            range: None,
-            read_at: now,
-            uncertainty_limit: now,
-            txn: None,
-            schema: Vec::new(),
-            pushed: Vec::new(),
-            ignored: Vec::new(),
-            wait: Wait::Queue(WAIT_SLICE),
-            requests: vec![Request::Split { at, right }],
-        };
+        let batch = admin(&self.db, Request::Split { at, right });
         self.db.kv().send(batch).await.map(|_| ()).map_err(|error| error.to_string())
     }
 }

@@ -19,7 +19,11 @@ use std::task::{Context, Poll, Waker};
 
 /// Where true time begins on the wall, microseconds since the epoch.
 pub const EPOCH_US: u64 = 1_700_000_000_000_000;
-const MILLION: i128 = 1_000_000;
+const EPOCH_NS: i64 = EPOCH_US as i64 * 1000;
+const MILLION: i64 = 1_000_000;
+/// An hour of nanoseconds: up to there a rate is taken in 64 bits, which is what nearly every reading needs.
+const SHORT_NS: u64 = 3_600_000_000_000;
+const _: () = assert!(SHORT_NS < (i64::MAX / (2 * MILLION)) as u64);
 
 /// True time and who sleeps. Clones are the same one.
 #[derive(Clone, Default)]
@@ -73,13 +77,18 @@ struct Clocks {
     at: u64,
     monotonic_ns: u64,
     monotonic_ppm: i64,
-    wall_ns: i128,
+    wall_ns: i64,
     wall_ppm: i64,
 }
 
 impl Clocks {
-    fn passed(since: u64, now: u64, ppm: i64) -> i128 {
-        i128::from(now - since) * (MILLION + i128::from(ppm)) / MILLION
+    fn passed(since: u64, now: u64, ppm: i64) -> i64 {
+        let (passed, rate) = (now - since, MILLION + ppm);
+        if passed <= SHORT_NS && rate <= 2 * MILLION {
+            return passed as i64 * rate / MILLION;
+        }
+        let passed = i128::from(passed) * i128::from(rate) / i128::from(MILLION);
+        i64::try_from(passed).unwrap_or(i64::MAX)
     }
 
     /// The same clocks, read at `now`.
@@ -98,7 +107,7 @@ impl MachineClock {
     /// Right clocks; the monotonic one begins at `monotonic_ns`.
     pub fn new(truth: Truth, monotonic_ns: u64) -> MachineClock {
         let now = truth.now();
-        let wall_ns = i128::from(EPOCH_US) * 1000 + i128::from(now);
+        let wall_ns = EPOCH_NS + now as i64;
         let clocks = Clocks { at: now, monotonic_ns, monotonic_ppm: 0, wall_ns, wall_ppm: 0 };
         MachineClock { truth, state: Arc::new(Mutex::new(clocks)) }
     }
@@ -121,7 +130,7 @@ impl MachineClock {
     pub fn set_wall_offset_us(&self, offset_us: i64) {
         let now = self.truth.now();
         let mut state = self.state.lock();
-        let wall_ns = i128::from(EPOCH_US) * 1000 + i128::from(now) + i128::from(offset_us) * 1000;
+        let wall_ns = EPOCH_NS + now as i64 + offset_us * 1000;
         *state = Clocks { wall_ns, ..state.read(now) };
     }
 
@@ -136,9 +145,7 @@ impl MachineClock {
     /// How far the wall clock is from true time, microseconds.
     pub fn wall_offset_us(&self) -> i64 {
         let now = self.truth.now();
-        let off =
-            self.state.lock().read(now).wall_ns - i128::from(EPOCH_US) * 1000 - i128::from(now);
-        i64::try_from(off / 1000).unwrap_or(i64::MAX)
+        (self.state.lock().read(now).wall_ns - EPOCH_NS - now as i64) / 1000
     }
 
     /// The true time at which the monotonic clock will have reached `deadline`, if rates stay as they are.
@@ -146,8 +153,12 @@ impl MachineClock {
         let now = self.truth.now();
         let state = self.state.lock().read(now);
         let Some(ahead) = deadline.nanos().checked_sub(state.monotonic_ns) else { return now };
-        let rate = MILLION + i128::from(state.monotonic_ppm);
-        let nanos = (i128::from(ahead) * MILLION + rate - 1) / rate;
+        let rate = MILLION + state.monotonic_ppm;
+        if ahead <= SHORT_NS {
+            return now + ((ahead as i64 * MILLION + rate - 1) / rate) as u64;
+        }
+        let rate = i128::from(rate);
+        let nanos = (i128::from(ahead) * i128::from(MILLION) + rate - 1) / rate;
         u64::try_from(i128::from(now) + nanos).unwrap_or(u64::MAX)
     }
 }

@@ -1,6 +1,7 @@
 //! A world boots, spreads its first range, and commits.
 
 use bytes::Bytes;
+use chaos::world::network::CLOG_MAX;
 use chaos::world::{Layout, Level, SyncMode, World};
 use replication::range::{NodeId, RangeId};
 use replication::store::StoreConfig;
@@ -28,6 +29,7 @@ pub(crate) fn layout(seed: u64) -> Layout {
         sync_mode: SyncMode::InPlace,
         flush_interval: Duration::from_secs(2),
         lag: Duration::ZERO,
+        clog_max: CLOG_MAX,
         call_timeout: Duration::from_secs(8),
         level: Level::Keys,
         server: ServerConfig::new(NodeId(0)),

@@ -88,13 +88,16 @@ fn planted_bugs_are_found() {
         "flush-not-atomic",
         "apply-depends-on-node",
         "reads-pass-writes-in-flight",
+        "abort-not-recorded",
         "staged-counts-as-pending",
+        "commit-by-counting",
+        "membership-at-apply",
         "fast-path-skips-cache",
         "push-forgotten",
         "idle-clients",
     ] {
         let only = Some(name.to_string());
-        let report = hunt(&HuntOptions { seeds: 60, hunts: 1, threads: 2, only }, &|_| {});
+        let report = hunt(&HuntOptions { seeds: 100, hunts: 1, threads: 2, only }, &|_| {});
         assert_eq!(report.quarries.len(), 1, "{name}");
         assert_eq!(report.missed(), Vec::<&str>::new(), "{report}");
     }

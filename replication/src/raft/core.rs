@@ -494,6 +494,11 @@ impl Raft {
         if self.is_planted(PlantedBug::MembershipAtApply) {
             return self.history.at(self.applied);
         }
+        self.newest_membership()
+    }
+
+    /// That of the newest entry in the log, whatever is planted: for who watches.
+    pub fn newest_membership(&self) -> &Membership {
         self.history.current()
     }
 

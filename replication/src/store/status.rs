@@ -162,7 +162,7 @@ fn group_view(replica: &Replica) -> GroupView<'_> {
         applied: replica.raft.applied_index(),
         truncated: replica.raft.truncated_index(),
         last: replica.raft.last_index(),
-        membership: replica.raft.membership(),
+        membership: replica.raft.newest_membership(),
         floor: match replica.reign {
             Reign::Led { floor, .. } => Some(floor),
             Reign::None | Reign::Elected { .. } => None,

@@ -160,6 +160,7 @@ impl Txn {
                 deadline: self.commit_deadline,
             };
             let batch = self.batch(vec![request], self.wait_mode(&trials));
+            coverage::reached(Mark::OnePhaseSent);
             let reply = match self.send_and_ask(batch, mutations).await {
                 Early::Outcome(settled) => return concluded(settled, "it was late").map(Some),
                 Early::Answer(reply) => reply,

@@ -120,6 +120,7 @@ impl Txn {
             (!mutations.is_empty()).then_some(Request::Write { mutations })
         };
         let beside: Vec<Request> = write(here).into_iter().chain([stage]).collect();
+        coverage::reached(Mark::StagingSent);
         let staging = self.send(self.batch(beside, self.wait_mode(trials)));
         let laying = async {
             match write(elsewhere) {

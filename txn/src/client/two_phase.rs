@@ -125,6 +125,7 @@ impl Txn {
             // The intents were laid under the schema; a fence waits for them. The record has no schema, and a decided one must
             // answer under any.
             batch.schema.clear();
+            coverage::reached(Mark::RecordSent);
             let answer = self.send(batch).await.map_err(|error| match error {
                 KvError::Doubtful { refused } => {
                     doubt = true;

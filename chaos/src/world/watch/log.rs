@@ -8,6 +8,7 @@
 //! - *Who lacks a committed entry cannot be elected*: no quorum of any replica's membership would vote for it now. That is what the
 //!   election restriction, the rule of the own term's commit (R09) and those of membership changes (R06, R07) are for; looking at it
 //!   whenever something is committed finds their breach without waiting for the election.
+//! - *Counting commits entries of the own term only*, whatever came before them (Raft, 5.4.2).
 //! - *Applied means durable here*: else a crash leaves state without its log.
 
 use replication::raft::{LogIndex, Membership, ReplicaId, RoleKind, Term};
@@ -30,6 +31,8 @@ pub(super) struct LogWatch {
     /// Looked at up to here, by replica of a process.
     looked: BTreeMap<(NodeId, RangeId), (ReplicaId, LogIndex)>,
     leaders: BTreeMap<(RangeId, Term), ReplicaId>,
+    /// What each leader had committed when it was last looked at, and in which term it led.
+    led: BTreeMap<(NodeId, RangeId), (Term, LogIndex)>,
     /// The last term voted in.
     votes: BTreeMap<(NodeId, RangeId, ReplicaId), Term>,
     /// The newest replica that knew its range.
@@ -41,6 +44,7 @@ pub(super) struct LogWatch {
 impl LogWatch {
     pub(super) fn died(&mut self, node: NodeId) {
         self.looked.retain(|(of, _), _| *of != node);
+        self.led.retain(|(of, _), _| *of != node);
     }
 
     /// A message leaves. Whether it is a vote.
@@ -102,6 +106,7 @@ impl World {
             let range = view.range;
             let settled = look_at_replica(watch, node, process, &view, &mut broken, &mut sprung);
             look_at_memory(node, process, &view, &mut broken);
+            look_at_commit(watch, node, process, &view, &mut broken);
             let looked =
                 watch.looked.entry((node, range)).or_insert((view.replica, LogIndex::ZERO));
             if looked.0 != view.replica || looked.1 > view.commit {
@@ -252,6 +257,33 @@ fn look_at_entries(
                 "{node} has entry {index} of {range} with another content than was committed"
             ));
         }
+    }
+}
+
+/// Since it leads it has committed nothing but what ends with an entry of its term.
+fn look_at_commit(
+    watch: &mut LogWatch,
+    node: NodeId,
+    process: &Process,
+    view: &GroupView<'_>,
+    broken: &mut Vec<String>,
+) {
+    let GroupView { range, term, commit, .. } = *view;
+    if view.role != RoleKind::Leader {
+        watch.led.remove(&(node, range));
+        return;
+    }
+    let former = watch.led.insert((node, range), (term, commit));
+    let goes_on = former.is_some_and(|(of, before)| of == term && before < commit);
+    if !goes_on || commit <= view.truncated {
+        return;
+    }
+    let of = process.log.term(LogGroup(range.0), commit);
+    if of.is_some_and(|of| of != term) {
+        broken.push(format!(
+            "{node} leads {range} in term {term}, and has committed up to entry {commit}, which is of term {}",
+            of.unwrap_or_default()
+        ));
     }
 }
 

@@ -268,7 +268,7 @@ impl World {
                     .map(|peer| peer.node)
                     .collect();
                 let has = |voter: &NodeId| {
-                    let of = if *voter == node { Some(process) } else { self.machines.get(voter)?.process.as_ref() };
+                    let of = if *voter == node { Some(process) } else { self.machines.get(voter)?.process.as_deref() };
                     // Of a process that does not run, nobody knows here: it may have it.
                     let Some(of) = of else { return Some(true) };
                     let group = LogGroup(descriptor.id.0);
@@ -398,7 +398,7 @@ impl World {
         };
         let mut machines = self.machines.iter();
         machines
-            .find(|(_, machine)| machine.process.as_ref().is_some_and(leads))
+            .find(|(_, machine)| machine.process.as_deref().is_some_and(leads))
             .map(|(node, _)| *node)
     }
 
@@ -414,7 +414,7 @@ impl World {
         };
         self.machines
             .values()
-            .filter_map(|machine| machine.process.as_ref().and_then(count))
+            .filter_map(|machine| machine.process.as_deref().and_then(count))
             .max()
             .unwrap_or(0)
     }
