@@ -207,7 +207,7 @@ impl Default for Settings {
             wait_slice: WAIT_SLICE,
             heartbeat_interval: Duration::from_secs(1),
             commit_asked_after: Duration::from_secs(1),
-            outcome_wait: Duration::from_secs(10),
+            outcome_wait: Duration::from_secs(5),
             run_attempts_max: 50,
             moves_max: 100,
         }
