@@ -136,6 +136,8 @@ pub const MUTANTS: &[Mutant] = &[
     store("removed-returns", StoreBug::RemovedReturns, &["R15"]),
     raft("birth-forgets-binding", RaftBug::BirthForgetsBinding, &["R14"]),
     raft("birth-led-by-any-leader", RaftBug::BirthLedByAnyLeader, &["R14"]),
+    raft("former-round-counts", RaftBug::FormerRoundCounts, &["R10"]),
+    raft("agreed-term-releases", RaftBug::AgreedTermReleases, &["R10"]),
     raft("no-pre-vote", RaftBug::NoPreVote, &["R17"]),
     raft("stale-completion", RaftBug::StaleCompletion, &["R16"]),
     world("calls-doubled", WorldBug::CallsDoubled, &["R18"]),

@@ -12,7 +12,7 @@
 //! Limits: a group whose log cannot be read ([`Raft::failure`]) stops altogether; its owner must give the replica up.
 
 use super::election::{Ballot, DeferredPreVote};
-use super::lead::Leading;
+use super::lead::{Leading, NO_ROUND};
 use super::membership::MembershipHistory;
 use super::payload::membership_of;
 use super::tail::Tail;
@@ -184,7 +184,7 @@ impl Raft {
         if self.failure.is_some() || message.to != self.id || message.from == self.id {
             return;
         }
-        self.release(env, message.from, from_incarnation, message.term);
+        self.release(env, from_incarnation, &message);
         if message.term < self.term {
             self.step_stale(env, &message);
             return;
@@ -242,7 +242,7 @@ impl Raft {
                 self.on_append_refused(env, from, prev_index, (hint_index, hint_term));
             }
             Body::SnapshotReply { index, accepted } => {
-                self.heard_follower(env, from, incarnation, 0);
+                self.heard_follower(env, from, incarnation, NO_ROUND);
                 self.on_snapshot_reply(env, from, index, accepted);
             }
             Body::TimeoutNow { read_high } => self.on_timeout_now(env, from, read_high),
@@ -267,11 +267,13 @@ impl Raft {
             Body::Append { prev_index, context, .. } => {
                 coverage::reached(Mark::FormerLeaderRefused);
                 let (hint_index, hint_term) = self.tail.last;
+                // Not the append's round: its sender may lead our term by now, and we have acknowledged nothing of that reign.
+                let counts = self.is_planted(PlantedBug::FormerRoundCounts);
                 let body = Body::AppendRefused {
                     prev_index: *prev_index,
                     hint_index,
                     hint_term,
-                    context: *context,
+                    context: if counts { *context } else { NO_ROUND },
                 };
                 self.send_now(from, body);
             }

@@ -158,24 +158,30 @@ impl Raft {
         given.map_or(Monotonic::ZERO, |(until, _)| until)
     }
 
-    /// A later term (also a proposed one) in a message of the leader we are bound to says that it does not lead the term that we
-    /// acknowledged any more, and never will: that frees us. Its store's promise would not end by itself, being about all groups.
+    /// A later term in a message of the leader we are bound to says that it does not lead the term that we acknowledged any more,
+    /// and never will: that frees us. Its store's promise would not end by itself, being about all groups.
+    ///
+    /// A term that it proposed itself says as much: who asks for pre-votes does not lead its own term, and leads no other without
+    /// standing for it. One that it agreed to says nothing: a candidate agrees to terms above the one that it then wins.
     pub(super) fn release(
         &mut self,
         env: &mut Env<'_>,
-        from: ReplicaId,
         incarnation: Incarnation,
-        term: Term,
+        message: &Message,
     ) {
+        let Message { from, term, body, .. } = message;
+        let agreed = matches!(body, Body::PreVoteReply { granted: true });
+        let speaks = !agreed || self.is_planted(PlantedBug::AgreedTermReleases);
         let gave_up = self.binding.is_some_and(|binding| {
-            binding.leader == from && incarnation >= binding.incarnation && term > binding.term
+            binding.leader == *from && incarnation >= binding.incarnation && *term > binding.term
         });
+        let gave_up = gave_up && speaks;
         if gave_up {
             coverage::reached(Mark::VoterReleased);
             self.keep_bound_floor(env);
             self.binding = None;
             if let Role::Follower { leader, .. } = &mut self.role
-                && *leader == Some(from)
+                && *leader == Some(*from)
             {
                 *leader = None;
             }

@@ -24,6 +24,9 @@ const SNAPSHOT_REMINDER_TIMEOUTS: u32 = 8;
 /// So many rounds are remembered; answers to older ones confirm nothing.
 const ROUNDS_MAX: usize = 64;
 
+/// Precedes every round of a reign: an answer that carries it confirms nothing.
+pub(super) const NO_ROUND: u64 = 0;
+
 /// A leader's state.
 #[derive(Debug)]
 pub(super) struct Leading {
@@ -35,7 +38,7 @@ pub(super) struct Leading {
     pub(super) progress: BTreeMap<ReplicaId, Progress>,
     uncommitted: VecDeque<(LogIndex, usize)>,
     uncommitted_bytes: usize,
-    /// Rounds of confirmation, and when they began. Appends carry the newest one as their context.
+    /// Rounds of confirmation of this reign, and when they began. Appends carry the newest one as their context.
     rounds: VecDeque<(u64, Monotonic)>,
     /// No append has carried the newest round yet.
     round_unsent: bool,
@@ -53,7 +56,7 @@ pub(super) struct Leading {
 impl Leading {
     /// The newest round.
     pub(super) fn round(&self) -> u64 {
-        self.rounds.back().map_or(0, |(round, _)| *round)
+        self.rounds.back().map_or(NO_ROUND, |(round, _)| *round)
     }
 
     /// A round that begins now or has not been sent yet: whoever answers it does so after this call.

@@ -143,6 +143,7 @@ pub enum Body {
     /// `context` echoes the append's (read index, commit notice acknowledgement).
     AppendReply { match_index: LogIndex, commit: LogIndex, context: u64 },
     /// The follower has no entry (`hint_index` at most its last) of `prev_term` at `prev_index`; `hint_term` is its term there.
+    /// `context` echoes that of an append of the reply's term. A refusal of a former term's carries none: it acknowledges nobody.
     AppendRefused { prev_index: LogIndex, hint_index: LogIndex, hint_term: Term, context: u64 },
     /// The data comes through the owner (chunks); this is what Raft must know of it. See [`Raft::snapshot_received`].
     SnapshotReply { index: LogIndex, accepted: bool },
@@ -281,6 +282,11 @@ pub enum PlantedBug {
     StaleCompletion,
     /// R17: who hears of no leader stands at once, without asking whether anybody would vote for it.
     NoPreVote,
+    /// What refuses an append of a former term confirms that append's round, although the replica that it goes to may lead
+    /// again and count its rounds anew.
+    FormerRoundCounts,
+    /// A voter takes the term that its leader has agreed to, as a candidate, for the end of the reign that it then began.
+    AgreedTermReleases,
     /// The store's: whoever leads the left range when a split is applied leads the right one from birth, in whatever
     /// term the split was proposed.
     BirthLedByAnyLeader,

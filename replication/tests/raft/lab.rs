@@ -575,13 +575,20 @@ fn random_of(fixed: Option<u64>, rng: &mut ChaCha8Rng) -> impl FnMut() -> u64 {
     move || fixed.unwrap_or_else(|| rng.next_u64())
 }
 
+/// A committed entry's term, and the term whose leader committed it.
+#[derive(Clone, Copy, Debug)]
+struct Committed {
+    term: Term,
+    under: Term,
+}
+
 /// Everything that happened anywhere, to be compared with. A contradiction panics.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     leaders: BTreeMap<Term, ReplicaId>,
     /// (index, term) to (term before, data): log matching by induction.
     entries: BTreeMap<(LogIndex, Term), (Term, Bytes)>,
-    committed: BTreeMap<LogIndex, Term>,
+    committed: BTreeMap<LogIndex, Committed>,
     applied_early: Vec<(ReplicaId, LogIndex, Term)>,
     /// Where each term's leader started.
     floors: BTreeMap<Term, Timestamp>,
@@ -627,9 +634,9 @@ impl Ledger {
     fn applied(&mut self, id: ReplicaId, entry: &Entry) {
         self.applied += 1;
         match self.committed.get(&entry.index) {
-            Some(term) => {
+            Some(committed) => {
                 assert_eq!(
-                    *term, entry.term,
+                    committed.term, entry.term,
                     "state machine safety: {id} applied another entry {}",
                     entry.index
                 );
@@ -655,14 +662,15 @@ impl Ledger {
             match self.committed.get(&index) {
                 Some(other) => {
                     assert_eq!(
-                        *other, term,
+                        other.term, term,
                         "state machine safety: {} has another entry {index} committed",
                         node.id
                     );
                     break;
                 }
                 None => {
-                    self.committed.insert(index, term);
+                    // Nobody knows of a commit before the leader that decided it.
+                    self.committed.insert(index, Committed { term, under: raft.term() });
                 }
             }
             if first_seen && node.is_leader() {
@@ -687,8 +695,8 @@ impl Ledger {
         for (id, index, term) in std::mem::take(&mut self.applied_early) {
             let committed = self.committed.get(&index);
             assert_eq!(
-                committed,
-                Some(&term),
+                committed.map(|committed| committed.term),
+                Some(term),
                 "state machine safety: {id} applied another entry {index}"
             );
         }
@@ -697,21 +705,21 @@ impl Ledger {
     /// A leader of `term` has appended a membership at `index`. INVARIANT: there is no other one that is not committed, unless it
     /// can never be; a committed entry of the term makes sure of that (Ongaro 2015).
     pub(crate) fn membership_proposed(&self, term: Term, index: LogIndex) {
-        let own = self.committed.values().any(|committed| *committed == term);
+        let own = self.committed.values().any(|committed| committed.term == term);
         assert!(own, "membership proposed at {index} before an entry of term {term} is committed");
     }
 
-    /// A new leader must have all that is committed. The one of the term of birth may be told so late that a later term has
-    /// committed already (the property speaks of leaders of later terms); nobody is elected in that term.
+    /// A new leader must have all that was committed in former terms. (It may win, or be told that it leads from birth, so late
+    /// that a later term has committed more.)
     pub(crate) fn check_complete(&self, node: &Node) {
         let Some(raft) = &node.raft else { return };
-        if raft.term() == Term::ZERO {
-            return;
-        }
-        for (index, term) in self.committed.range(node.log.truncated.0.next()..) {
+        for (index, Committed { term, under }) in
+            self.committed.range(node.log.truncated.0.next()..)
+        {
             let has = node.view(Monotonic::ZERO, |raft, env| raft.term_at(env, *index)).flatten();
+            let leads_later = raft.leader() == Some(node.id) && raft.term() > *under;
             assert!(
-                has == Some(*term) || raft.leader() != Some(node.id),
+                has == Some(*term) || !leads_later,
                 "leader completeness: {} leads term {} without entry {index} of term {term}",
                 node.id,
                 raft.term()

@@ -20,6 +20,7 @@ const MS: u64 = 1_000_000;
 const FAULTY: u64 = 10_000 * MS;
 const HEALED: u64 = 6_000 * MS;
 const NODES_MAX: u64 = 7;
+const STRAGGLER_MAX: u64 = 4_000 * MS;
 
 #[derive(Debug)]
 enum Event {
@@ -27,10 +28,20 @@ enum Event {
     Wake(ReplicaId),
     Sync(ReplicaId),
     Round(ReplicaId),
-    Report { from: ReplicaId, term: Term, to: ReplicaId, index: LogIndex, outcome: SnapshotOutcome },
+    Report {
+        from: ReplicaId,
+        term: Term,
+        to: ReplicaId,
+        index: LogIndex,
+        outcome: SnapshotOutcome,
+    },
     Client,
     Nemesis,
     Restart(ReplicaId),
+    /// Leadership is to go there, whoever has it by then.
+    Transfer(ReplicaId),
+    /// The link is cut, one way.
+    Cut(ReplicaId, ReplicaId),
 }
 
 /// How bad it is, drawn per seed.
@@ -39,10 +50,14 @@ struct Knobs {
     loss: u64,
     duplication: u64,
     latency_max: u64,
+    /// So many percent of the messages are overtaken by whole reigns.
+    stragglers: u64,
     sync_max: u64,
     nemesis_every: u64,
     client_every: u64,
     membership: bool,
+    /// Leadership is handed to and fro.
+    restless: bool,
 }
 
 struct Lane {
@@ -119,6 +134,8 @@ impl Sim {
             nemesis_every: [300, 800, 2000][below(3) as usize] * MS,
             client_every: [50, 150, 400][below(3) as usize] * MS,
             membership: below(2) == 0,
+            stragglers: [0, 3, 20][below(3) as usize],
+            restless: below(4) == 0,
         };
         let membership = Membership::of_voters((1..=voters).map(ReplicaId));
         let mut sim = Sim {
@@ -266,6 +283,11 @@ impl Sim {
                     self.start(id);
                 }
             }
+            Event::Transfer(to) if !self.healed => self.transfer(to),
+            Event::Cut(from, to) if !self.healed => {
+                self.cuts.insert((from, to));
+            }
+            Event::Transfer(_) | Event::Cut(..) => {}
         }
     }
 
@@ -317,7 +339,15 @@ impl Sim {
                 let late = self.now + self.below(self.knobs.latency_max * 10);
                 self.at(late, Event::Packet(packet.clone()));
             }
-            let latency = if self.healed { 20 * MS } else { self.knobs.latency_max };
+            let straggles = !self.healed && matches!(packet.parcel, Parcel::Raft(_)) && {
+                let stragglers = self.knobs.stragglers;
+                self.chance(stragglers)
+            };
+            let latency = match (self.healed, straggles) {
+                (true, _) => 20 * MS,
+                (false, false) => self.knobs.latency_max,
+                (false, true) => STRAGGLER_MAX,
+            };
             let arrives = self.now + 1 + self.below(latency);
             self.at(arrives, Event::Packet(packet));
         }
@@ -422,6 +452,27 @@ impl Sim {
             }
         }
         assert!(serving.len() <= 1, "two leases at {now}: {serving:?}");
+        self.check_promises(touched);
+    }
+
+    /// Whoever's promise a lease is made of knows that it is bound by it. One that has not heard yet that the leader is a voter is
+    /// left out: it helps nobody but such as have not heard of it either, whom a quorum refuses for their logs.
+    fn check_promises(&self, leader: ReplicaId) {
+        let lane = &self.lanes[&leader];
+        let local = lane.local(self.now);
+        if lane.node.lease(local).is_none() {
+            return;
+        }
+        let relied_on = lane.node.view(local, |raft, env| raft.relied_on(env)).unwrap_or_default();
+        for id in relied_on {
+            let voter = &self.lanes[&id];
+            let knows = voter.node.raft.as_ref().is_some_and(|raft| {
+                let membership = raft.newest_membership();
+                membership.voters.is_empty() || membership.is_voter(leader)
+            });
+            let free = voter.node.view(voter.local(self.now), |raft, env| raft.is_free(env));
+            assert!(!(knows && free == Some(true)), "{leader} relies on {id}, which is free");
+        }
     }
 
     fn client(&mut self) {
@@ -454,7 +505,10 @@ impl Sim {
             return;
         }
         let ids = self.ids();
-        match self.below(13) {
+        if self.knobs.restless {
+            self.transfer_and_back();
+        }
+        match self.below(14) {
             10 | 11 => self.strike_leader(),
             12 => {
                 let id = self.pick(&ids).expect("there are nodes");
@@ -479,16 +533,16 @@ impl Sim {
                 }
             }
             4 | 5 => self.cuts.clear(),
-            6 => self.transfer(),
+            6 => self.transfer_and_back(),
             7 | 8 if self.knobs.membership => self.change_membership(),
-            7..=9 => {
+            7..=9 | 13 => {
                 let id = self.pick(&ids).expect("there are nodes");
                 let keep = self.below(4);
                 let lane = self.lanes.get_mut(&id).expect("known");
                 lane.node.flush();
                 lane.node.truncate(keep);
             }
-            _ => unreachable!("below thirteen"),
+            _ => unreachable!("below fourteen"),
         }
         let every = self.knobs.nemesis_every;
         let next = self.now + 1 + self.below(2 * every);
@@ -536,10 +590,24 @@ impl Sim {
         self.lanes.iter().filter(|(_, lane)| lane.node.is_leader()).map(|(id, _)| *id).collect()
     }
 
-    fn transfer(&mut self) {
-        let leaders = self.leaders();
+    /// One in two is undone soon, while messages of the first reign are under way; and somebody hears little of the second.
+    fn transfer_and_back(&mut self) {
         let ids = self.ids();
-        let (Some(leader), Some(to)) = (self.pick(&leaders), self.pick(&ids)) else { return };
+        let leader = self.leaders().first().copied();
+        let to = self.pick(&ids).expect("there are nodes");
+        self.transfer(to);
+        if let Some(leader) = leader.filter(|_| self.chance(50)) {
+            let back = self.now + 1 + self.below(5 * self.knobs.latency_max);
+            self.at(back, Event::Transfer(leader));
+            let other = self.pick(&ids).expect("there are nodes");
+            let cut = back + self.below(5 * self.knobs.latency_max);
+            self.at(cut, Event::Cut(leader, other));
+        }
+    }
+
+    fn transfer(&mut self, to: ReplicaId) {
+        let leaders = self.leaders();
+        let Some(leader) = self.pick(&leaders) else { return };
         let lane = self.lanes.get_mut(&leader).expect("known");
         let local = lane.local(self.now);
         let term = lane.node.raft.as_ref().map(Raft::term).expect("it leads");
@@ -756,6 +824,9 @@ planted! {
     r07_a_membership_taken_at_apply_is_noticed: MembershipAtApply within 100;
     r09_committing_by_counting_is_noticed: CommitByCounting within 100;
     r10_a_lease_that_never_expires_is_noticed: LeaseNeverExpires within 100;
+    // Rare, both: of five times 4000 seeds nine find it.
+    r10_a_round_of_a_former_reign_that_counts_is_noticed: FormerRoundCounts within 4000;
+    r10_a_reign_ended_by_what_its_leader_agreed_to_before_is_noticed: AgreedTermReleases within 4000;
     r12_an_unconfirmed_read_index_is_noticed: ReadIndexUnconfirmed within 100;
     // Rare: of 40 times 100 seeds 30 find it.
     r16_a_stale_completion_is_noticed: StaleCompletion within 1000;
