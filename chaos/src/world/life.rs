@@ -35,8 +35,6 @@ pub(super) const FIRST_RANGE: RangeId = RangeId(1);
 const RESTART: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(3));
 /// Between two pulls of streams, and two tries to read the catalog.
 const STREAM_PAUSE: Duration = Duration::from_millis(200);
-/// Rot leaves the last bytes of a file alone: damage to the very last frames cannot be told from a torn tail (docs/limits.md).
-const ROT_SPARES_BYTES: usize = 2048;
 /// Between two tries to start on a disk that does not let us.
 const START_RETRY: Duration = Duration::from_millis(500);
 
@@ -501,12 +499,15 @@ impl World {
         let chance = &mut self.chances.disk;
         let name = &names[chance.index(names.len())];
         let written = dir.content(name).unwrap_or_default();
-        let bytes: Vec<usize> = (0..written.len()).filter(|place| written[*place] != 0).collect();
-        let old = bytes.len().saturating_sub(ROT_SPARES_BYTES);
-        if old == 0 {
+        // Damage to the very last frames cannot be told from a torn tail (docs/limits.md).
+        let last = dir.written_last(name);
+        let old = |place: &usize| !last.iter().any(|range| range.contains(place));
+        let bytes: Vec<usize> =
+            (0..written.len()).filter(|place| written[*place] != 0).filter(old).collect();
+        if bytes.is_empty() {
             return;
         }
-        let (place, bit) = (bytes[chance.index(old)], chance.below(8) as u8);
+        let (place, bit) = (bytes[chance.index(bytes.len())], chance.below(8) as u8);
         dir.flip_bit(name, place, bit);
         self.machines.get_mut(&node).expect("machines stay").rotten = true;
         self.tally.count("bits rotten");

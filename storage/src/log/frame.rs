@@ -184,9 +184,9 @@ pub(crate) fn read_frame(
     Ok(Some(Frame { header, payload }))
 }
 
-/// Whether a frame of `segment` could begin here: the cheap test before [`read_frame`].
-pub(crate) fn looks_like_frame(head: &[u8], segment: u64) -> bool {
-    head.len() >= 24 && u32_at(head, 0) == FRAME_MAGIC && u64_at(head, 16) == segment
+/// Of which segment a frame could begin here, if any: the cheap test before [`read_frame`].
+pub(crate) fn segment_hinted(head: &[u8]) -> Option<u64> {
+    (head.len() >= 24 && u32_at(head, 0) == FRAME_MAGIC).then(|| u64_at(head, 16))
 }
 
 /// CRC32C of everything but the place where it stands itself (bytes 8 to 12), in frames and segment headers alike.

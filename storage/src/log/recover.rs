@@ -24,8 +24,8 @@ use bytes::Bytes;
 use crate::StorageError;
 use crate::log::file::{LogDir, read_exact};
 use crate::log::frame::{
-    ALIGN, FRAME_HEADER_BYTES, FRAMES_AT, SegmentHeader, Slot, looks_like_frame, read_frame,
-    read_header,
+    ALIGN, FRAME_HEADER_BYTES, FRAMES_AT, FrameHeader, SegmentHeader, Slot, read_frame,
+    read_header, segment_hinted,
 };
 use crate::log::index::{Cached, FrameAt, Index};
 use crate::log::record;
@@ -90,7 +90,7 @@ pub(crate) fn open(dir: &dyn LogDir, options: &LogOptions) -> Result<Opened, Sto
     let newest = named.last_key_value().map_or(0, |(number, _)| *number);
     let mut scans = scan_all(&named)?;
     let claims = claims_of(&named, &scans);
-    check_files(&named, &free, &claims)?;
+    check_files(&named, free.iter().chain(&half_made), &claims)?;
     let mut live = chain(named, &mut free, claims.oldest)?;
     scans.retain(|number, _| live.contains_key(number));
     if options.planted != Some(PlantedBug::DamageIsTail) {
@@ -103,9 +103,9 @@ pub(crate) fn open(dir: &dyn LogDir, options: &LogOptions) -> Result<Opened, Sto
         synced_sequence: claims.synced,
         torn: scans.last_key_value().is_some_and(|(_, scan)| scan.survivors),
     };
-    for name in half_made {
+    for file in half_made {
         coverage::reached(Mark::HalfMadeSegmentRemoved);
-        dir.remove(&name)?;
+        dir.remove(&file.name)?;
     }
     // An empty last segment held nothing: its file is the first to be used again.
     if scans.last_key_value().is_some_and(|(_, scan)| scan.frames.is_empty()) {
@@ -160,8 +160,8 @@ type Named = BTreeMap<u64, (SegmentFile, SegmentHeader)>;
 struct Found {
     named: Named,
     free: Vec<SegmentFile>,
-    /// Names of files that were being made when the process died.
-    half_made: Vec<String>,
+    /// Files that were being made when the process died.
+    half_made: Vec<SegmentFile>,
     next_file: u64,
 }
 
@@ -183,8 +183,11 @@ fn find_files(dir: &dyn LogDir, segment_bytes: u64) -> Result<Found, StorageErro
                     return Err(StorageError::Corrupt(text));
                 }
             }
-            None if bytes < segment_bytes => found.half_made.push(name),
-            None => found.free.push(SegmentFile { name, file, bytes, slot: Slot::B }),
+            None => {
+                let kind =
+                    if bytes < segment_bytes { &mut found.half_made } else { &mut found.free };
+                kind.push(SegmentFile { name, file, bytes, slot: Slot::B });
+            }
         }
     }
     Ok(found)
@@ -244,18 +247,25 @@ fn scan(file: &SegmentFile, header: &SegmentHeader, tail: Tail) -> Result<Scan, 
         sequence += 1;
     }
     let survivors = match tail {
-        Tail::Searched => {
-            search(file, header.number, end)?.inspect(|_| coverage::reached(Mark::TornTailDropped))
-        }
-        Tail::Ignored => None,
+        Tail::Searched => search(file, end, |segment| segment == header.number)?,
+        Tail::Ignored => Vec::new(),
     };
-    claims.hear(survivors.unwrap_or_default());
-    Ok(Scan { frames, end, survivors: survivors.is_some(), claims })
+    for survivor in &survivors {
+        claims.hear(Claims { synced: survivor.synced, oldest: survivor.oldest });
+    }
+    if !survivors.is_empty() {
+        coverage::reached(Mark::TornTailDropped);
+    }
+    Ok(Scan { frames, end, survivors: !survivors.is_empty(), claims })
 }
 
-/// Claims of valid frames of this segment at or behind `from`; `None` when there is none.
-fn search(file: &SegmentFile, segment: u64, from: u64) -> Result<Option<Claims>, StorageError> {
-    let mut claims: Option<Claims> = None;
+/// Headers of the valid frames at or behind `from` of such segments.
+fn search(
+    file: &SegmentFile,
+    from: u64,
+    of: impl Fn(u64) -> bool,
+) -> Result<Vec<FrameHeader>, StorageError> {
+    let mut found = Vec::new();
     let mut at = from;
     while at < file.bytes {
         let count = (file.bytes - at).min(SEARCH_BYTES as u64) as usize;
@@ -264,17 +274,15 @@ fn search(file: &SegmentFile, segment: u64, from: u64) -> Result<Option<Claims>,
         let whole =
             if at + (count as u64) < file.bytes { count - FRAME_HEADER_BYTES } else { count };
         for place in (0..whole).step_by(ALIGN as usize) {
-            if !looks_like_frame(&window[place..], segment) {
+            if !segment_hinted(&window[place..]).is_some_and(&of) {
                 continue;
             }
-            if let Some(frame) = read_frame(&*file.file, at + place as u64, file.bytes)? {
-                let heard = Claims { synced: frame.header.synced, oldest: frame.header.oldest };
-                claims.get_or_insert_default().hear(heard);
-            }
+            let frame = read_frame(&*file.file, at + place as u64, file.bytes)?;
+            found.extend(frame.map(|frame| frame.header));
         }
         at += (whole as u64).next_multiple_of(ALIGN).max(ALIGN);
     }
-    Ok(claims)
+    Ok(found)
 }
 
 fn claims_of(named: &Named, scans: &BTreeMap<u64, Scan>) -> Claims {
@@ -311,14 +319,24 @@ fn chain(
     Ok(live)
 }
 
-/// A file whose first frame has a greater number than its header lost its header.
-fn check_files(named: &Named, free: &[SegmentFile], claims: &Claims) -> Result<(), StorageError> {
+/// A file that holds a frame of a greater number than its header's lost its header.
+///
+/// The first frame tells, being the first that a new life of the file overwrites. Where it cannot be read the whole file is
+/// searched: what damages a header may damage its neighbour, too.
+fn check_files<'a>(
+    named: &'a Named,
+    free: impl Iterator<Item = &'a SegmentFile>,
+    claims: &Claims,
+) -> Result<(), StorageError> {
     let named = named.iter().map(|(number, (file, _))| (file, *number));
-    for (file, number) in named.chain(free.iter().map(|file| (file, 0))) {
-        let Some(frame) = read_frame(&*file.file, FRAMES_AT, file.bytes)? else { continue };
-        if frame.header.segment > number && frame.header.segment >= claims.oldest {
-            let text =
-                format!("{}: the header of segment {} is damaged", file.name, frame.header.segment);
+    for (file, number) in named.chain(free.map(|file| (file, 0))) {
+        let lost = |segment: u64| segment > number && segment >= claims.oldest;
+        let found = match read_frame(&*file.file, FRAMES_AT, file.bytes)? {
+            Some(frame) => lost(frame.header.segment).then_some(frame.header),
+            None => search(file, FRAMES_AT, lost)?.pop(),
+        };
+        if let Some(frame) = found {
+            let text = format!("{}: the header of segment {} is damaged", file.name, frame.segment);
             return Err(StorageError::Corrupt(text));
         }
     }

@@ -10,7 +10,8 @@
 //! nothing can block.
 
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::StorageError;
@@ -18,6 +19,9 @@ use crate::log::file::{LogDir, LogFile};
 
 /// What a disk writes at once.
 pub const SECTOR_BYTES: usize = 512;
+
+/// The log's claims about a sync are written after it, and durable with the next one or the one after that.
+const UNCLAIMED_SYNCS: usize = 2;
 
 /// What can be made to fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,6 +64,8 @@ struct State {
     durable: BTreeMap<String, u64>,
     next_file: u64,
     next_write: u64,
+    /// What each of the last syncs made durable: file, place, length.
+    rounds: VecDeque<Vec<(u64, usize, usize)>>,
     operations: u64,
     die_after: Option<u64>,
     faults: [Option<StorageError>; 4],
@@ -92,7 +98,8 @@ impl SimDir {
         });
         let names = surviving_names(&state, crash, &mut rng);
         let contents = surviving_contents(&state, crash, &mut rng);
-        let mut after = State { next_file: state.next_file, ..State::default() };
+        let mut after =
+            State { next_file: state.next_file, rounds: state.rounds.clone(), ..State::default() };
         for (name, id) in names {
             let bytes = contents.get(&id).cloned().unwrap_or_default();
             let content = Content { current: bytes.clone(), durable: bytes, unsynced: Vec::new() };
@@ -161,6 +168,20 @@ impl SimDir {
         Some(state.files.get(state.current.get(name)?)?.current.clone())
     }
 
+    /// Where a file holds what was written last: not synced yet, or by one of the last syncs of the directory. No later write says
+    /// that it is durable, so damage there looks like a torn tail.
+    pub fn written_last(&self, name: &str) -> Vec<Range<usize>> {
+        let state = self.state.lock();
+        let Some(id) = state.current.get(name) else { return Vec::new() };
+        let synced = state.rounds.iter().flatten().filter(|(file, ..)| file == id);
+        let unsynced = state.files[id].unsynced.iter();
+        synced
+            .map(|(_, offset, length)| (*offset, *length))
+            .chain(unsynced.map(|(_, offset, bytes)| (*offset, bytes.len())))
+            .map(|(offset, length)| offset..offset + length)
+            .collect()
+    }
+
     fn file(&self, id: u64, name: &str) -> Arc<dyn LogFile> {
         Arc::new(SimFile { dir: self.clone(), id, name: name.to_owned() })
     }
@@ -174,6 +195,7 @@ impl State {
             durable: self.durable.clone(),
             next_file: self.next_file,
             next_write: self.next_write,
+            rounds: self.rounds.clone(),
             ..State::default()
         }
     }
@@ -289,8 +311,15 @@ impl LogFile for SimFile {
         let mut state = self.dir.state.lock();
         state.begin(FileOperation::Sync)?;
         let Some(file) = state.files.get_mut(&self.id) else { return Err(self.removed()) };
+        let mut round = Vec::new();
         for (_, offset, bytes) in std::mem::take(&mut file.unsynced) {
             put(&mut file.durable, offset, &bytes);
+            round.push((self.id, offset, bytes.len()));
+        }
+        if !round.is_empty() {
+            state.rounds.push_back(round);
+            let old = state.rounds.len().saturating_sub(UNCLAIMED_SYNCS);
+            state.rounds.drain(..old);
         }
         Ok(())
     }
