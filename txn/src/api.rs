@@ -239,7 +239,7 @@ pub enum Request {
     },
     /// Splits the range at `at`, which becomes the first key of range `right`. Idempotent.
     Split {
-        /// Inside the range, not its start.
+        /// Inside the range, or where one begins: then nothing is left to do.
         at: Key,
         /// A fresh id.
         right: RangeId,
@@ -437,9 +437,9 @@ pub enum Response {
     },
     /// To `Split`: both halves.
     Split {
-        /// Ours.
-        left: RangeDescriptor,
-        /// The new one.
+        /// What ends there; `None`: it was split before, and that part has left this node since.
+        left: Option<RangeDescriptor>,
+        /// What begins there.
         right: RangeDescriptor,
     },
     /// To `Gc`: whether more is left.

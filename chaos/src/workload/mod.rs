@@ -258,7 +258,7 @@ where
         match attempt(tries).await {
             Ok(value) => return Ok(value),
             Err(why) if access.now() >= end => return Err(why),
-            Err(_) => {}
+            Err(why) => tracing::debug!(tries, why, "not yet"),
         }
         tries += 1;
         access.sleep(Duration::from_millis(300)).await;

@@ -454,8 +454,9 @@ impl Router {
         }
         for response in &reply.responses {
             if let Response::Split { left, right } = response {
-                cache.learn(left.clone());
-                cache.learn(right.clone());
+                for half in left.iter().chain([right]) {
+                    cache.learn(half.clone());
+                }
                 // Who has carried out the split leads both.
                 cache.set_leaseholder(right, Some(node));
             }

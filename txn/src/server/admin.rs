@@ -73,7 +73,7 @@ pub(super) fn split(
     };
     set_effect(effects, Effect::Split { left: left.clone(), right: right.clone() })?;
     effects.write_ts = Timestamp::MIN;
-    Ok(Response::Split { left, right })
+    Ok(Response::Split { left: Some(left), right })
 }
 
 /// Evaluates `TransferLease`.

@@ -54,11 +54,14 @@ pub(super) fn reply(
     Reply { responses, clock: now.clock, range: newer.cloned() }
 }
 
-/// A split that has happened: the same request again finds `at` as a range's first key.
+/// A split that has happened: the same request again finds `at` as a range's first key. What ended there may have moved away.
 pub(super) fn split_answer(replicas: &dyn Replicas, batch: &Batch) -> Option<Response> {
     let [Request::Split { at, .. }] = batch.requests.as_slice() else { return None };
     let right = replicas.range_for(at).filter(|descriptor| descriptor.span.start == *at)?.clone();
-    let before = replicas.overlapping(&Span::all());
-    let left = before.into_iter().find(|descriptor| descriptor.span.end == *at)?;
+    if right.span.start == Span::all().start {
+        return None;
+    }
+    let all = replicas.overlapping(&Span::all());
+    let left = all.into_iter().find(|descriptor| descriptor.span.end == *at);
     Some(Response::Split { left, right })
 }

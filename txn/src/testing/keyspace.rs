@@ -238,7 +238,7 @@ impl Keyspace {
                 Ok(Response::Done)
             }
             Request::Split { at, right } => Ok(Response::Split {
-                left: descriptor(RangeId(1), Span::new(Key::MIN, at.clone())),
+                left: Some(descriptor(RangeId(1), Span::new(Key::MIN, at.clone()))),
                 right: descriptor(*right, Span::new(at.clone(), Key::MAX)),
             }),
             Request::TransferLease { .. } => Ok(Response::Done),

@@ -5,6 +5,7 @@
 //! > txn a started=100 anchor=k        declares a transaction
 //! > clock 5s                          moves both clocks and ticks
 //! > led [range] [floor=ts]            the next term begins            > deposed [leader=n]    > bound ts    > lapse   > missing n,n
+//! > gone [range]                      its replica has left this node
 //! > hold / > release                  commands stay undecided / are applied at once again (with all that wait)
 //! > apply | drop | lose               decides the oldest undecided command
 //! > a get k at=100 ..                 a request of `a` (or `-`): its number, and answers as they come
@@ -98,6 +99,11 @@ impl World {
                     self.replicas.leaders.insert(RangeId(1), NodeId(leader.parse().unwrap()));
                 }
                 self.event(RangeEvent::Deposed { range: RangeId(1) });
+            }
+            "gone" => {
+                self.replicas.states.remove(&range(&words));
+                self.replicas.terms.remove(&range(&words));
+                self.event(RangeEvent::Removed { range: range(&words) });
             }
             "bound" => {
                 self.replicas.bound = words::ts(words[1]);

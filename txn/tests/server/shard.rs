@@ -189,7 +189,9 @@ fn a_split_range_serves_both_halves() {
     node.put("z", "2").expect("commits");
     let split = Request::Split { at: Key::new("m"), right: RangeId(2) };
     match node.call(split.clone()) {
-        Ok(Response::Split { left, right }) => assert_eq!(left.span.end, right.span.start),
+        Ok(Response::Split { left: Some(left), right }) => {
+            assert_eq!(left.span.end, right.span.start);
+        }
         other => panic!("{other:?}"),
     }
     assert!(matches!(node.call(split), Ok(Response::Split { .. })), "idempotent");

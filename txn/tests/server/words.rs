@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use clock::Timestamp;
-use replication::range::{NodeId, RangeId};
+use replication::range::{NodeId, RangeDescriptor, RangeId};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use storage::mvcc::{Sequence, TxnId};
@@ -371,13 +371,9 @@ fn show_response(txns: &Txns, response: &Response) -> String {
             )
         }
         Response::Split { left, right } => {
-            format!(
-                "{} {} | {} {}",
-                left.id,
-                show_span(&left.span),
-                right.id,
-                show_span(&right.span)
-            )
+            let show = |half: &RangeDescriptor| format!("{} {}", half.id, show_span(&half.span));
+            let left = left.as_ref().map_or("gone".to_string(), show);
+            format!("{left} | {}", show(right))
         }
         Response::Gc { more } => format!("collected, more: {more}"),
     }
