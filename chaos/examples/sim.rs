@@ -1,11 +1,16 @@
 //! Runs seeds: `sim [SEEDS] [FIRST] [WORKLOAD] [PLANTED]`, tells how many of them came to each coverage mark: `sim marks [SEEDS] [FIRST]`,
-//! hunts: `sim mutants [SEEDS] [HUNTS] [NAME]`, or measures: `sim speed [SEEDS] [FIRST]`.
+//! hunts: `sim mutants [SEEDS] [HUNTS] [NAME]`, or measures: `sim speed [SEEDS] [FIRST]`. `RUST_LOG=debug`
+//! tells what the nodes log.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use chaos::mutants::{HuntOptions, hunt};
 use chaos::sim::{SimOptions, run_speed, run_with};
 
 fn main() {
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_ansi(false).init();
+    }
     let args: Vec<String> = std::env::args().skip(1).collect();
     let number = |place: usize, default: u64| {
         args.get(place).and_then(|text| text.parse().ok()).unwrap_or(default)
