@@ -3,8 +3,8 @@
 //! Nothing here decides anything by itself: where the outcome is not known for certain, the record is asked to abort, and its answer is
 //! applied, whichever it is. What cannot be cleaned within the time is left to whoever meets it (`wait`).
 //!
-//! HAZARD: a record is removed only after all its intents are, and an aborted one only if no commit was ever sent: a delayed commit
-//! that found no record would be believed.
+//! HAZARD: a record is removed only after all its intents are, and an aborted one only if no commit can come any more, in one phase or
+//! in two: a delayed one that found no record would be believed.
 
 use clock::Timestamp;
 use coverage::Mark;
@@ -50,6 +50,8 @@ pub(super) struct Remains {
     pub(super) beats: bool,
     /// Whether a `Stage` or a committing `EndTxn` was sent.
     pub(super) commit_sent: bool,
+    /// A one-phase commit was sent and has not answered: it may be taken up yet, and must find the record that says "aborted".
+    pub(super) may_arrive_late: bool,
     /// At or above every timestamp that they were to commit at.
     pub(super) highest: Timestamp,
 }
@@ -79,7 +81,7 @@ impl Remains {
             persist(db, || resolve(db, self.meta.id, commit_ts, &[], chunk.to_vec())).await?;
         }
         let may_have_record = self.beats || self.commit_sent || !self.intents.is_empty();
-        let may_be_forgotten = commit_ts.is_some() || !self.commit_sent;
+        let may_be_forgotten = commit_ts.is_some() || !(self.commit_sent || self.may_arrive_late);
         if let (Outcome::Reported, Some(ts)) = (self.outcome, commit_ts) {
             return self.keep_record(db, ts).await;
         }

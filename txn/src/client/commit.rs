@@ -161,10 +161,21 @@ impl Txn {
             };
             let batch = self.batch(vec![request], self.wait_mode(&trials));
             coverage::reached(Mark::OnePhaseSent);
+            self.may_arrive_late = true;
             let reply = match self.send_and_ask(batch, mutations).await {
                 Early::Outcome(settled) => return concluded(settled, "it was late").map(Some),
                 Early::Answer(reply) => reply,
             };
+            if let Err(
+                error @ (KvError::Ambiguous { .. }
+                | KvError::Doubtful { .. }
+                | KvError::Unreachable { sent: true, .. }),
+            ) = reply
+            {
+                coverage::reached(Mark::OnePhaseUnanswered);
+                return self.find_out(mutations, begun, error.to_string()).await.map(Some);
+            }
+            self.may_arrive_late = false;
             match reply {
                 Ok(reply) => match reply.responses.first() {
                     Some(Response::Committed(ts)) => {
@@ -172,14 +183,6 @@ impl Txn {
                     }
                     _ => return Err(unexpected("CommitOnePhase")),
                 },
-                Err(
-                    error @ (KvError::Ambiguous { .. }
-                    | KvError::Doubtful { .. }
-                    | KvError::Unreachable { sent: true, .. }),
-                ) => {
-                    coverage::reached(Mark::OnePhaseUnanswered);
-                    return self.find_out(mutations, begun, error.to_string()).await.map(Some);
-                }
                 Err(KvError::Invalid(reason)) => {
                     if self.in_one_range(mutations).await? {
                         return Err(TxnError::Invalid(reason));

@@ -95,6 +95,8 @@ pub struct Txn {
     pub(super) commit_deadline: Timestamp,
     /// An `EndTxn` that commits has left: from here on only the record knows.
     pub(super) commit_sent: bool,
+    /// A one-phase commit has left and has not answered.
+    pub(super) may_arrive_late: bool,
 }
 
 impl Txn {
@@ -129,6 +131,7 @@ impl Txn {
             deadline: None,
             commit_deadline: Timestamp::MAX,
             commit_sent: false,
+            may_arrive_late: false,
             options,
             db,
         };
@@ -534,6 +537,7 @@ impl Txn {
         self.schema.clear();
         self.pushed.clear();
         self.commit_sent = false;
+        self.may_arrive_late = false;
         self.state = State::Open;
     }
 
@@ -561,8 +565,10 @@ impl Txn {
         };
         let meta =
             TxnMeta { id: self.id, anchor, started: self.started, priority: self.options.priority };
-        let (commit_sent, highest) = (self.commit_sent, self.read_at.forward(self.write_ts));
-        let remains = Remains { meta, locks, intents, outcome, beats, commit_sent, highest };
+        let (commit_sent, may_arrive_late) = (self.commit_sent, self.may_arrive_late);
+        let highest = self.read_at.forward(self.write_ts);
+        let remains =
+            Remains { meta, locks, intents, outcome, beats, commit_sent, may_arrive_late, highest };
         remains.clear_up(&self.db);
     }
 

@@ -60,6 +60,10 @@ pub(super) fn one_phase(
     let txn = moment.txn()?;
     let has_record = check_own_record(moment, txn)?;
     check_settled(moment, txn, request.mutations)?;
+    if !has_record && !may_create(txn, moment.now.clock.timestamp()) {
+        // What was told of it may have been forgotten since.
+        return Err(too_old());
+    }
     let mut named = false;
     let (targets, ts) = write::prepare(moment, effects, request.mutations)?;
     if ts > request.deadline {

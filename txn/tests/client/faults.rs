@@ -189,7 +189,15 @@ fn a_lost_answer_to_a_two_phase_commit_is_found_out() {
 
 #[test]
 fn a_lost_answer_to_a_one_phase_commit_is_found_out_and_it_is_not_repeated() {
-    for (fate, happens) in [(Fate::LostAfter, 1), (Fate::Late, 0)] {
+    let at_once = Duration::ZERO;
+    // So long that it has given a sign of life, and has a record.
+    let beaten = Duration::from_secs(3);
+    for (fate, happens, rest) in [
+        (Fate::LostAfter, 1, at_once),
+        (Fate::LostAfter, 1, beaten),
+        (Fate::Late, 0, at_once),
+        (Fate::Late, 0, beaten),
+    ] {
         let t = routed(2);
         let tries = Arc::new(Mutex::new(0));
         let counted = tries.clone();
@@ -200,14 +208,21 @@ fn a_lost_answer_to_a_one_phase_commit_is_found_out_and_it_is_not_repeated() {
             }
             _ => Fate::Delivered,
         });
-        let outcome = t.world.block_on(increment_both(&t));
+        let outcome = t.world.block_on(async {
+            let mut txn = t.db.begin(TxnOptions::default());
+            increment(&mut txn, "a").await?;
+            increment(&mut txn, "z").await?;
+            let time = t.world.runtime().time;
+            time.sleep_until(time.monotonic().plus(rest)).await;
+            txn.commit().await
+        });
         match outcome {
             Ok(_) => assert_eq!(happens, 1),
             // What is late comes after somebody was told that it never will.
             Err(error) => assert!(error.is_retryable() && happens == 0, "{error:?}"),
         }
         t.world.settle(Duration::from_secs(10));
-        assert_eq!(counters(&t), (happens, happens), "{fate:?}");
+        assert_eq!(counters(&t), (happens, happens), "{fate:?} after {rest:?}");
         assert_eq!(t.kv.lock_count(), 0);
         assert_eq!(*tries.lock(), 1, "a commit that is not idempotent was sent again");
     }
