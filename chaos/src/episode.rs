@@ -447,8 +447,16 @@ fn draw_habits(knobs: &mut Chance, layout: &mut Layout) {
         layout.sync.1 = millis(200);
     }
     layout.lag = knobs.pick(&[millis(0), millis(0), millis(40), millis(400)]);
+    // Both at once make every transaction move above everybody's reads, and ask whether all of its table still holds there: hardly
+    // one in forty commits, and such a run shows nothing.
+    if layout.client.read_spans_bytes_max == SMALL_READ_SPANS {
+        layout.server.tscache_cells_max = layout.server.tscache_cells_max.max(128);
+    }
     Raid::of(layout.seed).suit(layout);
 }
+
+/// A transaction remembers two or three keys, and of more than that the span that they lie in.
+const SMALL_READ_SPANS: usize = 64;
 
 /// Limits that are reached only when they are small.
 fn draw_server(knobs: &mut Chance) -> ServerConfig {
@@ -464,7 +472,7 @@ fn draw_server(knobs: &mut Chance) -> ServerConfig {
 fn draw_client(knobs: &mut Chance) -> Settings {
     Settings {
         spill_bytes: knobs.pick(&[16, 1 << 20]),
-        read_spans_bytes_max: knobs.pick(&[64, 4 << 20]),
+        read_spans_bytes_max: knobs.pick(&[SMALL_READ_SPANS, 4 << 20]),
         lock_spans_bytes_max: knobs.pick(&[64, 4 << 20]),
         scan_piece_bytes: knobs.pick(&[32, 1024, 4 << 20]),
         heartbeat_interval: Duration::from_millis(knobs.pick(&[400, 1000])),

@@ -146,8 +146,11 @@ async fn drive<D: Deed>(deed: Arc<D>, client: u32, access: SharedAccess, mut cha
         let task = deed.draw(Turn { client, node, made: &mut made, chance: &mut chance });
         let asked = access.now();
         let (does, what) = (deed.clone(), task.clone());
-        let ended =
-            ended(access.on_node(node, move |gateway| does.run(gateway, what).boxed()).await);
+        let answer = access.on_node(node, move |gateway| does.run(gateway, what).boxed()).await;
+        if let Ok(Err(error)) = &answer {
+            tracing::debug!(client, %node, asked, %error, "an operation failed");
+        }
+        let ended = ended(answer);
         deed.note(Call { client, asked, heard: access.now() }, task, ended);
         deed.pause(&access, &mut chance).await;
     }

@@ -98,6 +98,7 @@ where
         match work(&mut client).await {
             Ok(value) => break Ok(value),
             Err(failed) => {
+                tracing::debug!(attempts, %failed, "an attempt failed");
                 client.give_up().await;
                 if !matches!(failed, Failed::Again(_)) || attempts >= ATTEMPTS_MAX {
                     break Err(failed);

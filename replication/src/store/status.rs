@@ -64,6 +64,8 @@ pub struct GroupView<'a> {
     pub truncated: LogIndex,
     /// Our log ends here.
     pub last: LogIndex,
+    /// Up to here our log is known to be durable.
+    pub durable: LogIndex,
     /// Who counts, as far as we know: of the newest entry in our log.
     pub membership: &'a Membership,
     /// The floor of our reign: everything at or below it counts as read. `None`: we do not lead.
@@ -162,6 +164,7 @@ fn group_view(replica: &Replica) -> GroupView<'_> {
         applied: replica.raft.applied_index(),
         truncated: replica.raft.truncated_index(),
         last: replica.raft.last_index(),
+        durable: replica.raft.durable_index(),
         membership: replica.raft.newest_membership(),
         floor: match replica.reign {
             Reign::Led { floor, .. } => Some(floor),

@@ -420,7 +420,32 @@ impl Sim {
             self.ledger.check_complete(&lane.node);
         }
         self.lanes.get_mut(&id).expect("known").committed = commit;
+        self.check_matches(id);
         self.check_leases(id);
+    }
+
+    /// What a leader counts as acknowledged is on the follower's disk, the very entry. (Of a later term's leader it may have
+    /// something else by now.)
+    fn check_matches(&self, id: ReplicaId) {
+        let Some(raft) = self.lanes[&id].node.raft.as_ref() else { return };
+        let local = self.lanes[&id].local(self.now);
+        for peer in raft.progress() {
+            let Some(other) = self.lanes.get(&peer.id) else { continue };
+            let disk = &other.node.disk;
+            let follows = other.node.raft.as_ref().is_some_and(|other| other.term() == raft.term());
+            let index = peer.match_index;
+            if !follows || index <= disk.log.truncated.0 {
+                continue;
+            }
+            let ours = self.lanes[&id].node.view(local, |raft, env| raft.term_at(env, index));
+            let theirs = replication::raft::GroupLog::term(&disk.log, index);
+            let ours = ours.flatten();
+            assert!(
+                ours.is_none() || ours == theirs,
+                "{id} counts entry {index} of term {ours:?} for {}, whose disk has {theirs:?} there",
+                peer.id
+            );
+        }
     }
 
     /// No two leases at once, in true time. A lease counts until its end or until its holder knows that it lost it.

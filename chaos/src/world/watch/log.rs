@@ -9,7 +9,7 @@
 //!   election restriction, the rule of the own term's commit (R09) and those of membership changes (R06, R07) are for; looking at it
 //!   whenever something is committed finds their breach without waiting for the election.
 //! - *Counting commits entries of the own term only*, whatever came before them (Raft, 5.4.2).
-//! - *Applied means durable here*: else a crash leaves state without its log.
+//! - *Applied means durable here*: else a crash leaves state without its log. And *what a replica takes for durable is*.
 
 use replication::raft::{LogIndex, Membership, ReplicaId, RoleKind, Term};
 use replication::range::{NodeId, RangeId};
@@ -294,6 +294,12 @@ fn look_at_memory(node: NodeId, process: &Process, view: &GroupView<'_>, broken:
         broken.push(format!(
             "{node} has applied {} up to {}, but has it on disk up to {durable} only",
             view.range, view.applied
+        ));
+    }
+    if view.durable > view.truncated && view.durable > durable {
+        broken.push(format!(
+            "{node} takes its log of {} for durable up to {}, but has it on disk up to {durable} only",
+            view.range, view.durable
         ));
     }
 }
