@@ -447,8 +447,8 @@ fn draw_habits(knobs: &mut Chance, layout: &mut Layout) {
         layout.sync.1 = millis(200);
     }
     layout.lag = knobs.pick(&[millis(0), millis(0), millis(40), millis(400)]);
-    // Both at once make every transaction move above everybody's reads, and ask whether all of its table still holds there: hardly
-    // one in forty commits, and such a run shows nothing.
+    // Both at once make every transaction move above everybody's reads, and ask whether all of its table still holds there. Where
+    // messages are slow as well hardly any commits, and such a run shows nothing.
     if layout.client.read_spans_bytes_max == SMALL_READ_SPANS {
         layout.server.tscache_cells_max = layout.server.tscache_cells_max.max(128);
     }

@@ -146,6 +146,12 @@ impl World {
         }
     }
 
+    /// Whether a node's thread is in a sync that has not returned.
+    pub(super) fn waits_in_a_sync(&self, node: NodeId) -> bool {
+        let syncs = self.machines[&node].process.as_ref().is_some_and(|process| process.syncing);
+        syncs && self.waits_for_syncs()
+    }
+
     fn waits_for_syncs(&self) -> bool {
         self.layout.sync_mode == SyncMode::InPlace && !self.layout.has(WorldBug::AckBeforeSync)
     }

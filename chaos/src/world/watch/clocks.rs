@@ -122,8 +122,13 @@ impl World {
             return;
         }
         let now = self.truth.now();
+        let blocked = self.waits_in_a_sync(node);
         let (since, told) =
             self.watch.clocks.astray.entry(node).or_insert_with(|| (now, BTreeSet::new()));
+        if blocked {
+            // It neither serves nor hears what its clocks say.
+            *since = now;
+        }
         if now - *since < nanos(NOTICED) || told.len() < peer_count {
             return;
         }
