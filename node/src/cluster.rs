@@ -207,17 +207,11 @@ impl NodeCluster {
 
     async fn split_at(&self, at: Key, id: RangeId) -> Result<(), String> {
         let now = self.db.runtime().hlc.now().timestamp();
-        let batch = Batch {
-            range: None,
-            read_at: now,
-            uncertainty_limit: now,
-            txn: None,
-            schema: Vec::new(),
-            pushed: Vec::new(),
-            ignored: Vec::new(),
-            wait: Wait::Queue(WAIT_SLICE),
-            requests: vec![Request::Split { at: at.clone(), right: id }],
-        };
+        let batch = Batch::bare(
+            now,
+            Wait::Queue(WAIT_SLICE),
+            vec![Request::Split { at: at.clone(), right: id }],
+        );
         match self.db.kv().send(batch).await {
             Ok(reply) => match reply.responses.first() {
                 Some(Response::Split { .. }) => Ok(()),

@@ -282,17 +282,8 @@ async fn undelivered(
 async fn collect(engine: &Engine, span: &Span, threshold: Timestamp) -> bool {
     for _ in 0..PIECES_MAX {
         let now = engine.db.runtime().hlc.now().timestamp();
-        let batch = Batch {
-            range: None,
-            read_at: now,
-            uncertainty_limit: now,
-            txn: None,
-            schema: Vec::new(),
-            pushed: Vec::new(),
-            ignored: Vec::new(),
-            wait: Wait::Error,
-            requests: vec![Request::Gc { span: span.clone(), threshold }],
-        };
+        let batch =
+            Batch::bare(now, Wait::Error, vec![Request::Gc { span: span.clone(), threshold }]);
         let answer = engine.db.kv().send(batch).await.map(|reply| reply.responses);
         match answer.as_deref() {
             Ok([Response::Gc { more: true }]) => {}

@@ -34,13 +34,8 @@ const SETUP: &str =
     "CREATE TABLE t (id int PRIMARY KEY, email text, v int); CREATE INDEX by_email ON t (email);
     INSERT INTO t VALUES (1, 'a@x', 10), (2, 'b@x', 20), (3, 'c@x', 30)";
 
-/// Two gateways, a session at each.
 fn set_up() -> (TestCluster, Session, Session) {
-    let cluster = TestCluster::new();
-    let (mut one, two) = (cluster.session(&cluster.east), cluster.session(&cluster.west));
-    let answer = cluster.run(&mut one, SETUP);
-    assert!(!answer.contains("ERROR"), "{answer}");
-    (cluster, one, two)
+    TestCluster::with_two_sessions(SETUP)
 }
 
 /// A transaction reads a row and writes another; the row is changed meanwhile through the other gateway.

@@ -14,13 +14,8 @@ use txn::testing::{LocalKv, World};
 const SETUP: &str = "CREATE TABLE t (id int PRIMARY KEY, email text, v int);
     INSERT INTO t VALUES (1, 'a', 10), (2, 'b', 20), (3, 'c', 30); CREATE SEQUENCE s";
 
-/// Two gateways, a session at each.
 fn set_up() -> (TestCluster, Session, Session) {
-    let cluster = TestCluster::new();
-    let (mut one, two) = (cluster.session(&cluster.east), cluster.session(&cluster.west));
-    let answer = cluster.run(&mut one, SETUP);
-    assert!(!answer.contains("ERROR"), "{answer}");
-    (cluster, one, two)
+    TestCluster::with_two_sessions(SETUP)
 }
 
 /// Reads a column that nobody changes of a row that another changes, and writes a row that the other has read since, so that it must

@@ -139,6 +139,15 @@ impl TestCluster {
         self.street.silent.lock().insert(NodeId(node));
     }
 
+    /// Two gateways with what `setup` makes, a session at each.
+    pub(crate) fn with_two_sessions(setup: &str) -> (TestCluster, Session, Session) {
+        let cluster = TestCluster::new();
+        let (mut one, two) = (cluster.session(&cluster.east), cluster.session(&cluster.west));
+        let answer = cluster.run(&mut one, setup);
+        assert!(!answer.contains("ERROR"), "{answer}");
+        (cluster, one, two)
+    }
+
     /// A session of `root`.
     pub(crate) fn session(&self, engine: &Arc<Engine>) -> Session {
         self.session_with(engine, &[])

@@ -358,6 +358,23 @@ pub struct Batch {
     pub requests: Vec<Request>,
 }
 
+impl Batch {
+    /// On nobody's behalf, under no schema, at `at` without uncertainty, for whichever range its keys are in.
+    pub fn bare(at: Timestamp, wait: Wait, requests: Vec<Request>) -> Batch {
+        Batch {
+            range: None,
+            read_at: at,
+            uncertainty_limit: at,
+            txn: None,
+            schema: Vec::new(),
+            pushed: Vec::new(),
+            ignored: Vec::new(),
+            wait,
+            requests,
+        }
+    }
+}
+
 /// One row of an answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Row {

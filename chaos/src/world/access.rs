@@ -173,17 +173,7 @@ impl Access {
 /// A batch of one request of no transaction.
 pub(super) fn admin(db: &Db, request: Request) -> Batch {
     let now = db.runtime().hlc.now().timestamp();
-    Batch {
-        range: None,
-        read_at: now,
-        uncertainty_limit: now,
-        txn: None,
-        schema: Vec::new(),
-        pushed: Vec::new(),
-        ignored: Vec::new(),
-        wait: Wait::Queue(txn::api::WAIT_SLICE),
-        requests: vec![request],
-    }
+    Batch::bare(now, Wait::Queue(txn::api::WAIT_SLICE), vec![request])
 }
 
 /// What every client holds.

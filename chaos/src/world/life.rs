@@ -602,14 +602,7 @@ impl World {
             let at = now.clock.timestamp();
             let batch = Batch {
                 range: Some((range, descriptor.generation)),
-                read_at: at,
-                uncertainty_limit: at,
-                txn: None,
-                schema: Vec::new(),
-                pushed: Vec::new(),
-                ignored: Vec::new(),
-                wait: Wait::Queue(WAIT_SLICE),
-                requests: vec![make(&descriptor.span, at)],
+                ..Batch::bare(at, Wait::Queue(WAIT_SLICE), vec![make(&descriptor.span, at)])
             };
             let (nobody, _) = futures::channel::oneshot::channel();
             process.inbox.push_back(Input::Request(batch, Waiter::Local(nobody)));

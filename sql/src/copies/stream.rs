@@ -181,17 +181,11 @@ async fn pull(
 ) -> Result<(Vec<Change>, Timestamp), SqlError> {
     let now = engine.db.runtime().hlc.now().timestamp();
     let span = Span::prefix(&Key::new(table.index_prefix(origin.0, table.primary().id)));
-    let batch = Batch {
-        range: None,
-        read_at: now,
-        uncertainty_limit: now,
-        txn: None,
-        schema: Vec::new(),
-        pushed: Vec::new(),
-        ignored: Vec::new(),
-        wait: Wait::Queue(WAIT_SLICE),
-        requests: vec![Request::Changes { span, after: since, bytes_max: PULL_BYTES }],
-    };
+    let batch = Batch::bare(
+        now,
+        Wait::Queue(WAIT_SLICE),
+        vec![Request::Changes { span, after: since, bytes_max: PULL_BYTES }],
+    );
     match engine.db.kv().send(batch).await {
         Ok(reply) => match reply.responses.into_iter().next() {
             Some(Response::Changes { changes, upto }) => Ok((changes, upto)),

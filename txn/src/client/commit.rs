@@ -6,10 +6,10 @@
 //! | parallel ([`super::parallel`]) | several ranges, none was laid down before | 1: intents and a record that names them, at once |
 //! | two phases ([`super::two_phase`]) | writes were laid down early, or are too many to name | 2: intents, then the record |
 //!
-//! A late answer to a one-phase commit: its outcome is asked for while it may still come. A lost answer: the version at its lowest key, or the others' record, says what happened; it is asked until it
-//! answers or `outcome_wait` is over. What has not happened then never will. Who is left without an answer all the same gets a
-//! [`Ticket`], with which anybody can ask later. Before a failure is reported after a commit may have arrived, the record is made
-//! to say "aborted" (killers T01, T04).
+//! A late answer to a one-phase commit: its outcome is asked for while it may still come. A lost answer: the version at its lowest
+//! key, or the others' record, says what happened; it is asked until it answers or `outcome_wait` is over. What has not happened
+//! then never will. Who is left without an answer all the same gets a [`Ticket`], with which anybody can ask later. Before a
+//! failure is reported after a commit may have arrived, the record is made to say "aborted" (killers T01, T04).
 
 use clock::Timestamp;
 use coverage::Mark;

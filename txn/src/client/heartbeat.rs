@@ -128,17 +128,8 @@ impl Shared {
     async fn beat(&self, meta: TxnMeta, state: Arc<AtomicU8>) {
         let id = meta.id;
         let now = self.runtime.hlc.now().timestamp();
-        let batch = Batch {
-            range: None,
-            read_at: now,
-            uncertainty_limit: now,
-            txn: Some(meta),
-            schema: Vec::new(),
-            pushed: Vec::new(),
-            ignored: Vec::new(),
-            wait: Wait::Error,
-            requests: vec![Request::Heartbeat],
-        };
+        let batch =
+            Batch { txn: Some(meta), ..Batch::bare(now, Wait::Error, vec![Request::Heartbeat]) };
         let stopped = match self.kv.send(batch).await {
             Ok(reply) => {
                 // A refused clock is reported where it matters: on the transaction's own way.

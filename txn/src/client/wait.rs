@@ -310,17 +310,7 @@ pub(super) async fn send_at(
     request: Request,
 ) -> Result<Reply, KvError> {
     let now = db.runtime().hlc.now().timestamp().forward(least);
-    let batch = Batch {
-        range: None,
-        read_at: now,
-        uncertainty_limit: now,
-        txn,
-        schema: Vec::new(),
-        pushed: Vec::new(),
-        ignored: Vec::new(),
-        wait: Wait::Error,
-        requests: vec![request],
-    };
+    let batch = Batch { txn, ..Batch::bare(now, Wait::Error, vec![request]) };
     let reply = db.kv().send(batch).await?;
     if let Err(refused) = db.runtime().hlc.observe(reply.clock) {
         tracing::warn!(clock = %refused, "a leaseholder's clock was too far ahead and not absorbed");

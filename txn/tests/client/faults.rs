@@ -37,8 +37,8 @@ fn counters(t: &Routed) -> (i64, i64) {
     (number(rows.get(&key("a"))), number(rows.get(&key("z"))))
 }
 
-/// One message, the `nth`, meets its fate; the transaction must say the truth about its commit.
-fn one_fault(nth: u64, fate: Fate, split: bool, settings: Settings) -> u64 {
+/// One message, the `nth`, will meet its fate.
+fn with_one_fault(nth: u64, fate: Fate, split: bool, settings: Settings) -> Routed {
     let t = routed_with(nth, settings);
     if split {
         t.peers.split_at(key("m"));
@@ -48,6 +48,12 @@ fn one_fault(nth: u64, fate: Fate, split: bool, settings: Settings) -> u64 {
         count += 1;
         if count == nth { fate } else { Fate::Delivered }
     });
+    t
+}
+
+/// The transaction must say the truth about its commit. How many messages were sent.
+fn one_fault(nth: u64, fate: Fate, split: bool, settings: Settings) -> u64 {
+    let t = with_one_fault(nth, fate, split, settings);
     let outcome = t.world.block_on(increment_both(&t));
     // Everything late has arrived, everything left has been cleaned or has expired.
     t.world.settle(Duration::from_secs(100));
@@ -101,15 +107,7 @@ fn a_single_message_lost_without_a_word_costs_nobody_his_statement() {
             let mut nth = 1;
             let mut sent = 1;
             while sent >= nth {
-                let t = routed_with(nth, settings.clone());
-                if split {
-                    t.peers.split_at(key("m"));
-                }
-                let mut count = 0;
-                t.peers.set_fates(move |_, _| {
-                    count += 1;
-                    if count == nth { fate } else { Fate::Delivered }
-                });
+                let t = with_one_fault(nth, fate, split, settings.clone());
                 let begun = t.world.runtime().time.monotonic();
                 let outcome = t.world.block_on(async {
                     loop {

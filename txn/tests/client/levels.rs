@@ -38,17 +38,7 @@ async fn lose_locks(t: &Local, txn: &Txn) {
     let spans = vec![Span::new(key("a"), key("z"))];
     let request = Request::Resolve { txn: txn.id(), commit_ts: None, ignored: Vec::new(), spans };
     let now = t.world.runtime().hlc.now().timestamp();
-    let batch = Batch {
-        range: None,
-        read_at: now,
-        uncertainty_limit: now,
-        txn: None,
-        schema: Vec::new(),
-        pushed: Vec::new(),
-        ignored: Vec::new(),
-        wait: Wait::Error,
-        requests: vec![request],
-    };
+    let batch = Batch::bare(now, Wait::Error, vec![request]);
     t.kv.send(batch).await.expect("locks are forgotten");
 }
 

@@ -122,17 +122,7 @@ impl Node {
         let read_at = Timestamp::new(self.micros, 0);
         let txn =
             TxnMeta { id: TxnId::new(1), anchor: Key::new("k"), started: read_at, priority: 1 };
-        let batch = Batch {
-            range: None,
-            read_at,
-            uncertainty_limit: read_at,
-            txn: Some(txn),
-            schema: Vec::new(),
-            pushed: Vec::new(),
-            ignored: Vec::new(),
-            wait: Wait::Error,
-            requests: vec![request],
-        };
+        let batch = Batch { txn: Some(txn), ..Batch::bare(read_at, Wait::Error, vec![request]) };
         self.shard.step(now(self.micros), Event::Request { id, batch });
         self.drive();
         for _ in 0..100 {

@@ -75,17 +75,11 @@ async fn fence(engine: &Engine, table: &TableDescriptor, version: u64) -> Result
     for span in spans(engine, table) {
         loop {
             let now = engine.db.runtime().hlc.now().timestamp();
-            let batch = Batch {
-                range: None,
-                read_at: now,
-                uncertainty_limit: now,
-                txn: None,
-                schema: Vec::new(),
-                pushed: Vec::new(),
-                ignored: Vec::new(),
-                wait: Wait::Queue(WAIT_SLICE),
-                requests: vec![Request::Fence { span: span.clone(), table: table.id, version }],
-            };
+            let batch = Batch::bare(
+                now,
+                Wait::Queue(WAIT_SLICE),
+                vec![Request::Fence { span: span.clone(), table: table.id, version }],
+            );
             match engine.db.kv().send(batch).await {
                 Ok(_) => break,
                 Err(KvError::Blocked { .. } | KvError::Overloaded { .. })

@@ -113,17 +113,7 @@ impl Bank {
 
     pub(super) fn batch_of(&self, requests: Vec<Request>) -> Batch {
         let at = self.world.now().clock.timestamp();
-        Batch {
-            range: None,
-            read_at: at,
-            uncertainty_limit: at,
-            txn: None,
-            schema: Vec::new(),
-            pushed: Vec::new(),
-            ignored: Vec::new(),
-            wait: Wait::Queue(Duration::from_micros(50)),
-            requests,
-        }
+        Batch::bare(at, Wait::Queue(Duration::from_micros(50)), requests)
     }
 
     /// Sends what the client is about to ask.
