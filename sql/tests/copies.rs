@@ -2,6 +2,8 @@
 
 use crate::world::TestCluster;
 use replication::range::RegionId;
+use std::time::Duration;
+use storage::Key;
 
 const EAST: RegionId = RegionId(1);
 const WEST: RegionId = RegionId(2);
@@ -66,6 +68,25 @@ fn copies_converge_and_counters_sum() {
         cluster.run(&mut east, "SELECT qty, note FROM carts WHERE id = 2"),
         "qty|note\n7|again\n"
     );
+}
+
+/// A stream stops before what is not decided. What a dead gateway has left is decided as soon as it is sure that it is dead.
+#[test]
+fn an_intent_that_nobody_owns_does_not_stop_a_stream() {
+    let cluster = TestCluster::new();
+    let (mut east, mut west) = (cluster.session(&cluster.east), cluster.session(&cluster.west));
+    let made = cluster
+        .run(&mut east, "CREATE TABLE carts (id int PRIMARY KEY) WITH (consistency = 'available')");
+    assert_eq!(made, "CREATE TABLE\n");
+    let table = cluster.east.catalog().find_table("meridian", "public", "carts").expect("there").id;
+    cluster.leave_intent(&Key::copy(EAST.0, table));
+    cluster.run(&mut east, "INSERT INTO carts VALUES (1)");
+    exchange(&cluster, "carts");
+    assert_eq!(cluster.run(&mut west, "SELECT * FROM carts"), "id\n", "it may be alive");
+    let time = cluster.world.runtime().time;
+    cluster.world.block_on(time.sleep_until(time.monotonic().plus(Duration::from_secs(10))));
+    exchange(&cluster, "carts");
+    assert_eq!(cluster.run(&mut west, "SELECT * FROM carts"), "id\n1\n");
 }
 
 /// Several transactions of the origin become one here: what a row goes through on the way ends where it ended there, in its indexes too.

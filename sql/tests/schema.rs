@@ -5,6 +5,7 @@ use futures::FutureExt;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
+use storage::Key;
 use txn::runtime::Runtime;
 
 const WRITERS: u32 = 3;
@@ -69,4 +70,19 @@ fn no_null_comes_behind_set_not_null() {
         assert_eq!(count, "count\n0\n", "seed {seed}: a NULL is in a column without");
     }
     assert!(refused > 0, "nobody wrote behind a change: this proves nothing");
+}
+
+/// What a dead gateway has left in the table is in nobody's way for longer than it takes to be sure that it is dead.
+#[test]
+fn an_intent_that_nobody_owns_does_not_stop_a_schema_change() {
+    let cluster = TestCluster::new();
+    let mut session = cluster.session(&cluster.east);
+    cluster.run(&mut session, "CREATE TABLE t (id int PRIMARY KEY, x int)");
+    let table = cluster.east.catalog().find_table("meridian", "public", "t").expect("there").id;
+    cluster.leave_intent(&Key::table(table));
+    let begun = cluster.world.runtime().time.monotonic();
+    let changed = cluster.run(&mut session, "ALTER TABLE t ADD COLUMN y int");
+    assert_eq!(changed, "ALTER TABLE\n");
+    let waited = cluster.world.runtime().time.monotonic().since(begun);
+    assert!(waited < Duration::from_secs(10), "{waited:?}");
 }

@@ -11,7 +11,9 @@ use sql::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::{Arc, Weak};
+use storage::mvcc::{Sequence, TxnId};
 use storage::{Key, Span};
+use txn::api::{Batch, Expect, Kv, Mutation, Request, TxnMeta, Wait};
 use txn::client::{Db, Settings};
 use txn::contention::Contention;
 use txn::testing::{LocalKv, World};
@@ -132,6 +134,20 @@ impl TestCluster {
             west.bootstrap().await.expect("is bootstrapped");
         });
         TestCluster { world, east, west, kv, street }
+    }
+
+    /// An intent in an index's first rows, of a transaction whose gateway has died. `table`: what all keys of its table (or of
+    /// a copy of it) begin with.
+    pub(crate) fn leave_intent(&self, table: &Key) {
+        let key = Key::new([table.as_bytes(), &[0, 0, 0, 1, 0]].concat());
+        let now = self.world.runtime().hlc.now().timestamp();
+        let (id, anchor) = (TxnId::new(99), key.clone());
+        let txn = Some(TxnMeta { id, anchor, started: now, priority: 1 });
+        let (value, sequence) = (Some(Bytes::from_static(b"never committed")), Sequence::new(1));
+        let mutations = vec![Mutation { key, value, expect: Expect::Anything, sequence }];
+        let batch =
+            Batch { txn, ..Batch::bare(now, Wait::Error, vec![Request::Write { mutations }]) };
+        self.world.block_on(self.kv.send(batch)).expect("nothing is in its way");
     }
 
     /// From now on a node answers no other's questions.

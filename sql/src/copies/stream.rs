@@ -191,8 +191,13 @@ async fn pull(
             Some(Response::Changes { changes, upto }) => Ok((changes, upto)),
             _ => Err(SqlError::internal("a range answered something else than its changes")),
         },
-        // An open transaction is in the way: it will be decided, or expire.
-        Err(KvError::Blocked { .. } | KvError::Overloaded { .. }) => {
+        // An open transaction is in the way. If its gateway has died, perhaps nobody else ever asks.
+        Err(KvError::Blocked { key, holder, active, .. }) => {
+            coverage::reached(Mark::StreamWaited);
+            engine.db.is_over(&key, holder, active).await?;
+            Ok((Vec::new(), since))
+        }
+        Err(KvError::Overloaded { .. }) => {
             coverage::reached(Mark::StreamWaited);
             Ok((Vec::new(), since))
         }

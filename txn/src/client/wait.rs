@@ -23,7 +23,7 @@ use crate::api::{
 use crate::client::exchange::{Purpose, Trials};
 use crate::client::recover::look_for_writes;
 use crate::client::txn::unexpected;
-use crate::client::{Db, OnLock, Question, RetryKind, TimeoutKind, Txn, TxnError};
+use crate::client::{Db, OnLock, Question, RetryKind, TimeoutKind, Txn, TxnError, TxnOptions};
 
 /// Pushed transactions remembered for later reads; above it all are forgotten, which costs pushes.
 const PUSHED_MAX: usize = 1_024;
@@ -48,6 +48,27 @@ pub(super) struct Judged {
     pub(super) status: TxnStatus,
     intents: Vec<Span>,
     ignored: Vec<(Sequence, Sequence)>,
+}
+
+impl Db {
+    /// Whether the transaction that a request on nobody's behalf has met has ended ([`KvError::Blocked`]), or shows no sign of life
+    /// any more, and has ended with that. Then its traces at `key` are gone, and the same request gets past it. Nobody else may
+    /// ever come that way.
+    ///
+    /// # Errors
+    /// Its record, or the key's range, cannot be asked.
+    pub async fn is_over(
+        &self,
+        key: &Key,
+        holder: TxnMeta,
+        active: Timestamp,
+    ) -> Result<bool, TxnError> {
+        // It goes before nobody.
+        let options = TxnOptions { priority: 0, ..TxnOptions::read_only("get past an intent") };
+        let mut asker = self.begin(options);
+        let mut trials = Trials::new(Purpose::Lock, OnLock::Wait);
+        asker.is_over(key, holder, active, &mut trials).await
+    }
 }
 
 impl Txn {

@@ -82,9 +82,15 @@ async fn fence(engine: &Engine, table: &TableDescriptor, version: u64) -> Result
             );
             match engine.db.kv().send(batch).await {
                 Ok(_) => break,
-                Err(KvError::Blocked { .. } | KvError::Overloaded { .. })
-                    if time.monotonic() < give_up =>
-                {
+                Err(KvError::Blocked { key, holder, active, .. }) if time.monotonic() < give_up => {
+                    coverage::reached(Mark::SchemaChangeWaited);
+                    // If its gateway has died, perhaps nobody else ever asks.
+                    let over = engine.db.is_over(&key, holder, active).await;
+                    if !matches!(over, Ok(true)) {
+                        engine.pause(FENCE_PAUSE).await;
+                    }
+                }
+                Err(KvError::Overloaded { .. }) if time.monotonic() < give_up => {
                     coverage::reached(Mark::SchemaChangeWaited);
                     engine.pause(FENCE_PAUSE).await;
                 }
