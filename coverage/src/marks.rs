@@ -124,6 +124,7 @@ marks! {
         ReplacedByNewerReplica: rare "a message to a newer replica proved that the one here was removed",
         MessageForNobody: rare "a message came for a replica that is not here, and must not or need not be made",
         EarlySenderDied: rare "an append had waited for a birth, and its sender had died meanwhile",
+        LeaderFoundElsewhere: rare "a leader was heard whose number our log gave to a replica elsewhere",
         GoneAnswered: rare "a removed replica was answered that it is gone",
         SupportNotAsked: "a fenced store, or one with a stalled disk, asked for no promises",
         UninitialisedCreated: "a message made an uninitialised replica",

@@ -12,7 +12,7 @@ use storage::StorageError;
 
 use super::core::Store;
 use super::promises::{Asked, Granted, Heard};
-use super::replica::{Context, Early};
+use super::replica::{Context, Early, Replica};
 use super::{Fencing, StoreMessage};
 use crate::raft::{Body, Incarnation, Message, ReplicaId};
 use crate::range::{NodeId, RangeId};
@@ -138,7 +138,7 @@ impl Store {
         let Some(mut replica) = self.replicas.remove(&range) else { return Ok(()) };
         if replica.id == message.to {
             replica.heard_at = now.monotonic;
-            replica.routes.entry(message.from).or_insert(from);
+            learn_route(&mut replica, from, &message);
             let patience = self.config.raft.election_timeout;
             let early = Early { from, incarnation, message };
             let due = replica.hold_early(now.monotonic, patience, early);
@@ -210,6 +210,20 @@ impl Store {
         let handed_out = self.out.handed_out.as_ref().map(|(since, _)| *since);
         let oldest = self.unsynced.front().map(|batch| batch.since).or(handed_out);
         oldest.is_some_and(|since: Monotonic| now.monotonic.since(since) > self.config.stall_max)
+    }
+}
+
+/// Notes on which node a replica is that a message names as its sender.
+///
+/// What our log says of it may be wrong: an entry that was lost, and that we do not know to be lost, may have given the number to a
+/// replica elsewhere. Such a one asks and votes under its number as well, so it is our log that is believed. Only who leads is
+/// what it says, for it is a member of what is committed; and if it were not believed we would never hear what was.
+fn learn_route(replica: &mut Replica, from: NodeId, message: &Message) {
+    let leads = matches!(message.body, Body::Append { .. }) && message.term >= replica.raft.term();
+    let known = replica.routes.entry(message.from).or_insert(from);
+    if leads && *known != from {
+        coverage::reached(Mark::LeaderFoundElsewhere);
+        *known = from;
     }
 }
 

@@ -323,6 +323,59 @@ fn a_minority_says_who_is_missing_and_a_majority_goes_on() {
     assert_eq!(world.store(leader).unavailable(now, FIRST), None);
 }
 
+/// A change of members that is lost, and not known to be, has given a number to another replica than the one that leads now.
+#[test]
+fn a_leader_is_heard_whose_number_a_lost_change_gave_to_another() {
+    let mut world = world(9);
+    let voters = world.await_voters(FIRST, 3, millis(30_000));
+    let old = world.leaseholder(FIRST).expect("leased");
+    let leaves = *voters.iter().find(|node| **node != old).expect("three");
+    let neighbours: Vec<NodeId> =
+        (1..=9).map(NodeId).filter(|node| *node != leaves && node.0 % 3 == leaves.0 % 3).collect();
+    let (lost, real) = (neighbours[0], neighbours[1]);
+    let drain = |world: &mut World, of: &dyn Fn(NodeId) -> bool, draining: [NodeId; 2]| {
+        let mut infos = world.infos.clone();
+        infos.iter_mut().for_each(|info| info.draining = draining.contains(&info.node));
+        for id in world.nodes.keys().copied().filter(|id| of(*id)).collect::<Vec<_>>() {
+            world.with_store(id, |store, now| store.set_nodes(now, infos.clone()));
+        }
+    };
+    // Cut off, it appends that the node that leaves is to be replaced by one, and nobody hears of it.
+    for other in (1..=9).map(NodeId).filter(|node| *node != old) {
+        world.cuts.extend([(old, other), (other, old)]);
+    }
+    drain(&mut world, &|id| id == old, [leaves, real]);
+    let appended = |world: &mut World| {
+        let now = world.now_of(old);
+        let last = world.store(old).group(FIRST).expect("it has a replica").last;
+        let commit = world.store(old).group(FIRST).expect("it has a replica").commit;
+        last > commit && world.store(old).status(now).len() == 1
+    };
+    assert!(world.run_until(millis(3_000), appended), "{}", world.describe(FIRST));
+    // The others replace it by another one, which leads then.
+    drain(&mut world, &|id| id != old, [leaves, lost]);
+    let replaced = |world: &mut World| {
+        let voters = world.voters(FIRST);
+        voters.contains(&real) && !voters.contains(&leaves)
+    };
+    assert!(world.run_until(millis(30_000), replaced), "{}", world.describe(FIRST));
+    let leader = world.leaseholder(FIRST).expect("leased");
+    if leader != real {
+        let high = world.read_high(leader, FIRST);
+        world
+            .with_store(leader, |store, now| store.transfer(now, FIRST, real, high))
+            .expect("begins");
+        let moved = |world: &mut World| world.leaseholder(FIRST) == Some(real);
+        assert!(world.run_until(millis(1_000), moved));
+    }
+    drain(&mut world, &|_| true, [leaves, lost]);
+    world.cuts.clear();
+    let followed = |world: &mut World| world.store(old).leader_node(FIRST) == Some(real);
+    assert!(world.run_until(millis(5_000), followed), "{}", world.describe(FIRST));
+    assert!(world.run_until(millis(10_000), World::is_quiet));
+    world.check_converged();
+}
+
 #[test]
 fn a_leader_that_nobody_can_answer_is_replaced() {
     let mut world = three_replicas();
