@@ -131,25 +131,41 @@ pub(super) fn refresh(
     since: Timestamp,
 ) -> Result<Response, Stop> {
     let to = moment.batch.read_at;
-    check_refresh(moment, span, since, to)?;
+    if let Some((key, intent)) = check_versions(moment, span, since, to)? {
+        // Its owner may be dead: then it is asked, and this is no reason to begin again.
+        coverage::reached(Mark::RefreshMetIntent);
+        return Err(intent_conflict(&key, &intent, None));
+    }
     coverage::reached(Mark::RefreshHeld);
     effects.reads.push((span.clone(), to));
     Ok(Response::Done)
 }
 
-/// Whether what was read in `span` at `since` reads the same at `to`.
-///
-/// Every intent of another transaction at or below `to` fails it, also one at or below `since` (the
-/// reader may have passed it because it was pushed above `since`; it may still commit at or below
-/// `to`).
+/// Whether what was read in `span` at `since` reads the same at `to`, for a commit that cannot wait for intents.
 pub(super) fn check_refresh(
     moment: &Moment<'_>,
     span: &Span,
     since: Timestamp,
     to: Timestamp,
 ) -> Result<(), Stop> {
+    let Some((key, intent)) = check_versions(moment, span, since, to)? else { return Ok(()) };
+    coverage::reached(Mark::RefreshFailedByIntent);
+    Err(KvError::RefreshFailed { key, ts: intent.ts, by: Some(intent.txn) }.into())
+}
+
+/// Whether what was read in `span` at `since` reads the same at `to`, by what is committed; the first intent that may change that.
+///
+/// Every intent of another transaction at or below `to` fails it, also one at or below `since` (the
+/// reader may have passed it because it was pushed above `since`; it may still commit at or below
+/// `to`).
+fn check_versions(
+    moment: &Moment<'_>,
+    span: &Span,
+    since: Timestamp,
+    to: Timestamp,
+) -> Result<Option<(Key, Intent)>, Stop> {
     if since >= to {
-        return Ok(());
+        return Ok(None);
     }
     // A tombstone in the interval may be among what is gone.
     moment.check_history(since)?;
@@ -164,12 +180,10 @@ pub(super) fn check_refresh(
         let (key, intent) = item?;
         let own = moment.txn_id() == Some(intent.txn);
         if !own && intent.ts <= to && !moment.is_pushed_above(&intent, to) {
-            coverage::reached(Mark::RefreshFailedByIntent);
-            let (ts, by) = (intent.ts, Some(intent.txn));
-            return Err(KvError::RefreshFailed { key, ts, by }.into());
+            return Ok(Some((key, intent)));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 fn check_reader(moment: &Moment<'_>, lock: Option<Lock>) -> Result<(), KvError> {
