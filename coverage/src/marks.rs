@@ -209,7 +209,7 @@ marks! {
         SchemaVersionRefused: rare "a request planned under an older schema was refused by the fence",
         AbortedReaderRefused: "a transaction was refused because its intents here were removed by an abort",
         RefreshFailedByVersion: "a refresh failed: a value that was read had been overwritten",
-        RefreshFailedByIntent: "a refresh failed: an intent lay on what was read",
+        RefreshFailedByIntent: rare "a one-phase commit failed its refresh: an intent lay on what it had read",
         RefreshHeld: "a refresh found that reads hold at the later timestamp",
         LockedRowSkipped: rare "a locking read skipped a row that another has written",
         ReadMetIntent: "a read met an intent that may be in its past",
