@@ -136,6 +136,21 @@ impl Kind {
         }
     }
 
+    /// Whether what clients were told is all that its judge needs: also without a last look at everything.
+    pub fn is_judged_by_history(self) -> bool {
+        match self {
+            Kind::Register | Kind::Txn | Kind::LongFork | Kind::Monotonic => true,
+            Kind::Bank
+            | Kind::Append
+            | Kind::Skew
+            | Kind::SqlBank
+            | Kind::Shop
+            | Kind::Counter
+            | Kind::Session
+            | Kind::Cells => false,
+        }
+    }
+
     /// The judge of its history in a file; `None`: it is judged by what is in the tables at the end.
     pub fn model(self) -> Option<Model> {
         match self {
