@@ -23,10 +23,12 @@ pub(crate) fn draw_plan(
     let mut chance = Chance::new(seed, Purpose::Nemesis);
     let mut clocks = Chance::new(seed, Purpose::Clock);
     let mut plan = Vec::new();
+    // Where clocks agree their nodes allow for little, and a step shows.
+    let skew_us = clocks.pick(&[SKEW_MAX_US, SKEW_MAX_US, 3_000]);
     for node in nodes {
         let (monotonic, wall) = (clocks.signed(-500, 500), clocks.signed(-200, 200));
         plan.push((Duration::ZERO, Fault::Drift(*node, monotonic, wall)));
-        plan.push((Duration::ZERO, Fault::Step(*node, clocks.signed(-SKEW_MAX_US, SKEW_MAX_US))));
+        plan.push((Duration::ZERO, Fault::Step(*node, clocks.signed(-skew_us, skew_us))));
     }
     if real_time == RealTime::Waived {
         let node = clocks.pick(nodes);
