@@ -295,6 +295,7 @@ marks! {
         StagingSent: "a transaction sent its writes and the record that names them",
         ParallelCommitted: "a transaction over several ranges was committed in one round",
         ParallelMadeTwo: "a write of a parallel commit had to go above the rest, and the record came after it",
+        ParallelStagedAgain: rare "a write of a parallel commit had to go above the rest, and all was staged again there",
         OutcomeLeftOpen: rare "a client was told that the outcome of its commit is unknown",
         RecordKeptForTicket: rare "a committed record was kept for a client that was told nothing",
         StagedCommitFailed: rare "a transaction failed after it may have been staged, and its record was made to say so",

@@ -376,6 +376,7 @@ impl World {
                 self.tally.count("changes of weather");
                 self.network.set_weather(weather);
             }
+            Fault::Straying(straying) => self.network.set_straying(straying),
             Fault::Crash(node, power) => self.crash(node, power),
             Fault::Fuse(node, outputs) => {
                 self.machines.get_mut(&node).expect("machines stay").fuse = Some(outputs)

@@ -511,9 +511,19 @@ impl World {
             let refused = Event::Refused { node: from, incarnation: call.incarnation, id: call.id };
             self.push_after(CUT_NOTICE, refused);
         }
+        let strays = match &packet {
+            Packet::Request(_) if self.network.calls_stray() => {
+                let may_double = self.layout.has(WorldBug::CallsDoubled) || !happens_once(&packet);
+                self.network.stray(may_double, &mut self.chances.network, &mut self.tally)
+            }
+            _ => vec![Duration::ZERO],
+        };
         // So late that the receiver may be another incarnation.
         let may_be_very_late = self.network.is_disordered();
-        for at in arrivals {
+        let arrivals = arrivals
+            .iter()
+            .flat_map(|at| strays.iter().map(|late| at.saturating_add(nanos(*late))));
+        for at in arrivals.collect::<Vec<u64>>() {
             let very_late = may_be_very_late && self.chances.network.permille(VERY_LATE_PERMILLE);
             let more = if very_late {
                 self.tally.count("messages very late");
