@@ -188,8 +188,7 @@ pub struct Settings {
     /// So often a parallel commit one of whose writes had to go above the rest moves there and stages again: one message to each range,
     /// as the commit in two phases costs one to the record. 0: never, the record follows.
     pub stagings_again_max: u32,
-    /// A record stays for so long after all its intents are gone. Who meets a late copy of a write meanwhile learns from it at once that
-    /// the copy is to be dropped, and need not wait until its owner has been silent for the expiry.
+    /// A record stays for so long after all its intents are gone: who meets a late copy of a write meanwhile finds it.
     pub forget_after: Duration,
     /// How long the outcome of a commit is searched for when its answer was lost, before it is `Ambiguous`.
     pub outcome_wait: Duration,
