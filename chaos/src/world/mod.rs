@@ -212,6 +212,7 @@ pub struct World {
 impl World {
     /// All machines, powered on; the first one has founded the cluster.
     pub fn new(layout: Layout) -> World {
+        let level = layout.level;
         let truth = Truth::default();
         let region_count = layout.regions.len() as u32;
         let infos: Vec<NodeInfo> = (1..=layout.nodes)
@@ -283,7 +284,7 @@ impl World {
             chances,
             access,
             infos,
-            watch: Watch::default(),
+            watch: Watch::new(level),
             ambushes: Vec::new(),
             struck: BTreeMap::new(),
             tally: Tally::default(),
