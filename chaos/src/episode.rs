@@ -34,14 +34,12 @@ use crate::world::chance::{Chance, Purpose};
 use crate::world::fault::Fault;
 use crate::world::network::CLOG_MAX;
 use crate::world::tally::Tally;
-use crate::world::{Layout, Level, SyncMode, Violation, World};
+use crate::world::{Damage, Layout, Level, SyncMode, Violation, World};
 
 /// How long faults last in all.
 pub(crate) const SAFETY: Duration = Duration::from_secs(20);
 /// Clients go on for so long after everything was healed.
 const HEALED: Duration = Duration::from_secs(4);
-/// After this every node has asked every other one for the time.
-const CLOCKS_MEASURED: Duration = Duration::from_millis(1500);
 /// A healed cluster must have converged by then.
 const LIVENESS: Duration = Duration::from_secs(90);
 /// A new cluster must have spread by then.
@@ -104,6 +102,9 @@ impl fmt::Display for Report {
     }
 }
 
+/// Faults, each with its time.
+pub(crate) type Plan = Vec<(Duration, Fault)>;
+
 /// Runs one seed to its verdict.
 pub fn run(options: Options) -> Report {
     run_cut(options, &Cut::default()).0
@@ -115,9 +116,10 @@ pub fn run_cut(options: Options, cut: &Cut) -> (Report, Vec<Operation>) {
     layout.nodes = layout.nodes.min(cut.nodes.unwrap_or(layout.nodes));
     // What a world before this one has left on the thread is not this one's.
     coverage::take();
-    let mut world = World::new(layout);
+    let plan = plan_within(options, cut).into_iter().map(|(_, after, fault)| (after, fault));
+    let (mut world, plan) = power_on(layout, plan.collect());
     let workload = options.workload.make();
-    let verdict = play(&mut world, &workload, options, cut);
+    let verdict = play(&mut world, &workload, plan, cut);
     (report(&mut world, &workload, options, verdict), workload.operations())
 }
 
@@ -207,15 +209,22 @@ pub fn real_time_of(seed: u64) -> RealTime {
     if seed % 5 == 4 { RealTime::Waived } else { RealTime::Demanded }
 }
 
+/// A world whose clocks were never equal, and the plan without that.
+pub(crate) fn power_on(layout: Layout, plan: Plan) -> (World, Plan) {
+    let (clocks, plan): (Plan, Plan) =
+        plan.into_iter().partition(|(after, fault)| after.is_zero() && is_of_clocks(fault));
+    let clocks = clocks.into_iter().map(|(_, fault)| fault).collect();
+    (World::with_clocks(layout, clocks), plan)
+}
+
 fn play(
     world: &mut World,
     workload: &Arc<dyn Workload>,
-    options: Options,
+    plan: Plan,
     cut: &Cut,
 ) -> Result<(), String> {
     begin(world, workload)?;
-    let plan = plan_within(options, cut).into_iter().map(|(_, after, fault)| (after, fault));
-    let left = load(world, workload, plan.collect(), cut.clients.unwrap_or(CLIENTS));
+    let left = load(world, workload, plan, cut.clients.unwrap_or(CLIENTS));
     world.run(cut.safety.unwrap_or(SAFETY));
     settle(world, workload, &left, OPERATIONS_MIN)
 }
@@ -243,14 +252,9 @@ pub(crate) fn begin(world: &mut World, workload: &Arc<dyn Workload>) -> Result<(
 pub(crate) fn load(
     world: &mut World,
     workload: &Arc<dyn Workload>,
-    plan: Vec<(Duration, Fault)>,
+    plan: Plan,
     clients: u32,
 ) -> Arc<AtomicU32> {
-    // Clocks are never equal; how far apart they are, each node has measured before anybody relies on it (docs/limits.md).
-    let (clocks, plan): (Vec<_>, Vec<_>) =
-        plan.into_iter().partition(|(after, fault)| after.is_zero() && is_of_clocks(fault));
-    clocks.into_iter().for_each(|(_, fault)| world.apply(fault));
-    world.run(CLOCKS_MEASURED);
     let left = if world.layout().planted == Some(Planted::World(WorldBug::IdleClients)) {
         Arc::default()
     } else {
@@ -273,6 +277,9 @@ pub(crate) fn settle(
     let access = world.access().clone();
     world.apply(Fault::Heal);
     world.run(HEALED);
+    if world.layout().damage == Damage::Beyond {
+        return settle_what_is_left(world, workload, left);
+    }
     // A seed whose faults left no time for work must show that a healed cluster works.
     world.run_until(LIVENESS, |_| workload.counts().0 >= least);
     access.stop();
@@ -303,6 +310,29 @@ pub(crate) fn settle(
         return Err(format!("only {ok} operations ended well: such a run proves nothing"));
     }
     Ok(())
+}
+
+/// After more damage than is promised to be survived: ranges may be gone, and nobody needs to converge. But clients were answered in the
+/// end, if only that nothing can be done, and no answer was wrong.
+fn settle_what_is_left(
+    world: &mut World,
+    workload: &Arc<dyn Workload>,
+    left: &AtomicU32,
+) -> Result<(), String> {
+    let access = world.access().clone();
+    access.stop();
+    if !world.run_until(LIVENESS, |_| left.load(Ordering::Relaxed) == 0) {
+        let left = left.load(Ordering::Relaxed);
+        return Err(format!("{left} clients were not answered within {LIVENESS:?}"));
+    }
+    let read = world.block_on(LIVENESS, workload.finish(access));
+    world.count(if matches!(read, Some(Ok(()))) {
+        "clusters whole after too much damage"
+    } else {
+        "clusters not whole after too much damage"
+    });
+    first(world.violations())?;
+    workload.check(real_time_of(world.layout().seed))
 }
 
 fn is_of_clocks(fault: &Fault) -> bool {
@@ -415,22 +445,24 @@ fn draw_layout(options: Options, knobs: &mut Chance) -> Layout {
         sync_mode: if knobs.permille(700) { SyncMode::InPlace } else { SyncMode::Overlapped },
         flush_interval: knobs.pick(&[millis(300), millis(2000), millis(8000)]),
         call_timeout: knobs.pick(&[millis(1500), millis(8000)]),
+        measured_kept: millis(5000),
         level: options.workload.level(),
         lag: Duration::ZERO,
         clog_max: CLOG_MAX,
         log_cache_bytes: 32 << 20,
         spares: 0,
+        damage: Damage::Promised,
         // Drawn last: what was added later must not shift what was there before.
         server: draw_server(knobs),
         client: draw_client(knobs),
         planted: options.planted,
     };
-    draw_habits(knobs, &mut layout);
+    draw_habits(knobs, options.workload, &mut layout);
     layout
 }
 
 /// What was added later.
-fn draw_habits(knobs: &mut Chance, layout: &mut Layout) {
+fn draw_habits(knobs: &mut Chance, workload: Kind, layout: &mut Layout) {
     let millis = Duration::from_millis;
     if layout.nodes == 3 && knobs.permille(250) {
         layout.nodes = 4;
@@ -458,6 +490,11 @@ fn draw_habits(knobs: &mut Chance, layout: &mut Layout) {
         layout.sync.1 = millis(200);
     }
     layout.lag = knobs.pick(&[millis(0), millis(0), millis(40), millis(400)]);
+    layout.measured_kept = knobs.pick(&[millis(1500), millis(2500), millis(5000)]);
+    if workload.is_judged_by_history() && knobs.permille(60) {
+        (layout.damage, layout.spares) = (Damage::Beyond, 2);
+        layout.store.dead_after = millis(4000);
+    }
     // Both at once make every transaction move above everybody's reads, and ask whether all of its table still holds there. Where
     // messages are slow as well hardly any commits, and such a run shows nothing.
     if layout.client.read_spans_bytes_max == SMALL_READ_SPANS {

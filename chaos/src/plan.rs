@@ -12,7 +12,7 @@ use crate::workload::item_key;
 use crate::world::chance::{Chance, Purpose};
 use crate::world::fault::{Fault, Power, Strike, Trigger, parted};
 use crate::world::network::Weather;
-use crate::world::{Layout, Level};
+use crate::world::{Damage, Layout, Level};
 
 /// Faults, each with its end, over the safety phase.
 pub(crate) fn draw_plan(
@@ -23,10 +23,12 @@ pub(crate) fn draw_plan(
     let mut chance = Chance::new(seed, Purpose::Nemesis);
     let mut clocks = Chance::new(seed, Purpose::Clock);
     let mut plan = Vec::new();
+    // Where clocks agree their nodes allow for little, and a step shows.
+    let skew_us = clocks.pick(&[SKEW_MAX_US, SKEW_MAX_US, 3_000]);
     for node in nodes {
         let (monotonic, wall) = (clocks.signed(-500, 500), clocks.signed(-200, 200));
         plan.push((Duration::ZERO, Fault::Drift(*node, monotonic, wall)));
-        plan.push((Duration::ZERO, Fault::Step(*node, clocks.signed(-SKEW_MAX_US, SKEW_MAX_US))));
+        plan.push((Duration::ZERO, Fault::Step(*node, clocks.signed(-skew_us, skew_us))));
     }
     if real_time == RealTime::Waived {
         let node = clocks.pick(nodes);
@@ -69,30 +71,13 @@ pub(crate) fn draw_topology(layout: &Layout, nodes: &[NodeId]) -> Vec<(Duration,
     if layout.spares > 0 {
         // One disk at most: two of three would be beyond every promise.
         let (node, at) = (chance.pick(nodes), chance.duration(millis(500), SAFETY / 2));
-        if chance.permille(500) {
-            plan.push((at, Fault::Replace(node)));
-        } else {
-            let (most, long) = (chance.pick(&[12, 100]), chance.permille(500));
-            for _ in 0..chance.between(1, most) {
-                let when = at + chance.duration(millis(0), SAFETY / 3);
-                let of_state = !long && chance.permille(400);
-                let rot = if of_state { Fault::RotState(node) } else { Fault::Rot(node) };
-                plan.push((when, rot));
-            }
-            // Who was away needs what was written long ago.
-            let others: Vec<NodeId> =
-                nodes.iter().copied().filter(|other| *other != node).collect();
-            for _ in 0..chance.below(if long { 8 } else { 4 }) {
-                let (away, begins) =
-                    (chance.pick(&others), at + chance.duration(millis(0), SAFETY / 4));
-                let ends = begins + chance.duration(millis(500), millis(4000));
-                plan.extend(parted(&[node], &[away], begins, ends));
-            }
-            // What has rotted is read again when the node starts.
-            for _ in 0..2 {
-                let late = if long { SAFETY / 3 } else { millis(500) };
-                let dies = at + chance.duration(late, SAFETY / 2);
-                plan.push((dies, Fault::Crash(node, Power::Lost)));
+        draw_damage(&mut chance, nodes, (node, at), &mut plan);
+        if layout.damage == Damage::Beyond {
+            for other in nodes.iter().filter(|other| **other != node) {
+                if chance.permille(700) {
+                    let at = chance.duration(millis(500), SAFETY);
+                    draw_damage(&mut chance, nodes, (*other, at), &mut plan);
+                }
             }
         }
     }
@@ -139,6 +124,40 @@ pub(crate) fn draw_topology(layout: &Layout, nodes: &[NodeId]) -> Vec<(Duration,
         draw_misfortune(&mut chance, nodes, at, &mut plan);
     }
     plan
+}
+
+/// A disk is lost, or rots bit by bit from some time on.
+fn draw_damage(
+    chance: &mut Chance,
+    nodes: &[NodeId],
+    (node, at): (NodeId, Duration),
+    plan: &mut Vec<(Duration, Fault)>,
+) {
+    let millis = Duration::from_millis;
+    if chance.permille(500) {
+        plan.push((at, Fault::Replace(node)));
+        return;
+    }
+    let (most, long) = (chance.pick(&[12, 100]), chance.permille(500));
+    for _ in 0..chance.between(1, most) {
+        let when = at + chance.duration(millis(0), SAFETY / 3);
+        let of_state = !long && chance.permille(400);
+        let rot = if of_state { Fault::RotState(node) } else { Fault::Rot(node) };
+        plan.push((when, rot));
+    }
+    // Who was away needs what was written long ago.
+    let others: Vec<NodeId> = nodes.iter().copied().filter(|other| *other != node).collect();
+    for _ in 0..chance.below(if long { 8 } else { 4 }) {
+        let (away, begins) = (chance.pick(&others), at + chance.duration(millis(0), SAFETY / 4));
+        let ends = begins + chance.duration(millis(500), millis(4000));
+        plan.extend(parted(&[node], &[away], begins, ends));
+    }
+    // What has rotted is read again when the node starts.
+    for _ in 0..2 {
+        let late = if long { SAFETY / 3 } else { millis(500) };
+        let dies = at + chance.duration(late, SAFETY / 2);
+        plan.push((dies, Fault::Crash(node, Power::Lost)));
+    }
 }
 
 /// History is collected under those who read it: anywhere, down to a few round trips ago. Not where copies of available tables are: what

@@ -42,6 +42,8 @@ pub enum WorldBug {
     ClockNotCarried,
     /// Readers have no uncertainty interval.
     NoUncertainty,
+    /// A wall clock's steps are followed at once, though peers have measured it where it was.
+    StepsFollowed,
     /// A clock's logical counter wraps.
     CounterWraps,
     /// A node whose clock disagrees goes on.
@@ -174,6 +176,7 @@ pub const MUTANTS: &[Mutant] = &[
     server("eviction-forgets", ServerBug::EvictionForgets, &["H12"]),
     world("fence-ignored", WorldBug::FenceIgnored, &["H13"])
         .behind("whoever gets a message from beyond the cap refuses it: the leases of a clock that is wrong run out without the fence, too"),
+    world("steps-followed", WorldBug::StepsFollowed, &["H13"]),
     world("counter-wraps", WorldBug::CounterWraps, &["H15"]),
     world("lease-on-wall-clock", WorldBug::LeaseOnWallClock, &["H14"]),
     store("promise-from-receipt", StoreBug::PromiseFromReceipt, &["H14"]),

@@ -8,11 +8,11 @@ use coverage::Mark;
 use replication::range::{NodeId, RegionId};
 use std::time::Duration;
 
-use crate::episode::SAFETY;
+use crate::episode::{SAFETY, SKEW_MAX_US};
 use crate::workload::item_key;
 use crate::world::chance::{Chance, Purpose};
 use crate::world::fault::{Fault, Power, Strike, Trigger};
-use crate::world::network::Weather;
+use crate::world::network::{Straying, Weather};
 use crate::world::{Layout, SyncMode};
 
 /// Tables of workloads over keys.
@@ -62,8 +62,13 @@ pub(crate) enum Raid {
     Births,
     /// Nodes miss so much that they need snapshots, and pieces of these are lost.
     Snapshots,
-    /// A node hears the others late, so that its clock is as far behind as it may be, while intents of what is committed are still there.
+    /// A node hears the others late and is behind by its own clock, as far as it may be, while intents of what is committed are still there.
     Clocks,
+    /// Calls are late, each on its own, so that what belongs together comes apart: a commit's writes and the record that names them, what was
+    /// found of a commit and the word about it, a commit and the question what became of it.
+    Strays,
+    /// Calls come again when their transaction has long ended.
+    Echoes,
     /// Nothing: some seeds are left as they are.
     None,
 }
@@ -88,6 +93,9 @@ impl Raid {
             gateways,
             Raid::Births,
             Raid::Clocks,
+            Raid::Strays,
+            Raid::Strays,
+            Raid::Echoes,
             Raid::Snapshots,
             Raid::None,
         ]);
@@ -127,8 +135,27 @@ impl Raid {
             Raid::Clocks => {
                 layout.nodes = 5;
                 layout.client.spill_bytes = 1 << 20;
-                layout.lag = Duration::from_millis(400);
+                layout.client.stagings_again_max = STAGINGS_AGAIN;
+                layout.lag = Duration::from_millis(1000);
                 layout.clog_max = Duration::from_millis(300);
+            }
+            // Whoever meets a staged transaction looks for its writes at once, and what is not there it prevents.
+            Raid::Strays => {
+                layout.nodes = 5;
+                layout.client.spill_bytes = 1 << 20;
+                layout.client.stagings_again_max = STAGINGS_AGAIN;
+                layout.client.commit_asked_after = Duration::from_millis(40);
+                layout.server.staged_kept = Duration::ZERO;
+                layout.lag = Duration::from_millis(1000);
+            }
+            // Intents that go soon, records that stay.
+            Raid::Echoes => {
+                layout.nodes = layout.nodes.max(4);
+                layout.client.spill_bytes = 16;
+                layout.client.forget_after = Duration::from_secs(4);
+                layout.server.txn_expiry = EXPIRY;
+                layout.client.heartbeat_interval = EXPIRY / 5;
+                layout.lag = Duration::ZERO;
             }
             Raid::Snapshots => {
                 layout.store.log_bytes_max = 8 << 10;
@@ -139,6 +166,8 @@ impl Raid {
     }
 }
 
+/// Parallel commits that stage again where that is rehearsed.
+const STAGINGS_AGAIN: u32 = 3;
 /// A transaction is taken for dead after this where gateways fall silent.
 const EXPIRY: Duration = Duration::from_secs(2);
 
@@ -166,6 +195,8 @@ pub(crate) fn draw_raids(layout: &Layout, nodes: &[NodeId]) -> Vec<(Duration, Fa
         Raid::Gateways(mark) => on_gateways(&mut chance, mark, begins / 2, &mut plan),
         Raid::Births => on_births(&mut chance, begins / 2, &mut plan),
         Raid::Clocks => on_clocks(&mut chance, nodes, begins / 2, &mut plan),
+        Raid::Strays => on_strays(&mut chance, nodes, begins / 4, &mut plan),
+        Raid::Echoes => on_echoes(&mut chance, nodes, begins / 4, &mut plan),
         Raid::Snapshots => on_snapshots(&mut chance, nodes, begins / 2, &mut plan),
         Raid::Branch => {
             let mark = draw_mark(&mut chance);
@@ -297,16 +328,58 @@ fn on_births(chance: &mut Chance, begins: Duration, plan: &mut Plan) {
 
 fn on_clocks(chance: &mut Chance, nodes: &[NodeId], begins: Duration, plan: &mut Plan) {
     let millis = Duration::from_millis;
+    let node = chance.pick(nodes);
+    let others: Vec<NodeId> = nodes.iter().copied().filter(|other| *other != node).collect();
+    // From the beginning: what a clock's step leads to before it is measured is another matter (docs/limits.md).
+    plan.push((Duration::ZERO, Fault::Step(node, -SKEW_MAX_US)));
+    plan.push((Duration::ZERO, Fault::Step(chance.pick(&others), SKEW_MAX_US)));
+    spread_leases(chance, &others, begins, plan);
     let mut at = begins;
     while at < SAFETY - millis(2000) {
-        let node = chance.pick(nodes);
         let ends = at + chance.duration(millis(500), millis(4000));
-        for other in nodes.iter().filter(|other| **other != node) {
+        for other in &others {
             plan.push((at, Fault::Clog(*other, node)));
             plan.push((ends, Fault::Unclog(*other, node)));
         }
-        at = ends + chance.duration(millis(0), millis(1500));
+        at = ends + chance.duration(millis(0), millis(500));
     }
+}
+
+/// The ranges of a transaction have leaseholders of their own.
+fn spread_leases(chance: &mut Chance, among: &[NodeId], begins: Duration, plan: &mut Plan) {
+    for round in 0..3 {
+        for place in 0..LED_RANGES {
+            let at = begins + Duration::from_millis(5_000) * round;
+            plan.push((at, Fault::HandOver(place, chance.pick(among))));
+        }
+    }
+}
+
+/// So many ranges there are about.
+const LED_RANGES: usize = 8;
+
+fn on_strays(chance: &mut Chance, nodes: &[NodeId], begins: Duration, plan: &mut Plan) {
+    let millis = Duration::from_millis;
+    spread_leases(chance, nodes, begins, plan);
+    let straying = Straying {
+        late_permille: chance.between(50, 250) as u32,
+        again_permille: chance.pick(&[0, 100, 250]),
+        longest: chance.pick(&[millis(100), millis(300), millis(800)]),
+    };
+    plan.push((begins, Fault::Straying(straying)));
+    plan.push((SAFETY - millis(500), Fault::Straying(Straying::default())));
+}
+
+fn on_echoes(chance: &mut Chance, nodes: &[NodeId], begins: Duration, plan: &mut Plan) {
+    let millis = Duration::from_millis;
+    spread_leases(chance, nodes, begins, plan);
+    let straying = Straying {
+        late_permille: chance.below(50) as u32,
+        again_permille: chance.between(200, 600) as u32,
+        longest: chance.pick(&[millis(500), millis(2000), millis(4000)]),
+    };
+    plan.push((begins, Fault::Straying(straying)));
+    plan.push((SAFETY - millis(500), Fault::Straying(Straying::default())));
 }
 
 fn on_snapshots(chance: &mut Chance, nodes: &[NodeId], begins: Duration, plan: &mut Plan) {

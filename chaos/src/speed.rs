@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use crate::episode::{
-    BOOT, CLIENTS, Options, Report, SAFETY, begin, layout_of, load, plan_for, report, settle,
+    BOOT, CLIENTS, Options, Plan, Report, SAFETY, begin, layout_of, load, plan_for, power_on,
+    report, settle,
 };
 use crate::workload::{Kind, Workload, item_key};
-use crate::world::{Layout, World};
+use crate::world::{Damage, Layout, World};
 use std::sync::Arc;
 
 const NODES: u32 = 5;
@@ -21,15 +22,16 @@ const MORE: [(u32, u64); 2] = [(110, 1), (110, 5)];
 /// Runs a seed of this shape; what its options say of the workload does not count.
 pub(crate) fn run(options: Options) -> Report {
     let options = Options { workload: Kind::Register, ..options };
-    let layout = Layout { nodes: NODES, spares: 0, ..layout_of(options) };
+    let layout = Layout { nodes: NODES, spares: 0, damage: Damage::Promised, ..layout_of(options) };
     coverage::take();
-    let mut world = World::new(layout);
+    let plan = plan_for(&layout);
+    let (mut world, plan) = power_on(layout, plan);
     let workload = options.workload.make();
-    let verdict = play(&mut world, &workload);
+    let verdict = play(&mut world, &workload, plan);
     report(&mut world, &workload, options, verdict)
 }
 
-fn play(world: &mut World, workload: &Arc<dyn Workload>) -> Result<(), String> {
+fn play(world: &mut World, workload: &Arc<dyn Workload>, plan: Plan) -> Result<(), String> {
     begin(world, workload)?;
     let access = world.access().clone();
     let split = async move {
@@ -41,7 +43,6 @@ fn play(world: &mut World, workload: &Arc<dyn Workload>) -> Result<(), String> {
     if !split || !world.run_until(BOOT, |world| world.led_ranges().len() == RANGES) {
         return Err(format!("there are no {RANGES} ranges\n{}", world.describe()));
     }
-    let plan = plan_for(world.layout());
     let left = load(world, workload, plan, CLIENTS);
     let begun = world.now();
     if world.run_until(SAFETY, |_| workload.counts().0 >= TRANSACTIONS) {

@@ -35,8 +35,9 @@
 //! that.
 //!
 //! HAZARD: a peer whose clock is wrong by less than the cap still pushes ours by that much. Readers
-//! elsewhere are told to expect it one round trip later, when its offset was measured and raised
-//! the bounds ([`crate::ErrorBound`]); a read in between can be stale.
+//! elsewhere expect it, for they have measured that peer, and its clock does not step
+//! ([`crate::Discipline`]); where it does (beyond the cap), a read can be stale until it is measured
+//! again.
 
 use std::fmt;
 use std::time::Duration;

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`Timestamp`], [`ClockTimestamp`], [`WallTime`], [`Monotonic`], [`Now`]: points in time, and who may push a clock | `timestamp` |
 //! | [`TimeSource`]: the seam to the operating system or the simulator; [`ManualTime`]: one for tests | `source`, `manual` |
+//! | [`Discipline`]: the wall clock without its steps, on which all else goes | `discipline` |
 //! | [`Hlc`]: the process's clock, lock-free | `hlc` |
 //! | [`UpperBound`]: the bound on disk that makes a restart safe | `upper_bound` |
 //! | [`OffsetTable`]: the peers' clocks, from round trips | `offset` |
@@ -19,7 +20,8 @@
 //! # How they fit
 //!
 //! ```text
-//!   wall, monotonic ──┬────────────────────────────────┐
+//!   wall, monotonic ──► Discipline ──┬─────────────────┐   (what is called `wall` from here on)
+//!                     ┌──────────────┘                 │
 //!                     v                                v
 //!   messages ──► Hlc::observe          replies ──► OffsetTable ──► estimates ──┬──► ErrorBound ──► uncertainty, advertised
 //!                Hlc::now ──► Now                                              │        │
@@ -79,16 +81,19 @@
 //! - A reading of this node is never repeated, not by its next life either (`hlc`, `upper_bound`).
 //! - A reading beyond the cap is refused and leaves no trace (`hlc`).
 //! - Durations are measured on the monotonic clock only, which counts suspended time.
+//! - No clock that a peer has measured moves away from that by more than the measurement allows for, but beyond the
+//!   cap (`discipline`).
 //!
 //! # Gotchas
 //!
 //! - [`Timestamp`] cannot be turned into a [`ClockTimestamp`]. If you need to, you are about to
 //!   poison a clock.
-//! - [`OffsetTable`] wants the peer's *wall* clock, not its HLC.
+//! - [`OffsetTable`] wants the peer's disciplined clock, not its HLC.
 //! - Built with `--cfg loom` the crate's atomics work inside of `loom::model` only:
 //!   `RUSTFLAGS="--cfg loom" cargo test -p clock --release --lib`, in a target directory of its
 //!   own.
 
+mod discipline;
 mod error_bound;
 mod fence;
 mod hlc;
@@ -99,6 +104,7 @@ mod sync;
 mod timestamp;
 mod upper_bound;
 
+pub use discipline::{Begin, Course, Discipline, Followed, Pace, SLEW_PPM, pace};
 pub use error_bound::{
     BoundSource, CAP_DEFAULT, ErrorBound, KernelClock, largest_advertised, share, uncertainty,
 };

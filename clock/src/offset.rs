@@ -14,7 +14,8 @@
 //!
 //! A sample keeps *the peer's wall clock minus our monotonic clock*. Our own wall clock comes in
 //! only when an offset is asked for, so that a step of it shows at once against every peer, without
-//! one more message.
+//! one more message. Wall clocks are the disciplined ones here ([`crate::Discipline`]): within the
+//! cap they do not step.
 //!
 //! Of the last [`SAMPLES_MAX`] samples the one with the smallest error counts (the shortest round
 //! trip had the least queueing; NTP's clock filter, RFC 5905 section 10). Age adds [`DRIFT_PPM`].
@@ -33,12 +34,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use crate::discipline::SLEW_PPM;
 use crate::timestamp::{Monotonic, WallTime};
 
 /// Samples kept per peer.
 pub const SAMPLES_MAX: usize = 8;
-/// Assumed drift of one clock against another, parts per million (what NTP assumes, RFC 5905).
-pub const DRIFT_PPM: u32 = 500;
+/// Assumed drift of a peer's clock against our monotonic clock, parts per million: each machine's
+/// oscillator is off by up to 500 (what NTP assumes, RFC 5905), and the peer's clock is being moved
+/// towards its wall clock.
+pub const DRIFT_PPM: u32 = 2 * 500 + SLEW_PPM;
 /// Default age after which a sample says nothing any more.
 pub const AGE_MAX_DEFAULT: Duration = Duration::from_secs(10);
 

@@ -1,13 +1,14 @@
-//! Driver: this node's clock. Reads the OS through the seam, keeps the persisted bound ahead of the clock, measures peers, and asks
-//! the fence for its verdict. The decisions are `clock`'s.
+//! Driver: this node's clock. Reads the OS through the seam, disciplines it, keeps the persisted bound ahead of the clock, measures peers,
+//! and asks the fence for its verdict. The decisions are `clock`'s.
 //!
 //! HAZARD: everything above relies on [`ClockService::uncertainty`] for freshness only. A clock beyond its bound makes reads stale,
 //! never transactions wrong, and the fence ends that.
 
 use clock::{
-    CAP_DEFAULT, Change, ClockTimestamp, ErrorBound, Extension, Fence, FenceConfig, Hlc,
-    KernelClock, Leap, Monotonic, OffsetEstimate, OffsetTable, RoundTrip, Start, TimeSource,
-    Timestamp, UpperBound, Verdict, largest_advertised, uncertainty,
+    Begin, CAP_DEFAULT, Change, ClockTimestamp, Course, Discipline, ErrorBound, Extension, Fence,
+    FenceConfig, Followed, Hlc, KernelClock, Leap, Monotonic, OffsetEstimate, OffsetTable, Pace,
+    RoundTrip, Start, TimeSource, Timestamp, UpperBound, Verdict, WallTime, largest_advertised,
+    pace, uncertainty,
 };
 use parking_lot::Mutex;
 use replication::range::NodeId;
@@ -19,12 +20,12 @@ use tracing::{info, warn};
 use txn::runtime::HlcSource;
 
 use crate::identity::{ClockBounds, DataDir, IdentityError};
-use crate::world::{OsTime, kernel_clock_error};
+use crate::world::{OsTime, boot_id, kernel_clock_error};
 
 /// How far ahead of the clock its persisted bound is kept. A restart after a crash waits up to this long.
 const BOUND_WINDOW: Duration = Duration::from_secs(4);
-/// Measurements older than this say nothing.
-const SAMPLE_AGE_MAX: Duration = Duration::from_secs(10);
+/// Measurements older than this say nothing. Nodes that differ in it could rely on what others have given up: it is not a setting.
+const SAMPLE_AGE_MAX: Duration = Duration::from_secs(5);
 /// How often the bound and the verdict are looked at.
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -37,8 +38,25 @@ pub struct ClockReport {
     pub uncertainty: Duration,
     /// Why we are fenced, if we are.
     pub fenced: Option<String>,
+    /// How far the wall clock is ahead of the node's clock, which follows it without steps; microseconds.
+    pub wall_ahead_us: i64,
     /// Peers' clocks as we see them.
     pub peers: BTreeMap<NodeId, OffsetEstimate>,
+}
+
+/// What must be written after a look.
+#[derive(Default)]
+#[must_use = "the clock will stop if its bound is not persisted"]
+pub struct Due {
+    extension: Option<Extension>,
+    course: Option<Course>,
+}
+
+impl Due {
+    /// Nothing.
+    pub fn is_empty(&self) -> bool {
+        self.extension.is_none() && self.course.is_none()
+    }
 }
 
 struct Judgement {
@@ -50,6 +68,7 @@ struct Judgement {
 /// The clock of this node.
 pub struct ClockService {
     time: Arc<OsTime>,
+    discipline: Discipline,
     hlc: Hlc,
     cap: Duration,
     /// Taken by [`ClockService::close`].
@@ -68,14 +87,16 @@ impl ClockService {
     ) -> Result<Arc<ClockService>, IdentityError> {
         let former = dir.clock_bounds()?;
         let mut bound = UpperBound::new(former.readings, BOUND_WINDOW);
-        let (floor, extension) = wait_for_wall(&time, &mut bound).await;
-        store(dir, &extension)?;
+        let discipline = wait_for_boot(&time, &former).await;
+        let (floor, extension) = wait_for_clock(&time, &discipline, &mut bound).await;
+        store(dir, &extension, &discipline)?;
         let hlc = Hlc::start(floor, bound.persisted(extension));
         let assumed = CAP_DEFAULT / 2;
         let own = ErrorBound { bound: assumed, source: clock::BoundSource::Assumed };
         let fence = Fence::new(FenceConfig::default());
         Ok(Arc::new(ClockService {
             time,
+            discipline,
             hlc,
             cap: CAP_DEFAULT,
             bound: Mutex::new(Some(bound)),
@@ -88,6 +109,11 @@ impl ClockService {
             own_bound_micros: AtomicU64::new(micros(assumed)),
             fenced: AtomicBool::new(false),
         }))
+    }
+
+    /// The wall clock without its steps: what peers are told, and what all else here goes by.
+    pub fn wall(&self) -> WallTime {
+        self.discipline.read(self.time.monotonic())
     }
 
     /// Our own error bound.
@@ -115,15 +141,30 @@ impl ClockService {
         self.judgement.lock().offsets.record(u64::from(peer.0), trip);
     }
 
-    /// Judges anew, and says whether the persisted bound must be extended; to be called every [`LOOK_INTERVAL`].
-    /// Both go by one reading of the wall clock: a leap between two readings would be followed before it was judged.
-    pub fn look(&self, now: Monotonic) -> (Change, Option<Extension>) {
-        let wall = self.time.wall();
+    /// Judges anew, and says what must be written ([`ClockService::persist`]); to be called every [`LOOK_INTERVAL`].
+    /// Both go by one reading of the clock: a leap between two readings would be followed before it was judged.
+    pub fn look(&self, now: Monotonic) -> (Change, Due) {
+        let (os, before) = (self.time.wall(), self.discipline.read(now));
         let mut judgement = self.judgement.lock();
-        let estimates = judgement.offsets.estimates(wall, now);
         let peer_count = judgement.offsets.peer_count();
+        let seen_from = |clock| judgement.offsets.estimates(clock, now);
+        let pace = pace(&seen_from(before), &seen_from(os), peer_count);
+        let mut due = Due::default();
+        match self.discipline.look(os, now, self.cap, pace) {
+            Followed::Course(_) => {}
+            Followed::Wall(step) => {
+                warn!(?step, "the wall clock was stepped, and followed at once")
+            }
+            Followed::Nearer(course) => due.course = Some(course),
+        }
+        let wall = self.discipline.read(now);
+        let off = Duration::from_micros(wall.micros().abs_diff(os.micros()));
+        let estimates = judgement.offsets.estimates(wall, now);
         let kernel = match kernel_clock_error() {
-            Some(error_max) => KernelClock::Synchronised { error_max },
+            // The kernel speaks of the wall clock.
+            Some(error_max) => {
+                KernelClock::Synchronised { error_max: error_max.saturating_add(off) }
+            }
             None => KernelClock::Unsynchronised,
         };
         let own =
@@ -146,18 +187,24 @@ impl ClockService {
             _ => {}
         }
         let leap = judgement.fence.leap();
-        (
-            change,
-            self.bound.lock().as_mut().and_then(|bound| bound.poll(self.hlc.last(), wall, leap)),
-        )
+        let mut bound = self.bound.lock();
+        due.extension = bound.as_mut().and_then(|bound| bound.poll(self.hlc.last(), wall, leap));
+        (change, due)
     }
 
-    /// Writes an extension. Blocks on the disk: call from a thread that may. After an error the node must stop: what is on disk
-    /// is unknown.
-    pub fn extend_bound(&self, extension: Extension, dir: &DataDir) -> Result<(), IdentityError> {
-        store(dir, &extension)?;
-        if let Some(bound) = self.bound.lock().as_mut() {
-            self.hlc.raise(bound.persisted(extension));
+    /// Writes what a look has found due. Blocks on the disk: call from a thread that may. After an error the node must stop: what is on
+    /// disk is unknown.
+    pub fn persist(&self, due: Due, dir: &DataDir) -> Result<(), IdentityError> {
+        if let Some(course) = due.course {
+            dir.store_clock_bounds(ClockBounds { course: Some(course), ..dir.clock_bounds()? })?;
+            info!("the wall clock is nearer to all peers than this node's clock was: followed");
+            self.discipline.jump(course);
+        }
+        if let Some(extension) = due.extension {
+            store(dir, &extension, &self.discipline)?;
+            if let Some(bound) = self.bound.lock().as_mut() {
+                self.hlc.raise(bound.persisted(extension));
+            }
         }
         Ok(())
     }
@@ -170,6 +217,7 @@ impl ClockService {
             Some(last) => dir.store_clock_bounds(ClockBounds {
                 readings: last,
                 recorded: dir.clock_bounds()?.recorded,
+                course: Some(self.discipline.course()),
             }),
             None => Ok(()),
         }
@@ -178,8 +226,11 @@ impl ClockService {
     /// For people.
     pub fn report(&self, now: Monotonic) -> ClockReport {
         let judgement = self.judgement.lock();
-        let estimates = judgement.offsets.estimates(self.time.wall(), now);
+        let clock = self.discipline.read(now);
+        let estimates = judgement.offsets.estimates(clock, now);
+        let micros = |wall: WallTime| i64::try_from(wall.micros()).unwrap_or(i64::MAX);
         ClockReport {
+            wall_ahead_us: micros(self.time.wall()).saturating_sub(micros(clock)),
             bound: judgement.own.bound,
             uncertainty: self.uncertainty(),
             fenced: judgement.fence.verdict().reason().map(|reason| reason.to_string()),
@@ -192,15 +243,46 @@ impl ClockService {
 }
 
 /// A store records read bounds up to the clock's persisted bound, so that one number serves for both.
-fn store(dir: &DataDir, extension: &Extension) -> Result<(), IdentityError> {
+fn store(
+    dir: &DataDir,
+    extension: &Extension,
+    discipline: &Discipline,
+) -> Result<(), IdentityError> {
     let recorded = dir.clock_bounds()?.recorded.max(extension.value());
-    dir.store_clock_bounds(ClockBounds { readings: extension.value(), recorded })
+    let course = Some(discipline.course());
+    dir.store_clock_bounds(ClockBounds { readings: extension.value(), recorded, course })
 }
 
-/// The floor, and the first bound to be persisted, both by one reading of the wall clock.
-async fn wait_for_wall(time: &OsTime, bound: &mut UpperBound) -> (Timestamp, Extension) {
+/// The clock goes on where the former process left it; after a reboot, which hardly anybody survives within seconds, it waits.
+async fn wait_for_boot(time: &OsTime, former: &ClockBounds) -> Discipline {
+    let lived = former.readings > Timestamp::MIN;
+    // A node of before there were courses: as after a reboot.
+    let course = former.course.or(lived.then_some(Course { boot: 0, ahead_ns: 0 }));
     loop {
-        let wall = time.wall();
+        let now = time.monotonic();
+        match Discipline::begin(course, boot_id(), (time.wall(), now), SAMPLE_AGE_MAX) {
+            Begin::Ready(discipline) => return discipline,
+            Begin::Wait(wait) => {
+                info!(
+                    ?wait,
+                    "the machine was booted just now: waiting until no peer knows its former clock"
+                );
+                time.sleep_until(now.plus(wait)).await;
+            }
+        }
+    }
+}
+
+/// The floor, and the first bound to be persisted, both by one reading of the clock.
+async fn wait_for_clock(
+    time: &OsTime,
+    discipline: &Discipline,
+    bound: &mut UpperBound,
+) -> (Timestamp, Extension) {
+    loop {
+        let now = time.monotonic();
+        discipline.look(time.wall(), now, CAP_DEFAULT, Pace::Slew);
+        let wall = discipline.read(now);
         let wait = match bound.start(wall) {
             Start::Ready { floor } => {
                 let extension = bound.poll(ClockTimestamp::MIN, wall, Leap::Follow);
@@ -228,11 +310,11 @@ fn micros(duration: Duration) -> u64 {
 
 impl HlcSource for ClockService {
     fn now(&self) -> ClockTimestamp {
-        self.hlc.now(self.time.wall())
+        self.hlc.now(self.wall())
     }
 
     fn observe(&self, remote: ClockTimestamp) -> Result<(), Timestamp> {
-        match self.hlc.observe(self.time.wall(), remote, self.cap) {
+        match self.hlc.observe(self.wall(), remote, self.cap) {
             Ok(_) => Ok(()),
             Err(_) => Err(remote.timestamp()),
         }
@@ -241,7 +323,7 @@ impl HlcSource for ClockService {
     fn uncertainty(&self) -> Duration {
         // After a pause of the process the clock lags behind the wall until its bound is extended: by that much more can others'
         // writes be ahead. On top of the cap, which bounds clocks that are not held back. (The simulator found reads stale by it.)
-        let held_back = self.hlc.held_back(self.time.wall());
+        let held_back = self.hlc.held_back(self.wall());
         Duration::from_micros(self.uncertainty_micros.load(Ordering::Relaxed))
             .saturating_add(held_back)
     }

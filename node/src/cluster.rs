@@ -312,7 +312,7 @@ impl Cluster for NodeCluster {
                 return ClockSummary {
                     node,
                     region,
-                    offset_us: Some(0),
+                    offset_us: Some(report.wall_ahead_us),
                     offset_error_us: Some(0),
                     round_trip_us: Some(0),
                     bound_us,

@@ -99,7 +99,7 @@ impl Control {
 
     /// What we tell others once a second.
     pub fn gossip(&self) -> GossipMessage {
-        let wall = self.shared.time.wall();
+        let wall = self.shared.clocks.wall();
         let error_bound = self.shared.clocks.own_bound();
         GossipMessage {
             cluster: Bytes::copy_from_slice(&self.shared.cluster.to_be_bytes()),

@@ -174,16 +174,15 @@ pub async fn watch_clock(
         let now = shared.time.monotonic();
         shared.faults.expire(now);
         shared.time.set_skew_micros(shared.faults.skew_micros(shared.node, now));
-        let (change, extension) = shared.clocks.look(now);
+        let (change, due) = shared.clocks.look(now);
         match change {
             Change::Fenced => drop(shard.send(Input::Event(Event::Fencing(Fencing::Fenced)))),
             Change::Returned => drop(shard.send(Input::Event(Event::Fencing(Fencing::Serving)))),
             Change::None => {}
         }
-        if let Some(extension) = extension {
+        if !due.is_empty() {
             let (clocks, data) = (shared.clocks.clone(), dir.clone());
-            let written =
-                tokio::task::spawn_blocking(move || clocks.extend_bound(extension, &data)).await;
+            let written = tokio::task::spawn_blocking(move || clocks.persist(due, &data)).await;
             let written = written.map_err(|error| error.to_string())?;
             written
                 .map_err(|error| format!("the clock's bound could not be persisted: {error}"))?;

@@ -11,7 +11,7 @@
 //! Small files are replaced atomically: written beside, synced, renamed, and the directory synced (killer S07).
 //! INVARIANT: the incarnation is raised durably before the node does anything in its own name. It is not raised by a start that is refused.
 
-use clock::Timestamp;
+use clock::{Course, Timestamp};
 use replication::raft::Incarnation;
 use replication::range::{NodeId, RegionId};
 use std::fs::{self, File};
@@ -95,6 +95,8 @@ pub struct ClockBounds {
     pub readings: Timestamp,
     /// No read bound above was recorded for another store. Never falls, also not at an orderly stop.
     pub recorded: Timestamp,
+    /// Where the clock was; `None` at the very first start, and of a node that did not keep it yet.
+    pub course: Option<Course>,
 }
 
 /// An open data directory; the lock is released when it is dropped.
@@ -152,19 +154,16 @@ impl DataDir {
     pub fn clock_bounds(&self) -> Result<ClockBounds, IdentityError> {
         let path = self.path.join("clock");
         let Some(text) = read_if_there(&path)? else { return Ok(ClockBounds::default()) };
-        let mut numbers =
-            text.split_whitespace().map(|word| word.parse::<u64>().map(Timestamp::from_raw));
-        match (numbers.next(), numbers.next(), numbers.next()) {
-            (Some(Ok(readings)), Some(Ok(recorded)), None) => {
-                Ok(ClockBounds { readings, recorded })
-            }
-            _ => Err(malformed(&path, "it does not hold two numbers")),
-        }
+        parse_bounds(&text).ok_or_else(|| malformed(&path, "it does not hold two or four numbers"))
     }
 
     /// Replaces the bounds, durably. Must return before a reading above the old one is handed out.
     pub fn store_clock_bounds(&self, bounds: ClockBounds) -> Result<(), IdentityError> {
-        let text = format!("{} {}\n", bounds.readings.raw(), bounds.recorded.raw());
+        let mut text = format!("{} {}", bounds.readings.raw(), bounds.recorded.raw());
+        if let Some(Course { boot, ahead_ns }) = bounds.course {
+            text.push_str(&format!(" {boot} {ahead_ns}"));
+        }
+        text.push('\n');
         self.replace("clock", text.as_bytes())
     }
 
@@ -203,6 +202,21 @@ fn io_error(path: &Path, source: std::io::Error) -> IdentityError {
 
 fn malformed(path: &Path, why: impl ToString) -> IdentityError {
     IdentityError::Malformed { path: path.to_path_buf(), why: why.to_string() }
+}
+
+/// The bounds, and perhaps boot and course.
+fn parse_bounds(text: &str) -> Option<ClockBounds> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let time = |word: &str| word.parse().ok().map(Timestamp::from_raw);
+    let (readings, recorded, course) = match words[..] {
+        [readings, recorded] => (readings, recorded, None),
+        [readings, recorded, boot, ahead] => {
+            let course = Course { boot: boot.parse().ok()?, ahead_ns: ahead.parse().ok()? };
+            (readings, recorded, Some(course))
+        }
+        _ => return None,
+    };
+    Some(ClockBounds { readings: time(readings)?, recorded: time(recorded)?, course })
 }
 
 fn read_if_there(path: &Path) -> Result<Option<String>, IdentityError> {
@@ -288,13 +302,18 @@ mod tests {
             let bounds = ClockBounds {
                 readings: Timestamp::from_raw(98),
                 recorded: Timestamp::from_raw(99),
+                course: Some(Course { boot: u128::MAX, ahead_ns: u64::MAX }),
             };
+            data.store_clock_bounds(ClockBounds { course: None, ..bounds }).unwrap();
+            assert_eq!(data.clock_bounds().unwrap().course, None);
             data.store_clock_bounds(bounds).unwrap();
         }
         let (data, identity) = DataDir::open(dir.path(), 43).unwrap();
         assert_eq!((identity.instance, identity.incarnation), (42, Incarnation(2)));
         assert_eq!(identity.membership, Some(membership));
-        assert_eq!(data.clock_bounds().unwrap().recorded, Timestamp::from_raw(99));
+        let bounds = data.clock_bounds().unwrap();
+        assert_eq!(bounds.recorded, Timestamp::from_raw(99));
+        assert_eq!(bounds.course, Some(Course { boot: u128::MAX, ahead_ns: u64::MAX }));
     }
 
     #[test]

@@ -68,6 +68,12 @@ pub fn kernel_clock_error() -> Option<Duration> {
     u64::try_from(state.maxerror).ok().map(Duration::from_micros)
 }
 
+/// Which boot of the machine this is; zero, which is no boot's, where the kernel does not tell.
+pub fn boot_id() -> u128 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    u128::from_str_radix(&text.trim().replace('-', ""), 16).unwrap_or(0)
+}
+
 /// Spawns on a tokio runtime.
 pub struct TokioSpawn(pub tokio::runtime::Handle);
 

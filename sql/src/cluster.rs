@@ -33,7 +33,8 @@ pub struct ClockSummary {
     pub node: NodeId,
     /// Its region's name.
     pub region: String,
-    /// Its wall clock minus ours, microseconds; `None` while not measured.
+    /// Its clock minus ours, microseconds; `None` while not measured. Of our own: how far the operating system's wall clock is ahead of
+    /// our clock, which follows it without steps.
     pub offset_us: Option<i64>,
     /// How far that can be wrong, microseconds.
     pub offset_error_us: Option<u64>,

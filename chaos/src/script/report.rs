@@ -180,6 +180,7 @@ fn lasts(fault: &Fault) -> bool {
         Fault::Step(_, offset) => *offset != 0,
         Fault::Drift(_, monotonic, wall) => (*monotonic, *wall) != (0, 0),
         Fault::Weather(weather) => *weather != Default::default(),
+        Fault::Straying(straying) => *straying != Default::default(),
         Fault::Join(..)
         | Fault::JoinRegion(_)
         | Fault::Unclog(..)
@@ -220,6 +221,7 @@ fn is_end(fault: &Fault) -> bool {
         Fault::Step(..)
         | Fault::Drift(..)
         | Fault::Weather(_)
+        | Fault::Straying(_)
         | Fault::Throttle(..)
         | Fault::Slow(..) => !lasts(fault),
         Fault::Cut(..)
@@ -262,7 +264,7 @@ fn ends(first: &Fault, second: &Fault) -> bool {
         | (Fault::Throttle(a, b, _), Fault::Throttle(c, d, _)) => same(a, c) && same(b, d),
         (Fault::Cut(a, b), Fault::Join(c, d)) => a == c && b == d,
         (Fault::CutRegion(a), Fault::JoinRegion(b)) => a == b,
-        (Fault::Weather(_), Fault::Weather(_)) => true,
+        (Fault::Weather(_), Fault::Weather(_)) | (Fault::Straying(_), Fault::Straying(_)) => true,
         _ => false,
     }
 }

@@ -24,7 +24,7 @@ use crate::world::chance::{Chance, Purpose};
 use crate::world::fault::Fault;
 use crate::world::network::CLOG_MAX;
 use crate::world::tally::Tally;
-use crate::world::{Layout, Level, SyncMode, World, nanos};
+use crate::world::{Damage, Layout, Level, SyncMode, World, nanos};
 
 /// Clients of a script's workload.
 const CLIENTS: u32 = 5;
@@ -113,12 +113,14 @@ fn layout(script: &Script) -> Layout {
         segment_bytes: 256 << 10,
         log_cache_bytes: 32 << 20,
         spares: 0,
+        damage: Damage::Promised,
         sync: (Duration::from_micros(80), Duration::from_millis(2)),
         sync_mode: SyncMode::InPlace,
         flush_interval: Duration::from_secs(2),
         lag: Duration::ZERO,
         clog_max: CLOG_MAX,
         call_timeout: Duration::from_secs(8),
+        measured_kept: Duration::from_secs(5),
         level: if needs_sql { Level::Sql } else { Level::Keys },
         server: ServerConfig::new(NodeId(0)),
         client: Settings::default(),

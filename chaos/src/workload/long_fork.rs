@@ -8,7 +8,7 @@ use std::sync::Arc;
 use txn::client::{Db, TxnError, TxnOptions};
 
 use super::drive::{Call, Deed, Turn, ask_last};
-use super::{item_key, number};
+use super::{Manner, item_key, number};
 use crate::check::RealTime;
 use crate::check::file::{Operation, shown};
 use crate::check::long_fork::{Op, Seen, check};
@@ -21,6 +21,8 @@ const TABLE: u32 = 150;
 const SIDES: u64 = 3;
 /// Between the keys of one group.
 const FAR: u64 = 1 << 32;
+/// The row beside a key is so far behind a key of the group's next range.
+const BESIDE: u64 = 1 << 31;
 /// Operations on a group before clients go on to the next.
 const GROUP_OPS: u64 = 12;
 
@@ -32,7 +34,7 @@ pub struct LongFork {
 }
 
 impl Deed for LongFork {
-    type Task = Op;
+    type Task = (Op, Manner);
     type Answer = Seen;
     type Error = TxnError;
 
@@ -51,22 +53,26 @@ impl Deed for LongFork {
         Ok(())
     }
 
-    fn draw(&self, turn: Turn<'_>) -> Op {
-        self.next(turn.chance)
+    fn draw(&self, turn: Turn<'_>) -> (Op, Manner) {
+        (self.next(turn.chance), Manner::draw(turn.chance))
     }
 
-    async fn run(self: Arc<Self>, gateway: Gateway, op: Op) -> Result<Seen, TxnError> {
-        run(&gateway.db, op).await
+    async fn run(
+        self: Arc<Self>,
+        gateway: Gateway,
+        (op, manner): (Op, Manner),
+    ) -> Result<Seen, TxnError> {
+        run(&gateway.db, op, manner).await
     }
 
-    fn note(&self, Call { client, asked, heard }: Call, op: Op, ended: Ended<Seen>) {
+    fn note(&self, Call { client, asked, heard }: Call, (op, _): (Op, Manner), ended: Ended<Seen>) {
         self.history.push(client, asked, heard, op, ended);
     }
 
     async fn finish(self: Arc<Self>, access: &SharedAccess) -> Result<(), String> {
         let groups = *self.drawn.lock() / GROUP_OPS;
         let all = Op::Read((0..=groups).flat_map(keys_of).collect());
-        ask_last(&self, access, "the keys cannot be read", all).await
+        ask_last(&self, access, "the keys cannot be read", (all, Manner::Plain)).await
     }
 
     fn check(&self, real_time: RealTime) -> Result<(), String> {
@@ -108,7 +114,13 @@ impl LongFork {
     }
 }
 
-async fn run(db: &Db, op: Op) -> Result<Seen, TxnError> {
+/// In the next range.
+fn beside(key: u64) -> u64 {
+    let (side, group) = (key / FAR, key % FAR);
+    (side + 1) % SIDES * FAR + BESIDE + group
+}
+
+async fn run(db: &Db, op: Op, manner: Manner) -> Result<Seen, TxnError> {
     let options = match &op {
         Op::Write(_) => TxnOptions::labelled("long fork: write"),
         Op::Read(_) => TxnOptions::read_only("long fork: read"),
@@ -118,9 +130,17 @@ async fn run(db: &Db, op: Op) -> Result<Seen, TxnError> {
         async move {
             let mut seen = Seen::new();
             match op {
-                Op::Write(key) => txn.put(item_key(TABLE, key), number(1))?,
+                Op::Write(key) => {
+                    txn.put(item_key(TABLE, key), number(1))?;
+                    if manner == Manner::Beside {
+                        txn.put(item_key(TABLE, beside(key)), number(1))?;
+                    }
+                }
                 Op::Read(keys) => {
                     for key in keys {
+                        if manner == Manner::Beside {
+                            txn.get(&item_key(TABLE, beside(key)), None).await?;
+                        }
                         if txn.get(&item_key(TABLE, key), None).await?.is_some() {
                             seen.insert(key);
                         }

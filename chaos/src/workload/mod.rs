@@ -143,6 +143,21 @@ impl Kind {
         }
     }
 
+    /// Whether what clients were told is all that its judge needs: also without a last look at everything.
+    pub fn is_judged_by_history(self) -> bool {
+        match self {
+            Kind::Register | Kind::Txn | Kind::LongFork | Kind::Monotonic => true,
+            Kind::Bank
+            | Kind::Append
+            | Kind::Skew
+            | Kind::SqlBank
+            | Kind::Shop
+            | Kind::Counter
+            | Kind::Session
+            | Kind::Cells => false,
+        }
+    }
+
     /// The judge of its history in a file; `None`: it is judged by what is in the tables at the end.
     pub fn model(self) -> Option<Model> {
         match self {
@@ -222,6 +237,43 @@ pub(crate) fn item_key(table: u32, item: u64) -> Key {
     let mut bytes = Key::table(table).as_bytes().to_vec();
     bytes.extend_from_slice(&item.to_be_bytes());
     Key::new(bytes)
+}
+
+/// How an operation on one key is carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Manner {
+    /// A write is committed in one phase.
+    Plain,
+    /// With a row of another range: a write stages, and its intents are there for a while after its answer; a read moves such writers to
+    /// later timestamps. What is in that row does not matter.
+    Beside,
+    /// A write lays a draft down first, where gateways do so early, and nobody may ever see it.
+    Twice,
+}
+
+impl Manner {
+    /// Any.
+    pub(crate) fn draw(chance: &mut Chance) -> Manner {
+        match chance.below(10) {
+            0..=4 => Manner::Plain,
+            5..=8 => Manner::Beside,
+            _ => Manner::Twice,
+        }
+    }
+}
+
+/// What no client writes but as a draft.
+const DRAFT: u64 = 1 << 63;
+
+/// Lays a draft of a row down, where the gateway does not keep it in memory.
+pub(crate) async fn draft(txn: &mut Txn, key: &Key, value: u64) -> Result<(), TxnError> {
+    txn.put(key.clone(), number(value | DRAFT))?;
+    txn.spill_if_large().await
+}
+
+/// The row beside an item of a table whose ranges meet at `middle`: in the table before or behind, whichever is not in the item's range.
+pub(crate) fn beside(table: u32, item: u64, middle: u64) -> Key {
+    item_key(if item < middle { table + 1 } else { table - 1 }, item)
 }
 
 /// A number as a value.

@@ -4,10 +4,11 @@
 
 use futures::FutureExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use txn::client::{Db, TxnError, TxnOptions};
 
 use super::drive::{Call, Dated, Deed, Turn, ask_last};
-use super::{item_key, number, read_number};
+use super::{Manner, beside, draft, item_key, number, read_number};
 use crate::check::RealTime;
 use crate::check::file::{Operation, shown};
 use crate::check::mvcc::{self, Seen};
@@ -17,15 +18,19 @@ use crate::world::access::{Gateway, SharedAccess};
 
 const TABLE: u32 = 110;
 const REGISTERS: u64 = 6;
+/// Of two ranges.
+const MIDDLE: u64 = REGISTERS / 2;
 
 /// See the module.
 #[derive(Default)]
 pub struct Registers {
     dated: Dated<(u64, Op), Answer>,
+    /// What was acknowledged last is asked for first: elsewhere, perhaps, and at once.
+    acknowledged: AtomicU64,
 }
 
 impl Deed for Registers {
-    type Task = (u64, Op);
+    type Task = (u64, Op, Manner);
     type Answer = (Answer, Seen);
     type Error = TxnError;
 
@@ -38,30 +43,37 @@ impl Deed for Registers {
     }
 
     async fn prepare(&self, access: &SharedAccess) -> Result<(), String> {
-        access.split(item_key(TABLE, REGISTERS / 2)).await;
+        access.split(item_key(TABLE, MIDDLE)).await;
         Ok(())
     }
 
-    fn draw(&self, mut turn: Turn<'_>) -> (u64, Op) {
+    fn draw(&self, mut turn: Turn<'_>) -> (u64, Op, Manner) {
         let (register, fresh) = (turn.chance.below(REGISTERS), turn.fresh(32));
+        let manner = Manner::draw(turn.chance);
+        if turn.chance.permille(250) {
+            return (self.acknowledged.load(Ordering::Relaxed), Op::Read, manner);
+        }
         let op = match turn.chance.below(10) {
             0..=4 => Op::Read,
             5..=7 => Op::Write(fresh),
             _ => Op::Swap(recent(&self.dated.history, register), fresh),
         };
-        (register, op)
+        (register, op, manner)
     }
 
     async fn run(
         self: Arc<Self>,
         gateway: Gateway,
-        (register, op): (u64, Op),
+        (register, op, manner): (u64, Op, Manner),
     ) -> Result<(Answer, Seen), TxnError> {
-        run(&gateway.db, register, op).await
+        run(&gateway.db, register, op, manner).await
     }
 
-    fn note(&self, call: Call, op: (u64, Op), ended: Ended<(Answer, Seen)>) {
-        self.dated.push(call, op, ended, |(register, op), answer| match (op, answer) {
+    fn note(&self, call: Call, (register, op, _): (u64, Op, Manner), ended: Ended<(Answer, Seen)>) {
+        if matches!((op, &ended), (Op::Write(_) | Op::Swap(..), Ended::Ok(_))) {
+            self.acknowledged.store(register, Ordering::Relaxed);
+        }
+        self.dated.push(call, (register, op), ended, |(register, op), answer| match (op, answer) {
             (Op::Read, _) | (Op::Swap(..), Ended::Ok(Answer::Swapped(false))) => Vec::new(),
             (Op::Write(value) | Op::Swap(_, value), _) => vec![(*register, *value)],
         });
@@ -69,7 +81,13 @@ impl Deed for Registers {
 
     async fn finish(self: Arc<Self>, access: &SharedAccess) -> Result<(), String> {
         for register in 0..REGISTERS {
-            ask_last(&self, access, "a register cannot be read", (register, Op::Read)).await?;
+            ask_last(
+                &self,
+                access,
+                "a register cannot be read",
+                (register, Op::Read, Manner::Plain),
+            )
+            .await?;
         }
         Ok(())
     }
@@ -111,10 +129,21 @@ fn recent(history: &History<(u64, Op), Answer>, register: u64) -> u64 {
     seen.unwrap_or(0)
 }
 
-async fn run(db: &Db, register: u64, op: Op) -> Result<(Answer, Seen), TxnError> {
+async fn run(db: &Db, register: u64, op: Op, manner: Manner) -> Result<(Answer, Seen), TxnError> {
     let work = db.run_to_commit(TxnOptions::labelled("register"), move |txn| {
         async move {
             let key = item_key(TABLE, register);
+            let other = (manner == Manner::Beside).then(|| beside(TABLE, register, MIDDLE));
+            match (op, other) {
+                (_, None) => {}
+                (Op::Read, Some(other)) => drop(txn.get(&other, None).await?),
+                (Op::Write(value) | Op::Swap(_, value), Some(other)) => {
+                    txn.put(other, number(value))?;
+                }
+            }
+            if let (Op::Write(value), Manner::Twice) = (op, manner) {
+                draft(txn, &key, value).await?;
+            }
             if let Op::Write(value) = op {
                 txn.put(key, number(value))?;
                 return Ok((Answer::Done, Vec::new()));

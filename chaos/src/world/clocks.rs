@@ -1,10 +1,10 @@
-//! Driver: the clock of one simulated process: the hybrid clock below its persisted bound, peers' offsets, the fence. The decisions are
-//! `clock`'s.
+//! Driver: the clock of one simulated process: the disciplined wall clock, the hybrid clock below its persisted bound, peers' offsets, the
+//! fence. The decisions are `clock`'s.
 
 use clock::{
-    CAP_DEFAULT, Change, ClockTimestamp, ErrorBound, Extension, Fence, FenceConfig, Hlc,
-    KernelClock, Leap, Monotonic, OffsetTable, RoundTrip, Start, TimeSource, Timestamp, UpperBound,
-    WallTime, largest_advertised, uncertainty,
+    CAP_DEFAULT, Change, ClockTimestamp, Course, Discipline, ErrorBound, Extension, Fence,
+    FenceConfig, Followed, Hlc, KernelClock, Leap, Monotonic, OffsetTable, Pace, RoundTrip, Start,
+    TimeSource, Timestamp, UpperBound, Verdict, WallTime, largest_advertised, pace, uncertainty,
 };
 use parking_lot::Mutex;
 use replication::range::NodeId;
@@ -17,9 +17,6 @@ use crate::planted::{Planted, WorldBug};
 
 /// How far ahead of the clock its bound is kept.
 const BOUND_WINDOW: Duration = Duration::from_secs(4);
-/// Round trips older than this say nothing.
-const SAMPLE_AGE_MAX: Duration = Duration::from_secs(10);
-
 /// What a planted bug lets pass.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Leniency {
@@ -33,6 +30,8 @@ pub enum Leniency {
     Uncertainty,
     /// H15: the logical counter has a few bits only, and wraps without a carry.
     Carry,
+    /// H13: steps of the wall clock are followed at once, whatever its peers have measured.
+    Steps,
 }
 
 /// What a counter of four bits keeps of a raw reading.
@@ -46,9 +45,30 @@ impl Leniency {
             Some(Planted::World(WorldBug::ClockNotCarried)) => Leniency::OtherClocks,
             Some(Planted::World(WorldBug::NoUncertainty)) => Leniency::Uncertainty,
             Some(Planted::World(WorldBug::CounterWraps)) => Leniency::Carry,
+            Some(Planted::World(WorldBug::StepsFollowed)) => Leniency::Steps,
             Some(_) | None => Leniency::None,
         }
     }
+}
+
+/// What a former life of the node has left on its disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Former {
+    /// No reading was at or above.
+    pub bound: Timestamp,
+    /// Where its clock was; `None`: this is its first.
+    pub course: Option<Course>,
+}
+
+/// The machine, as far as its clock is concerned.
+#[derive(Clone)]
+pub struct Host {
+    /// Its clocks since its last boot.
+    pub time: MachineClock,
+    /// Which boot that was.
+    pub boot: u128,
+    /// Measurements older than that count nowhere in the cluster.
+    pub age_max: Duration,
 }
 
 struct Judgement {
@@ -61,6 +81,7 @@ struct Judgement {
 pub struct NodeClock {
     /// The machine's clocks.
     pub time: MachineClock,
+    discipline: Discipline,
     hlc: Hlc,
     judgement: Mutex<Judgement>,
     uncertainty_us: AtomicU64,
@@ -78,15 +99,23 @@ pub enum Begin {
 }
 
 impl NodeClock {
-    /// Starts above `recovered`, the bound on disk. `persist` makes a new bound durable.
+    /// Starts above the bound on disk, where the former clock was. `persist` makes a new bound, and where the clock is, durable.
     pub fn begin(
-        time: MachineClock,
-        recovered: Timestamp,
+        host: Host,
+        former: Former,
         lenient: Leniency,
-        persist: impl FnOnce(Timestamp),
+        persist: impl FnOnce(Timestamp, Course),
     ) -> Begin {
-        let mut bound = UpperBound::new(recovered, BOUND_WINDOW);
-        let wall = time.wall();
+        let Host { time, boot, age_max } = host;
+        let mut bound = UpperBound::new(former.bound, BOUND_WINDOW);
+        let now = time.monotonic();
+        let course = former.course.filter(|_| lenient != Leniency::Steps);
+        let discipline = match Discipline::begin(course, boot, (time.wall(), now), age_max) {
+            clock::Begin::Ready(discipline) => discipline,
+            clock::Begin::Wait(wait) => return Begin::Later(wait),
+        };
+        discipline.look(time.wall(), now, CAP_DEFAULT, Pace::Slew);
+        let wall = discipline.read(now);
         let floor = match bound.start(wall) {
             Start::Ready { floor } => floor,
             Start::Wait(wait) => return Begin::Later(wait),
@@ -94,14 +123,15 @@ impl NodeClock {
         };
         let extension = bound.poll(ClockTimestamp::MIN, wall, Leap::Follow);
         let extension = extension.expect("a bound that the wall clock has passed must be extended");
-        persist(extension.value());
+        persist(extension.value(), discipline.course());
         let hlc = Hlc::start(floor, bound.persisted(extension));
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let clock = NodeClock {
             time,
+            discipline,
             hlc,
             judgement: Mutex::new(Judgement {
-                offsets: OffsetTable::new(SAMPLE_AGE_MAX),
+                offsets: OffsetTable::new(age_max),
                 fence: Fence::new(FenceConfig::default()),
                 bound,
             }),
@@ -123,12 +153,23 @@ impl NodeClock {
         self.judgement.lock().offsets.record(u64::from(peer.0), trip);
     }
 
-    /// Judges anew; what changed, and whether the bound must be extended.
-    pub fn look(&self) -> (Change, Option<Extension>) {
-        let (wall, now): (WallTime, Monotonic) = (self.time.wall(), self.time.monotonic());
+    /// Judges anew; what changed, and whether the bound must be extended. `persist` makes durable where the clock goes.
+    pub fn look(&self, persist: impl FnOnce(Course)) -> (Change, Option<Extension>) {
+        let now: Monotonic = self.time.monotonic();
         let mut judgement = self.judgement.lock();
-        let estimates = judgement.offsets.estimates(wall, now);
+        let (machine, before) = (self.time.wall(), self.discipline.read(now));
         let peer_count = judgement.offsets.peer_count();
+        let seen_from = |clock| judgement.offsets.estimates(clock, now);
+        let pace = match self.lenient {
+            Leniency::Steps => Pace::Jump,
+            _ => pace(&seen_from(before), &seen_from(machine), peer_count),
+        };
+        if let Followed::Nearer(course) = self.discipline.look(machine, now, CAP_DEFAULT, pace) {
+            persist(course);
+            self.discipline.jump(course);
+        }
+        let wall = self.discipline.read(now);
+        let estimates = judgement.offsets.estimates(wall, now);
         let held = self.hlc.held_back(wall);
         let own =
             ErrorBound::of(KernelClock::Unsynchronised, &estimates, peer_count, held, CAP_DEFAULT);
@@ -156,6 +197,21 @@ impl NodeClock {
         std::mem::replace(&mut self.judgement.lock().bound, spent).close(sealed)
     }
 
+    /// The wall clock without its steps.
+    pub fn wall(&self) -> WallTime {
+        self.discipline.read(self.time.monotonic())
+    }
+
+    /// Where it is, for the next life.
+    pub fn course(&self) -> Course {
+        self.discipline.course()
+    }
+
+    /// Whether it relies on itself.
+    pub fn is_clear(&self) -> bool {
+        self.judgement.lock().fence.verdict() == Verdict::Clear
+    }
+
     /// What no reading of this process reaches.
     pub fn bound(&self) -> Timestamp {
         self.hlc.bound()
@@ -179,13 +235,14 @@ impl NodeClock {
 
 impl HlcSource for NodeClock {
     fn now(&self) -> ClockTimestamp {
-        let reading = self.hlc.now(self.time.wall());
+        let reading = self.hlc.now(self.wall());
         match self.lenient {
             Leniency::Carry => ClockTimestamp::from_raw(reading.raw() & WITHOUT_CARRY),
             Leniency::None
             | Leniency::FarClocks
             | Leniency::OtherClocks
-            | Leniency::Uncertainty => reading,
+            | Leniency::Uncertainty
+            | Leniency::Steps => reading,
         }
     }
 
@@ -193,9 +250,11 @@ impl HlcSource for NodeClock {
         let cap = match self.lenient {
             Leniency::OtherClocks => return Ok(()),
             Leniency::FarClocks => Duration::from_secs(3600),
-            Leniency::None | Leniency::Uncertainty | Leniency::Carry => CAP_DEFAULT,
+            Leniency::None | Leniency::Uncertainty | Leniency::Carry | Leniency::Steps => {
+                CAP_DEFAULT
+            }
         };
-        match self.hlc.observe(self.time.wall(), remote, cap) {
+        match self.hlc.observe(self.wall(), remote, cap) {
             Ok(_) => Ok(()),
             Err(_) => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
@@ -210,7 +269,7 @@ impl HlcSource for NodeClock {
         if self.lenient == Leniency::Uncertainty {
             return Duration::ZERO;
         }
-        let held_back = self.hlc.held_back(self.time.wall());
+        let held_back = self.hlc.held_back(self.wall());
         Duration::from_micros(self.uncertainty_us.load(Ordering::Relaxed)).saturating_add(held_back)
     }
 }

@@ -7,7 +7,7 @@ use storage::Key;
 
 use coverage::Mark;
 
-use super::network::Weather;
+use super::network::{Straying, Weather};
 
 /// What a crash leaves of writes that were not synced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -151,6 +151,8 @@ pub enum Fault {
     Throttle(NodeId, NodeId, Option<u64>),
     /// Loss, duplication, reordering on all links.
     Weather(Weather),
+    /// Gateways' calls are late or come again, on all links.
+    Straying(Straying),
     /// The process dies at once.
     Crash(NodeId, Power),
     /// It dies after so many more outputs (messages, appends, answers, syncs).
@@ -239,6 +241,7 @@ impl Fault {
             | Fault::CutRegion(_)
             | Fault::JoinRegion(_)
             | Fault::Weather(_)
+            | Fault::Straying(_)
             | Fault::Blackout
             | Fault::Split(_)
             | Fault::Collect(..)
@@ -265,6 +268,11 @@ impl fmt::Display for Fault {
                 f,
                 "weather: of 1000 messages {} lost, {} doubled, {} reordered",
                 weather.loss_permille, weather.duplicate_permille, weather.reorder_permille
+            ),
+            Fault::Straying(straying) => write!(
+                f,
+                "of 1000 calls {} stray and {} come again, by up to {:?}",
+                straying.late_permille, straying.again_permille, straying.longest
             ),
             Fault::Crash(node, Power::Stopped) => write!(f, "stop {node}"),
             Fault::Crash(node, Power::Kept) => write!(f, "kill {node}"),

@@ -19,7 +19,7 @@ use txn::runtime::{HlcSource, Runtime, Spawn};
 use txn::server::{Event as ShardEvent, ServerConfig, Shard};
 
 use super::access::Gateway;
-use super::clocks::{Begin, Leniency, NodeClock};
+use super::clocks::{Begin, Former, Host, Leniency, NodeClock};
 use super::executor::Owner;
 use super::fault::{Fault, Power};
 use super::machine::{Input, Process, Waiter};
@@ -86,13 +86,19 @@ impl World {
             return;
         }
         let mut persisted = None;
-        let recovered = match self.layout.planted {
+        let bound = match self.layout.planted {
             Some(Planted::World(WorldBug::ClockBoundForgotten)) => Timestamp::MIN,
             _ => machine.clock_bound,
         };
         let lenient = Leniency::of(self.layout.planted);
-        let begun = NodeClock::begin(machine.time.clone(), recovered, lenient, |bound| {
-            persisted = Some(bound)
+        let host = Host {
+            time: machine.time.clone(),
+            boot: machine.boots,
+            age_max: self.layout.measured_kept,
+        };
+        let former = Former { bound, course: machine.clock_course };
+        let begun = NodeClock::begin(host, former, lenient, |bound, course| {
+            persisted = Some((bound, course))
         });
         let (clock, floor) = match begun {
             Begin::Now(clock, floor) => (Arc::new(*clock), floor),
@@ -106,7 +112,8 @@ impl World {
             Some(Planted::World(WorldBug::ClockBoundForgotten)) => Timestamp::MIN,
             _ => machine.recorded_bound,
         };
-        machine.clock_bound = persisted.expect("a clock that begins has persisted its bound");
+        let (bound, course) = persisted.expect("a clock that begins has persisted its bound");
+        (machine.clock_bound, machine.clock_course) = (bound, Some(course));
         machine.recorded_bound = machine.recorded_bound.max(machine.clock_bound);
         machine.incarnation += 1;
         match self.open(node, clock, recorded) {
@@ -302,6 +309,7 @@ impl World {
             && let Some(bound) = process.clock.close()
         {
             machine.clock_bound = bound;
+            machine.clock_course = Some(process.clock.course());
         }
         let unsynced = machine.dir.unsynced_bytes();
         let left = match power {
@@ -319,6 +327,7 @@ impl World {
             Power::Stopped => self.tally.count("processes stopped in good order"),
             Power::Lost => {
                 machine.time = machine.time.reboot(self.chances.nodes.between(1, 1_000_000_000));
+                machine.boots += 1;
                 self.tally.count("power losses");
                 if unsynced > 0 {
                     self.tally.count("power losses with writes lost or torn");
@@ -373,6 +382,7 @@ impl World {
                 self.tally.count("changes of weather");
                 self.network.set_weather(weather);
             }
+            Fault::Straying(straying) => self.network.set_straying(straying),
             Fault::Crash(node, power) => self.crash(node, power),
             Fault::Fuse(node, outputs) => {
                 self.machines.get_mut(&node).expect("machines stay").fuse = Some(outputs)
@@ -541,9 +551,12 @@ impl World {
     }
 
     fn tell_of_nodes(&mut self) {
-        for node in self.access.nodes() {
+        let all = self.access.nodes();
+        for node in all.iter().copied() {
             let process = self.machines.get_mut(&node).and_then(|it| it.process.as_mut());
             let Some(process) = process else { continue };
+            // Before the new one serves anything: how far its clock is off counts from now on.
+            process.clock.set_peers(all.iter().copied().filter(|peer| *peer != node));
             process.inbox.push_back(Input::Event(ShardEvent::Nodes(self.infos.clone())));
             self.turn(node);
         }

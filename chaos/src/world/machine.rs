@@ -1,6 +1,6 @@
 //! Value: a machine: its disks and clocks, which outlive processes, and the process on it.
 
-use clock::Timestamp;
+use clock::{Course, Timestamp};
 use futures::channel::oneshot;
 use replication::range::{NodeId, RangeId, RegionId};
 use replication::store::{Deferred, StoreMessage};
@@ -25,6 +25,8 @@ pub struct Machine {
     pub region: RegionId,
     /// Its clocks since the last boot.
     pub time: MachineClock,
+    /// Boots so far.
+    pub boots: u128,
     /// The disk of the Raft log.
     pub dir: SimDir,
     /// The disk of the state.
@@ -33,6 +35,8 @@ pub struct Machine {
     pub incarnation: u64,
     /// Durable: no reading of any process here was at or above.
     pub clock_bound: Timestamp,
+    /// Durable: where the clock was; `None` before its first start.
+    pub clock_course: Option<Course>,
     /// Durable: no read bound above was recorded for another store. Never falls.
     pub recorded_bound: Timestamp,
     /// What runs.

@@ -93,6 +93,15 @@ pub enum Level {
     Sql,
 }
 
+/// How many of a range's disks may be lost or rot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Damage {
+    /// One: every promise holds.
+    Promised,
+    /// Any: ranges may be gone for good. What is answered all the same must be right.
+    Beyond,
+}
+
 /// What a cluster is made of. Everything may be drawn per seed.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -112,6 +121,8 @@ pub struct Layout {
     pub log_cache_bytes: usize,
     /// Machines beside the nodes: each may take the place of a node that is lost.
     pub spares: u32,
+    /// How much is lost at once.
+    pub damage: Damage,
     /// A sync takes between these.
     pub sync: (Duration, Duration),
     /// See there.
@@ -124,6 +135,8 @@ pub struct Layout {
     pub clog_max: Duration,
     /// A call to another node is given up after this.
     pub call_timeout: Duration,
+    /// What was measured of a clock so long ago says nothing any more.
+    pub measured_kept: Duration,
     /// What gateways offer.
     pub level: Level,
     /// Limits of every range server; its node is filled in.
@@ -210,8 +223,13 @@ pub struct World {
 }
 
 impl World {
-    /// All machines, powered on; the first one has founded the cluster.
+    /// All machines, powered on; the first one has founded the cluster. All clocks are right.
     pub fn new(layout: Layout) -> World {
+        World::with_clocks(layout, Vec::new())
+    }
+
+    /// The same, with clocks that were as these faults say when the machines were powered on.
+    pub fn with_clocks(layout: Layout, clocks: Vec<Fault>) -> World {
         let level = layout.level;
         let truth = Truth::default();
         let region_count = layout.regions.len() as u32;
@@ -257,7 +275,9 @@ impl World {
                     dir: SimDir::new(),
                     engine: Arc::new(MemoryEngine::new()),
                     incarnation: 0,
+                    boots: 1,
                     clock_bound: Timestamp::MIN,
+                    clock_course: None,
                     recorded_bound: Timestamp::MIN,
                     process: None,
                     paused: None,
@@ -292,6 +312,7 @@ impl World {
             events: 0,
         };
         world.found();
+        clocks.into_iter().for_each(|fault| world.apply(fault));
         for node in world.access.nodes() {
             world.start(node);
         }
@@ -326,6 +347,11 @@ impl World {
     /// True time, nanoseconds since the beginning.
     pub fn now(&self) -> u64 {
         self.truth.now()
+    }
+
+    /// Counts what whoever drives it has seen.
+    pub(crate) fn count(&mut self, what: &'static str) {
+        self.tally.count(what);
     }
 
     /// Adds what running processes have counted themselves.
@@ -486,9 +512,19 @@ impl World {
             let refused = Event::Refused { node: from, incarnation: call.incarnation, id: call.id };
             self.push_after(CUT_NOTICE, refused);
         }
+        let strays = match &packet {
+            Packet::Request(_) if self.network.calls_stray() => {
+                let may_double = self.layout.has(WorldBug::CallsDoubled) || !happens_once(&packet);
+                self.network.stray(may_double, &mut self.chances.network, &mut self.tally)
+            }
+            _ => vec![Duration::ZERO],
+        };
         // So late that the receiver may be another incarnation.
         let may_be_very_late = self.network.is_disordered();
-        for at in arrivals {
+        let arrivals = arrivals
+            .iter()
+            .flat_map(|at| strays.iter().map(|late| at.saturating_add(nanos(*late))));
+        for at in arrivals.collect::<Vec<u64>>() {
             let very_late = may_be_very_late && self.chances.network.permille(VERY_LATE_PERMILLE);
             let more = if very_late {
                 self.tally.count("messages very late");
@@ -618,7 +654,7 @@ impl World {
                 }
             }
             Packet::Ping { incarnation, sent } => {
-                let wall_us = clock::TimeSource::wall(&process.clock.time).micros();
+                let wall_us = process.clock.wall().micros();
                 let bound_us =
                     u64::try_from(process.clock.own_bound().as_micros()).unwrap_or(u64::MAX);
                 self.send(to, from, Packet::Pong { incarnation, sent, wall_us, bound_us });
@@ -641,8 +677,11 @@ impl World {
     fn look(&mut self, node: NodeId, incarnation: u64) {
         let fenceless = self.layout.has(WorldBug::FenceIgnored);
         let bound_kept = !self.layout.has(WorldBug::ClockBoundForgotten);
+        // A look may set the clock back.
+        self.note_wall(node);
         let Some(process) = self.process_of(node, incarnation) else { return };
-        let (change, extension) = process.clock.look();
+        let mut course = None;
+        let (change, extension) = process.clock.look(|to| course = Some(to));
         match change {
             clock::Change::None => {}
             clock::Change::Fenced if fenceless => {}
@@ -655,13 +694,15 @@ impl World {
                 self.tally.count("nodes returned from the fence");
             }
         }
+        let machine = self.machines.get_mut(&node).expect("its process was found");
+        machine.clock_course = course.or(machine.clock_course);
         if let Some(extension) = extension {
-            let machine = self.machines.get_mut(&node).expect("its process was found");
             if bound_kept {
                 machine.clock_bound = extension.value();
                 machine.recorded_bound = machine.recorded_bound.max(extension.value());
             }
             let process = machine.process.as_mut().expect("it was found");
+            machine.clock_course = Some(process.clock.course());
             process.clock.raise(extension);
             process.inbox.push_back(Input::Event(ShardEvent::ClockBound(process.clock.bound())));
         }

@@ -21,6 +21,18 @@ pub struct Weather {
     pub reorder_permille: u32,
 }
 
+/// What becomes of gateways' calls to ranges, on all links: each call goes its own way, so that one is overtaken by others, or comes
+/// once more when its transaction has long ended. Store messages, which share a stream, are none of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Straying {
+    /// So many in a thousand are late.
+    pub late_permille: u32,
+    /// So many in a thousand come once more, if they may (`txn::api` says which are idempotent).
+    pub again_permille: u32,
+    /// By up to this, both.
+    pub longest: Duration,
+}
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Network {
@@ -31,6 +43,7 @@ pub struct Network {
     clogged: BTreeSet<(NodeId, NodeId)>,
     clog_max: Duration,
     weather: Weather,
+    straying: Straying,
     last_arrival: BTreeMap<(NodeId, NodeId), u64>,
     /// Bytes per second.
     rates: BTreeMap<(NodeId, NodeId), u64>,
@@ -70,6 +83,31 @@ impl Network {
     /// From now on.
     pub fn set_weather(&mut self, weather: Weather) {
         self.weather = weather;
+    }
+
+    /// From now on.
+    pub fn set_straying(&mut self, straying: Straying) {
+        self.straying = straying;
+    }
+
+    /// Whether calls stray now.
+    pub fn calls_stray(&self) -> bool {
+        self.straying != Straying::default()
+    }
+
+    /// How much later than they should the copies of a call arrive: one, or two where it may be doubled and is.
+    pub fn stray(&self, may_double: bool, chance: &mut Chance, tally: &mut Tally) -> Vec<Duration> {
+        let Straying { late_permille, again_permille, longest } = self.straying;
+        let mut copies = vec![Duration::ZERO];
+        if chance.permille(late_permille) {
+            tally.count("calls that strayed");
+            copies[0] = chance.duration(Duration::ZERO, longest);
+        }
+        if may_double && chance.permille(again_permille) {
+            tally.count("calls that came again");
+            copies.push(chance.duration(Duration::ZERO, longest));
+        }
+        copies
     }
 
     /// Cuts the link, one way. Cuts add up: as many [`Network::join`]s make it whole.
@@ -137,6 +175,7 @@ impl Network {
         self.regions_cut.clear();
         self.clogged.clear();
         self.weather = Weather::default();
+        self.straying = Straying::default();
     }
 
     /// Whether nothing passes now.

@@ -15,6 +15,8 @@ pub const SOMETIMES: &[&str] = &[
     "bits of the state rotten",
     "bits rotten",
     "blackouts",
+    "calls that came again",
+    "calls that strayed",
     "changes of weather",
     "clock drifts",
     "clock steps",

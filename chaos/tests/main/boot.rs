@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use chaos::world::network::CLOG_MAX;
-use chaos::world::{Layout, Level, SyncMode, World};
+use chaos::world::{Damage, Layout, Level, SyncMode, World};
 use replication::range::{NodeId, RangeId};
 use replication::store::StoreConfig;
 use std::collections::BTreeMap;
@@ -25,12 +25,14 @@ pub(crate) fn layout(seed: u64) -> Layout {
         segment_bytes: 128 << 10,
         log_cache_bytes: 32 << 20,
         spares: 0,
+        damage: Damage::Promised,
         sync: (Duration::from_micros(100), Duration::from_millis(2)),
         sync_mode: SyncMode::InPlace,
         flush_interval: Duration::from_secs(2),
         lag: Duration::ZERO,
         clog_max: CLOG_MAX,
         call_timeout: Duration::from_secs(8),
+        measured_kept: Duration::from_secs(5),
         level: Level::Keys,
         server: ServerConfig::new(NodeId(0)),
         client: Settings::default(),

@@ -121,6 +121,7 @@ pub(super) fn refuse(script: &Script, ours: bool) -> Result<(), String> {
                 | Fault::JoinRegion(_)
                 | Fault::Replace(_)
                 | Fault::Undrain(_)
+                | Fault::Straying(_)
                 | Fault::Ambush(..) => return no("only the simulated world can do that"),
             }
         }

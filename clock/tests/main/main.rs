@@ -1,6 +1,8 @@
 //! The clock's promises, each as a test with a claim for a name. Twins are deliberately dumb.
 
 #[cfg(not(loom))]
+mod discipline;
+#[cfg(not(loom))]
 mod error_bound;
 #[cfg(not(loom))]
 mod fence;

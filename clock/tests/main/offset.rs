@@ -52,7 +52,7 @@ fn the_shortest_trip_counts() {
     table.record(1, trip(1_000, 100, 90_000, 42));
     let e = table.estimate(1, wall(100_000), mono(100_000)).unwrap();
     assert_eq!(e.ahead_us(), 42);
-    assert!(e.error() < Duration::from_micros(200));
+    assert!(e.error() < Duration::from_micros(260));
 }
 
 #[test]
@@ -132,7 +132,7 @@ proptest! {
     #[test]
     fn the_truth_lies_within_the_error(
         ahead in -400_000i64..400_000,
-        ppm in -499i64..500,
+        ppm in -1499i64..1500,
         trips in proptest::collection::vec((0i64..5_000_000, 1i64..200_000, 1i64..200_000, 0usize..2), 1..30),
         later in 0i64..4_000_000,
     ) {

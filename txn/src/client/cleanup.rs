@@ -86,6 +86,8 @@ impl Remains {
             return self.keep_record(db, ts).await;
         }
         if may_have_record && may_be_forgotten {
+            let time = &db.runtime().time;
+            time.sleep_until(time.monotonic().plus(db.settings().forget_after)).await;
             let forget =
                 || Request::ForgetTxn { txn: self.meta.id, anchor: self.meta.anchor.clone() };
             persist(db, || send_at(db, self.highest, Some(self.meta.clone()), forget())).await?;

@@ -185,6 +185,11 @@ pub struct Settings {
     pub heartbeat_interval: Duration,
     /// A one-phase commit that is not answered by then is asked for.
     pub commit_asked_after: Duration,
+    /// So often a parallel commit one of whose writes had to go above the rest moves there and stages again: one message to each range,
+    /// as the commit in two phases costs one to the record. 0: never, the record follows.
+    pub stagings_again_max: u32,
+    /// A record stays for so long after all its intents are gone: who meets a late copy of a write meanwhile finds it.
+    pub forget_after: Duration,
     /// How long the outcome of a commit is searched for when its answer was lost, before it is `Ambiguous`.
     pub outcome_wait: Duration,
     /// Most times [`super::Db::run`] runs its closure.
@@ -216,6 +221,8 @@ impl Default for Settings {
             wait_slice: WAIT_SLICE,
             heartbeat_interval: Duration::from_secs(1),
             commit_asked_after: Duration::from_secs(1),
+            stagings_again_max: 0,
+            forget_after: Duration::ZERO,
             outcome_wait: Duration::from_secs(5),
             run_attempts_max: 50,
             moves_max: 100,

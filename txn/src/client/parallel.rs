@@ -5,7 +5,8 @@
 //!   anchor's range   ──[Write, Stage]──►  one command  ─┐
 //!   other ranges     ──[Write]─────────►               ─┴─► all at or below `read_at`: committed, the client is told
 //!                                                            afterwards: EndTxn (says so), Resolve, ForgetTxn
-//!                                                        one above: refresh to it, EndTxn there  (two phases after all)
+//!                                                        one above: refresh to it, EndTxn there  (two phases after all),
+//!                                                                   or the same once more there   (`stagings_again_max`)
 //! ```
 //!
 //! # What may come between
@@ -74,6 +75,7 @@ impl Txn {
     ) -> Result<CommitInfo, TxnError> {
         let limit = self.db.settings().lock_spans_bytes_max;
         let mut trials = Trials::new(Purpose::Lock, OnLock::Wait);
+        let mut again = 0;
         loop {
             self.check_open()?;
             // Said before they are sent: from now on there may be intents, and a record.
@@ -89,6 +91,13 @@ impl Txn {
                     assert_eq!(staged, self.read_at, "{} is staged where its reads hold", self.id);
                     coverage::reached(Mark::ParallelCommitted);
                     return Ok(CommitInfo { ts: staged, path: CommitPath::Parallel });
+                }
+                Sent::All { laid, .. } if again < self.db.settings().stagings_again_max => {
+                    coverage::reached(Mark::ParallelStagedAgain);
+                    *doubt = true;
+                    again += 1;
+                    self.write_ts = self.write_ts.forward(laid);
+                    self.move_to(laid).await?;
                 }
                 Sent::All { laid, .. } => {
                     coverage::reached(Mark::ParallelMadeTwo);

@@ -1,11 +1,12 @@
 //! Parallel commits: one round, and one verdict whoever asks after the coordinator is gone.
 
-use super::{Routed, key, routed, value};
+use super::{Routed, key, routed_with, value};
+use coverage::Mark;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 use txn::api::{Batch, Request};
-use txn::client::{CommitPath, TxnError, TxnOptions};
+use txn::client::{CommitPath, Settings, TxnError, TxnOptions};
 use txn::testing::Fate;
 
 fn has(batch: &Batch, wanted: impl Fn(&Request) -> bool) -> bool {
@@ -23,7 +24,11 @@ fn is_afterwork(request: &Request) -> bool {
 
 /// Writes to three ranges.
 fn over_three_ranges(seed: u64) -> Routed {
-    let t = routed(seed);
+    over_three_ranges_with(seed, Settings::default())
+}
+
+fn over_three_ranges_with(seed: u64, settings: Settings) -> Routed {
+    let t = routed_with(seed, settings);
     t.peers.split_at(key("g"));
     t.peers.split_at(key("p"));
     t
@@ -141,4 +146,29 @@ fn a_reader_does_not_wait_for_a_staged_writer_that_waits_for_another() {
         path.expect("the reader has only moved it");
         assert_eq!(read_all(&t).await, [Some(value("1")), Some(value("1")), Some(value("1"))]);
     });
+}
+
+/// A transaction commits by staging once more where its writes had to go, if its gateway is set to it; what it has read is refreshed.
+#[test]
+fn writes_above_a_reader_are_staged_again_above_it() {
+    for (stagings_again_max, path) in [(0, CommitPath::TwoPhase), (1, CommitPath::Parallel)] {
+        let settings = Settings { stagings_again_max, ..Settings::default() };
+        let t = over_three_ranges_with(5, settings);
+        coverage::take();
+        t.world.block_on(async {
+            let mut writer = t.db.begin(TxnOptions::default());
+            assert_eq!(writer.get(&key("b"), None).await, Ok(None));
+            let time = t.world.runtime().time;
+            time.sleep_until(time.monotonic().plus(Duration::from_millis(5))).await;
+            assert_eq!(read_all(&t).await, [None, None, None]);
+            for name in KEYS {
+                writer.put(key(name), value("1")).expect("open");
+            }
+            assert_eq!(writer.commit().await.map(|info| info.path), Ok(path));
+            assert_eq!(read_all(&t).await, [Some(value("1")), Some(value("1")), Some(value("1"))]);
+        });
+        assert_eq!(coverage::count(Mark::ParallelStagedAgain), u64::from(stagings_again_max));
+        t.world.settle(Duration::from_secs(100));
+        assert_eq!((t.kv.lock_count(), t.kv.record_count()), (0, 0));
+    }
 }

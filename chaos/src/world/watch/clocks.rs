@@ -4,15 +4,21 @@
 //! - *A clock is never farther ahead of what its own wall clock has ever shown than the cap*: others cannot drag it along (H02).
 //! - *Who has taken a message reads a later time than it carried* (H03).
 //! - *A clock that everybody knows to be wrong serves nothing* (H13).
+//! - *No clock is farther ahead of a reader's than the reader's uncertainty says*, while both are within their share of the cap: what was
+//!   acknowledged before a read began is in its past, or in its uncertainty interval (H05, H13).
 
-use clock::{CAP_DEFAULT, ClockTimestamp, TimeSource, Timestamp};
+use clock::{CAP_DEFAULT, ClockTimestamp, TimeSource, Timestamp, share};
 use replication::range::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use txn::runtime::HlcSource;
 
+use crate::world::machine::Machine;
+use crate::world::time::EPOCH_US;
 use crate::world::{World, nanos};
 
+/// Clocks are read in whole microseconds, and an uncertainty is up to one look old while it grows with what drift allows for.
+const ROUNDING: Duration = Duration::from_micros(600);
 /// Beyond this no estimate is so bad that it does not show, if the round trip was short.
 const ASTRAY_US: i64 = 500_000;
 /// A round trip so short shows it.
@@ -62,7 +68,10 @@ impl World {
 
     /// The wall clock is about to change, or is looked at.
     pub(in crate::world) fn note_wall(&mut self, node: NodeId) {
-        let wall = self.machines[&node].time.wall().timestamp();
+        let machine = &self.machines[&node];
+        let process = machine.process.as_ref();
+        let wall = process.map_or_else(|| machine.time.wall(), |process| process.clock.wall());
+        let wall = wall.timestamp();
         let known = self.watch.clocks.wall.entry(node).or_insert(wall);
         *known = wall.max(*known);
     }
@@ -86,6 +95,31 @@ impl World {
         }
     }
 
+    /// Compares all clocks with what this node's readers allow for. Left out is who is fenced, as no reader counts on it, and whose clock is
+    /// beyond its share of the cap: nothing is promised of it.
+    fn check_uncertainty(&mut self, node: NodeId) {
+        let truth = EPOCH_US + self.truth.now() / 1000;
+        let share_us = share(CAP_DEFAULT).as_micros() as u64;
+        let clock_of = |machine: &Machine| {
+            let clock = machine.process.as_ref()?.clock.clone();
+            let reads = clock.wall();
+            (clock.is_clear() && reads.micros().abs_diff(truth) <= share_us)
+                .then_some((clock, reads))
+        };
+        let Some((own, reads)) = clock_of(&self.machines[&node]) else { return };
+        let limit = reads.plus(own.uncertainty()).plus(ROUNDING);
+        let others = self.machines.values().filter(|other| other.id != node);
+        let ahead = others.filter_map(|other| Some((other.id, clock_of(other)?.1)));
+        if let Some((other, there)) = ahead.max_by_key(|(_, there)| *there)
+            && there > limit
+        {
+            let uncertainty = own.uncertainty();
+            self.violate(format!(
+                "readers on {node}, where it is {reads}, allow for {uncertainty:?}, but it is {there} on {other}"
+            ));
+        }
+    }
+
     /// An answer to a question for the time has come.
     pub(in crate::world) fn note_trip(&mut self, node: NodeId, peer: NodeId, trip: Duration) {
         if trip <= TRIP_MAX
@@ -105,6 +139,7 @@ impl World {
             self.violate(format!("the clock of {node} was dragged to {last}, beyond {limit}"));
         }
         self.check_astray(node);
+        self.check_uncertainty(node);
     }
 
     fn check_astray(&mut self, node: NodeId) {

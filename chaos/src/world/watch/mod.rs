@@ -8,9 +8,11 @@
 //! - *No version says that it was written after its commit was answered* (H07; looked at in the same pass).
 //! - *A stalled disk costs its node the leases* (S05).
 //!
-//! Rooms: `log` what Raft promises, `promises` what leases rest on, `reads` what transactions rest on, `clocks`.
+//! Rooms: `log` what Raft promises, `promises` what leases rest on, `reads` what transactions rest on, `fates` what is told of
+//! them, `clocks`.
 
 mod clocks;
+mod fates;
 mod log;
 mod promises;
 mod reads;
@@ -34,6 +36,7 @@ use super::machine::Process;
 use super::tally::Trace;
 use super::{Level, World};
 use clocks::ClockWatch;
+use fates::FateWatch;
 use log::LogWatch;
 use reads::ReadWatch;
 
@@ -83,6 +86,7 @@ pub(super) struct Watch {
     turns: u64,
     log: LogWatch,
     reads: ReadWatch,
+    fates: FateWatch,
     clocks: ClockWatch,
 }
 

@@ -13,6 +13,7 @@ use storage::{Direction, Key, Space, Span};
 use txn::api::{Batch, KvError, Reply, Request, Response, Wait};
 use txn::runtime::HlcSource;
 
+use super::fates::Question;
 use crate::world::World;
 use crate::world::machine::Process;
 
@@ -38,6 +39,7 @@ pub(in crate::world) struct Asked {
     range: Option<RangeId>,
     txn: Option<TxnId>,
     parts: Vec<Part>,
+    fates: Vec<Question>,
 }
 
 #[derive(Clone, Debug)]
@@ -194,10 +196,11 @@ impl World {
 
     /// A batch reaches its shard.
     pub(in crate::world) fn note_asked(&mut self, batch: &Batch) -> Option<Asked> {
+        let fates = self.watch.fates.ask(batch);
         let watch = &mut self.watch.reads;
         let parts: Vec<Part> =
             batch.requests.iter().map(|request| watch.part_of(batch, request)).collect();
-        if parts.iter().all(|part| matches!(part, Part::Other)) {
+        if fates.is_empty() && parts.iter().all(|part| matches!(part, Part::Other)) {
             return None;
         }
         Some(Asked {
@@ -206,6 +209,7 @@ impl World {
             range: batch.range.map(|(range, _)| range),
             txn: batch.txn.as_ref().map(|txn| txn.id),
             parts,
+            fates,
         })
     }
 
@@ -224,7 +228,7 @@ impl World {
         };
         let latest = self.latest_reading().max(process.clock.now());
         let watch = &mut self.watch.reads;
-        let mut broken = Vec::new();
+        let mut broken = self.watch.fates.answered(&asked.fates, reply);
         let mut reads = false;
         let store = process.shard.store();
         let there = (node, process.incarnation);
