@@ -11,7 +11,7 @@ use crate::episode::SAFETY;
 use crate::world::chance::{Chance, Purpose};
 use crate::world::fault::{Fault, parted};
 use crate::world::network::Weather;
-use crate::world::{Layout, Level, SyncMode};
+use crate::world::{Damage, Layout, Level, SyncMode};
 
 /// Of 1000 seeds so many have one.
 const OFTEN_PERMILLE: u32 = 150;
@@ -70,7 +70,7 @@ impl Ordeal {
                 layout.log_cache_bytes = 0;
                 layout.store.log_bytes_max = 16 << 20;
                 layout.store.dead_after = millis(4000);
-                layout.spares = 1;
+                (layout.damage, layout.spares) = (Damage::Promised, 1);
             }
             Ordeal::Hang => {
                 layout.sync_mode = SyncMode::Overlapped;

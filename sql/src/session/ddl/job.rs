@@ -31,7 +31,7 @@ use std::time::Duration;
 use storage::mvcc::TxnId;
 use storage::{Key, Span};
 use txn::api::{Batch, KvError, Lock, Request, WAIT_SLICE, Wait};
-use txn::client::{ScanOptions, ScanPage, Txn};
+use txn::client::{ScanOptions, ScanPage, Txn, TxnError};
 
 /// How long intents in the way of a fence are waited for.
 const FENCE_PATIENCE: Duration = Duration::from_secs(30);
@@ -223,7 +223,7 @@ pub(super) fn newly_referenced(
 
 /// A table is about to be referenced: from now on its ranges refuse whoever planned without the key, for he would take a row away
 /// and look for no rows that reference it (killer Q10). Its version rises with the commit of `txn`; should that fail, the next one
-/// refused raises it. Not for tables that `txn` itself has made: nobody else has planned with those.
+/// refused raises it. Not for tables that `txn` itself has made: nobody else has planned with those. 0A000 if `txn` has used the table.
 pub(super) async fn announce(
     engine: &Engine,
     txn: &mut Txn,
@@ -238,8 +238,16 @@ pub(super) async fn announce(
     };
     let version = table.version + 1;
     fence(engine, &table, version, Some(txn.id())).await?;
-    // What was written before the fence, after this transaction began, would escape its checks.
-    txn.read_newest().await?;
+    // What was written before the fence, after this transaction began, would escape its checks. What this transaction has done with
+    // the table it planned without the key: the new fence refuses that, too, and would at every further attempt.
+    match txn.read_newest().await {
+        Err(TxnError::SchemaChanged { table: id, version: accepted })
+            if (id, accepted) == (referenced, version) =>
+        {
+            return Err(changed_here(&table.name));
+        }
+        newest => newest?,
+    }
     txn.use_schema(referenced, version);
     draft.put(Entry::Table(TableDescriptor { version, ..table.as_ref().clone() }));
     coverage::reached(Mark::ReferencedTableTold);
