@@ -32,8 +32,7 @@ impl Mode {
             | Kind::LongFork
             | Kind::Monotonic
             | Kind::SqlBank
-            | Kind::Shop
-            | Kind::Strict => Mode::Strong,
+            | Kind::Shop => Mode::Strong,
         }
     }
 }

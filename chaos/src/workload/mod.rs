@@ -15,7 +15,6 @@ pub mod session;
 pub mod shop;
 pub mod skew;
 mod sql_client;
-pub mod strict;
 pub mod txn;
 
 use ::txn::client::{ScanOptions, Txn, TxnError};
@@ -61,13 +60,11 @@ pub enum Kind {
     Session,
     /// Rows of an available table that everybody replaces and deletes, in SQL text.
     Cells,
-    /// Strictly serializable transactions over registers.
-    Strict,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Bank,
         Kind::Register,
         Kind::Append,
@@ -80,7 +77,6 @@ impl Kind {
         Kind::Monotonic,
         Kind::Session,
         Kind::Cells,
-        Kind::Strict,
     ];
 
     /// The one whose turn it is. Every workload meets every kind of seed (a fifth of them has a clock
@@ -105,7 +101,6 @@ impl Kind {
             Kind::Counter => "counter",
             Kind::Session => "session",
             Kind::Cells => "cells",
-            Kind::Strict => "strict",
         }
     }
 
@@ -124,7 +119,6 @@ impl Kind {
             Kind::Counter => drive(counter::Counters::default()),
             Kind::Session => drive(session::Sessions::default()),
             Kind::Cells => drive(cells::Cells::default()),
-            Kind::Strict => drive(strict::Strict::default()),
         }
     }
 
@@ -137,8 +131,7 @@ impl Kind {
             | Kind::Txn
             | Kind::Skew
             | Kind::LongFork
-            | Kind::Monotonic
-            | Kind::Strict => Level::Keys,
+            | Kind::Monotonic => Level::Keys,
             Kind::SqlBank | Kind::Shop | Kind::Counter | Kind::Session | Kind::Cells => Level::Sql,
         }
     }
@@ -164,7 +157,7 @@ impl Kind {
             Kind::Bank | Kind::SqlBank => Some(Model::Bank),
             Kind::Register => Some(Model::Register),
             Kind::Append => Some(Model::ListAppend),
-            Kind::Txn | Kind::Strict => Some(Model::RwRegister),
+            Kind::Txn => Some(Model::RwRegister),
             Kind::Skew => Some(Model::WriteSkew),
             Kind::LongFork => Some(Model::LongFork),
             Kind::Monotonic => Some(Model::Monotonic),
