@@ -376,6 +376,7 @@ marks! {
         UpsertMetRow: "an INSERT with ON CONFLICT met a row",
         SequenceBlockTaken: rare "a gateway took a block of a sequence's values",
         SchemaChangeWaited: rare "a schema change waited for open transactions",
+        ReferencedTableTold: rare "a table's ranges were told that another references it",
         SchemaChangeFailed: rare "a schema change failed, and the catalog followed its fences",
         BackfillFoundDuplicate: rare "the filling of a unique index found a duplicate",
         IndexPageFilled: "a page of an index was filled",

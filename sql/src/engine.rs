@@ -49,7 +49,7 @@ pub enum PlantedBug {
     PageEndMissed,
     /// A08: of two states of a row the one that arrives later stays, whichever it is.
     LaterArrivalWins,
-    /// A01: a write is dated by its own region's clock alone, whatever it replaces.
+    /// A01: a write is dated by its gateway's wall clock alone, whatever it replaces.
     WritesDatedByClock,
     /// A02: of writes in the same tenth of a second each copy keeps the one that it has.
     TiesKeptLocally,
@@ -61,6 +61,30 @@ pub enum PlantedBug {
     CellsMixed,
     /// T15: a node that takes values of a sequence writes down the first of them only.
     SequenceBlocksOverlap,
+    /// T05: a transaction is run again unseen though its client has seen other answers.
+    RerunThoughSeen,
+    /// Q02: a page of rows is read in one transaction, and its index entries written in a later one.
+    EntriesDatedLater,
+    /// Q04: an index stays though it could not be filled.
+    FailedIndexStays,
+    /// Q06: rows from before a column was added do not get its default.
+    DefaultForNewRowsOnly,
+    /// Q07: a schema change begins with the catalog as its node knows it, not as it is.
+    CatalogFromMemory,
+    /// Q09: whoever has planned under an old schema says that he knows the newest.
+    SchemaNotNamed,
+    /// Q10: a table that becomes referenced is not told: who knows nothing of the key deletes rows of it.
+    ParentNotTold,
+    /// Q10: whether a referenced row is there is looked up outside of the transaction.
+    ParentsReadApart,
+    /// Q12: a new table gets the number of one that was dropped.
+    TableNumbersReused,
+    /// A09: a stream applies what it has pulled in no order, a row at a time.
+    StreamUnordered,
+    /// A10: before a transaction writes to an available table, what it has written to strong ones is committed.
+    ModesCommitApart,
+    /// A12: a unique index on an available table is accepted.
+    UniqueOnAvailable,
 }
 
 impl Default for EngineSettings {

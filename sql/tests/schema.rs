@@ -86,3 +86,145 @@ fn an_intent_that_nobody_owns_does_not_stop_a_schema_change() {
     let waited = cluster.world.runtime().time.monotonic().since(begun);
     assert!(waited < Duration::from_secs(10), "{waited:?}");
 }
+
+/// Whoever takes a row away knows of every key that references it, also at a gateway that has not heard of the key yet (killer Q10).
+#[test]
+fn no_row_is_deleted_under_a_key_that_its_gateway_does_not_know() {
+    let ways: [&[&str]; 3] = [
+        &["CREATE TABLE child (id int PRIMARY KEY, p int REFERENCES parent)"],
+        &[
+            "CREATE TABLE child (id int PRIMARY KEY, p int)",
+            "ALTER TABLE child ADD CONSTRAINT known FOREIGN KEY (p) REFERENCES parent",
+        ],
+        &[
+            "CREATE TABLE child (id int PRIMARY KEY)",
+            "ALTER TABLE child ADD COLUMN p int REFERENCES parent",
+        ],
+    ];
+    for way in ways {
+        let (cluster, mut east, mut west) = TestCluster::with_two_sessions(
+            "CREATE TABLE parent (id int PRIMARY KEY); INSERT INTO parent VALUES (1), (2)",
+        );
+        // It knows the table as it is now, and nobody tells it of what follows.
+        assert_eq!(cluster.run(&mut west, "SELECT count(*) FROM parent"), "count\n2\n");
+        for change in way {
+            let answer = cluster.run(&mut east, change);
+            assert!(!answer.contains("ERROR"), "{change}: {answer}");
+        }
+        cluster.run(&mut east, "INSERT INTO child VALUES (10, 1)");
+        let answer = cluster.run(&mut west, "DELETE FROM parent WHERE id = 1");
+        assert!(answer.contains("[23503]"), "{way:?}: {answer}");
+        assert_eq!(cluster.run(&mut west, "DELETE FROM parent WHERE id = 2"), "DELETE 1\n");
+    }
+}
+
+/// A block that makes both tables waits for nobody, least of all for itself; one that has used the referenced table is told so at once.
+#[test]
+fn a_block_may_reference_what_it_has_made_but_not_what_it_has_used() {
+    let (cluster, mut session, _) =
+        TestCluster::with_two_sessions("CREATE TABLE old (id int PRIMARY KEY)");
+    let begun = cluster.world.runtime().time.monotonic();
+    let answer = cluster.run(
+        &mut session,
+        "BEGIN; CREATE TABLE parent (id int PRIMARY KEY); INSERT INTO parent VALUES (1); \
+         CREATE TABLE child (id int PRIMARY KEY, p int REFERENCES parent); \
+         INSERT INTO child VALUES (10, 1); \
+         CREATE TABLE other (id int PRIMARY KEY, p int REFERENCES old); \
+         CREATE TABLE another (id int PRIMARY KEY, p int REFERENCES old, q int); \
+         ALTER TABLE another ADD FOREIGN KEY (q) REFERENCES old; \
+         INSERT INTO old VALUES (2); INSERT INTO other VALUES (20, 2); COMMIT",
+    );
+    assert!(!answer.contains("ERROR"), "{answer}");
+    let answer = cluster.run(&mut session, "DELETE FROM old");
+    assert!(answer.contains("[23503]"), "{answer}");
+    let third = "CREATE TABLE third (id int PRIMARY KEY, p int REFERENCES old)";
+    for used in ["INSERT INTO old VALUES (3)", "SELECT count(*) FROM old"] {
+        cluster.run(&mut session, &format!("BEGIN; {used}"));
+        let answer = cluster.run(&mut session, third);
+        assert!(answer.contains("[0A000]"), "{used}: {answer}");
+        cluster.run(&mut session, "ROLLBACK");
+    }
+    let waited = cluster.world.runtime().time.monotonic().since(begun);
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
+    // What was refused leaves the ranges ahead of the catalog, and that does not stay so.
+    assert_eq!(cluster.run(&mut session, third), "CREATE TABLE\n");
+}
+
+/// A change that is rolled back leaves the referenced table's ranges ahead: the next writer brings the catalog up to them.
+#[test]
+fn a_key_that_was_rolled_back_stops_nobody_for_long() {
+    let (cluster, mut east, mut west) =
+        TestCluster::with_two_sessions("CREATE TABLE parent (id int PRIMARY KEY)");
+    cluster.run(
+        &mut east,
+        "BEGIN; CREATE TABLE child (id int PRIMARY KEY, p int REFERENCES parent); ROLLBACK",
+    );
+    let begun = cluster.world.runtime().time.monotonic();
+    assert_eq!(cluster.run(&mut west, "INSERT INTO parent VALUES (1)"), "INSERT 0 1\n");
+    let waited = cluster.world.runtime().time.monotonic().since(begun);
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
+}
+
+/// Rows that are there get a new column's default, and its constraints hold for that, too.
+#[test]
+fn a_new_column_s_constraints_hold_for_old_rows() {
+    let (cluster, mut session, _) = TestCluster::with_two_sessions(
+        "CREATE TABLE parent (id int PRIMARY KEY); INSERT INTO parent VALUES (1); \
+         CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
+    );
+    for (change, expected) in [
+        ("ALTER TABLE t ADD COLUMN x int DEFAULT 7 CHECK (x > 10)", "[23514]"),
+        ("ALTER TABLE t ADD COLUMN x int DEFAULT 7 REFERENCES parent", "[23503]"),
+        ("ALTER TABLE t ADD COLUMN x int DEFAULT 1 REFERENCES parent", "ALTER TABLE"),
+        ("ALTER TABLE t ADD COLUMN y int DEFAULT 7 CHECK (y > 5)", "ALTER TABLE"),
+    ] {
+        let answer = cluster.run(&mut session, change);
+        assert!(answer.contains(expected), "{change}: {answer}");
+    }
+    assert_eq!(cluster.run(&mut session, "SELECT * FROM t"), "id|x|y\n1|1|7\n");
+}
+
+/// Rows of an available table that have not come to the gateway's region yet are there as well (killer Q06).
+#[test]
+fn a_change_of_an_available_table_is_about_the_rows_of_all_regions() {
+    let (cluster, mut east, mut west) = TestCluster::with_two_sessions(
+        "CREATE TABLE t (id int PRIMARY KEY) WITH (consistency = 'available'); \
+         INSERT INTO t VALUES (1)",
+    );
+    let answer = cluster.run(&mut west, "ALTER TABLE t ADD CONSTRAINT large CHECK (id > 100)");
+    assert!(answer.contains("[23514]"), "{answer}");
+    let added = cluster.run(&mut west, "ALTER TABLE t ADD COLUMN x int NOT NULL DEFAULT 7");
+    assert_eq!(added, "ALTER TABLE\n");
+    assert_eq!(cluster.run(&mut east, "SELECT * FROM t"), "id|x\n1|7\n");
+}
+
+/// A table may come to reference itself: its rows are then held against it as it will be.
+#[test]
+fn a_table_with_rows_may_come_to_reference_itself() {
+    let (cluster, mut session, _) = TestCluster::with_two_sessions(
+        "CREATE TABLE t (id int PRIMARY KEY, p int); INSERT INTO t VALUES (1, NULL), (2, 1)",
+    );
+    let key = "ALTER TABLE t ADD CONSTRAINT k FOREIGN KEY (p) REFERENCES t";
+    assert_eq!(cluster.run(&mut session, key), "ALTER TABLE\n");
+    let answer = cluster.run(&mut session, "DELETE FROM t WHERE id = 1");
+    assert!(answer.contains("[23503]"), "{answer}");
+}
+
+/// As PostgreSQL has it: a constraint's name is its table's only once.
+#[test]
+fn a_foreign_key_has_a_name_of_its_own() {
+    let (cluster, mut session, _) = TestCluster::with_two_sessions(
+        "CREATE TABLE parent (id int PRIMARY KEY); \
+         CREATE TABLE child (id int PRIMARY KEY, p int, q int)",
+    );
+    let key = "ALTER TABLE child ADD CONSTRAINT k FOREIGN KEY (p) REFERENCES parent";
+    assert_eq!(cluster.run(&mut session, key), "ALTER TABLE\n");
+    let again = cluster.run(&mut session, key);
+    assert!(again.contains("[42710]"), "{again}");
+    for _ in 0..2 {
+        let unnamed = "ALTER TABLE child ADD FOREIGN KEY (p) REFERENCES parent";
+        assert_eq!(cluster.run(&mut session, unnamed), "ALTER TABLE\n");
+    }
+    let names = "SELECT conname FROM pg_constraint WHERE contype = 'f' ORDER BY conname";
+    assert_eq!(cluster.run(&mut session, names), "conname\nchild_p_fkey\nchild_p_fkey1\nk\n");
+}

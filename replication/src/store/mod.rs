@@ -137,6 +137,10 @@ pub enum PlantedBug {
     RemovedReturns,
     /// R23: a snapshot of which a message was lost is not sent again.
     SnapshotNotRepeated,
+    /// C03: a restarted store waits for an hour before it votes.
+    RestartedVotesLate,
+    /// C07: while any node drains, ranges content themselves with one replica.
+    DrainingShrinks,
 }
 
 impl Default for StoreConfig {

@@ -118,6 +118,11 @@ impl Promises {
         let planted = config.planted;
         let votes = planted == Some(PlantedBug::VotesAfterRestart);
         let forgets = planted == Some(PlantedBug::RestartForgetsReads);
+        let late = planted == Some(PlantedBug::RestartedVotesLate);
+        let no_vote_before = match late && no_vote_before > now.monotonic {
+            true => no_vote_before.plus(Duration::from_secs(3600)),
+            false => no_vote_before,
+        };
         Promises {
             planted,
             identity,

@@ -6,10 +6,10 @@ use coverage::Mark;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::Fencing;
 use super::core::Store;
 use super::placement::{self, Action, Liveness, View};
 use super::replica::{Reign, Replica};
+use super::{Fencing, PlantedBug};
 use crate::raft::{LogIndex, ReplicaId};
 use crate::range::{NodeId, Peer, PeerRole, RangeDescriptor};
 
@@ -70,7 +70,9 @@ impl Store {
         liveness: &'a dyn Fn(NodeId) -> Liveness,
         caught_up: &'a BTreeSet<ReplicaId>,
     ) -> View<'a> {
-        let (leader, replicas) = (replica.id, self.config.replicas);
+        let shrinks = self.config.planted == Some(PlantedBug::DrainingShrinks)
+            && self.nodes.values().any(|info| info.draining);
+        let (leader, replicas) = (replica.id, if shrinks { 1 } else { self.config.replicas });
         View { descriptor, leader, nodes: &self.nodes, liveness, caught_up, replicas }
     }
 

@@ -70,6 +70,17 @@ impl Catalog {
         self.tables.get(&id)
     }
 
+    /// Whether something that users made has this OID.
+    fn is_taken(&self, id: u32) -> bool {
+        self.tables.contains_key(&id)
+            || self.sequences.contains_key(&id)
+            || self.views.contains_key(&id)
+            || self.schemas.contains_key(&id)
+            || self.databases.contains_key(&id)
+            || self.roles.contains_key(&id)
+            || self.indexes.contains_key(&id)
+    }
+
     /// All tables, by OID.
     pub fn tables(&self) -> impl Iterator<Item = &Arc<TableDescriptor>> {
         self.tables.values()

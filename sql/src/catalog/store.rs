@@ -13,6 +13,7 @@ use super::{
     Catalog, DatabaseDescriptor, Entry, FIRST_DATABASE, FIRST_ROLE, FIRST_USER_OID, PUBLIC,
     RoleDescriptor, SchemaDescriptor,
 };
+use crate::engine::PlantedBug;
 use crate::error::SqlError;
 use crate::types::SqlState;
 use bytes::Bytes;
@@ -94,6 +95,20 @@ impl Draft {
     pub(crate) async fn begin(txn: &mut Txn) -> Result<Draft, SqlError> {
         let catalog = load_locked(txn, Some(Lock::Exclusive)).await?;
         Ok(Draft { catalog, changed: BTreeMap::new(), removed: BTreeSet::new() })
+    }
+
+    /// Chaos only: of a catalog that may have changed since it was read, and may be changing now.
+    pub(crate) fn of(catalog: &Catalog) -> Draft {
+        Draft { catalog: catalog.clone(), changed: BTreeMap::new(), removed: BTreeSet::new() }
+    }
+
+    /// A fresh table's OID.
+    pub(crate) fn allocate_table(&mut self, planted: Option<PlantedBug>) -> u32 {
+        let former = (FIRST_USER_OID..self.catalog.next_id).find(|id| !self.catalog.is_taken(*id));
+        match former.filter(|_| planted == Some(PlantedBug::TableNumbersReused)) {
+            Some(id) => id,
+            None => self.allocate(),
+        }
     }
 
     /// As it would be.

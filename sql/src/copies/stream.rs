@@ -10,7 +10,7 @@
 
 use super::apply::apply_changes;
 use crate::catalog::{TableDescriptor, TableMode};
-use crate::engine::Engine;
+use crate::engine::{Engine, PlantedBug};
 use crate::error::{Recovery, SqlError, codes};
 use bytes::Bytes;
 use clock::Timestamp;
@@ -80,6 +80,12 @@ pub async fn pump(
     let now = engine.db.runtime().hlc.now().timestamp();
     let applied = changes.chunk_by(|a, b| a.ts == b.ts).count() as u64;
     let mut rest = changes.as_slice();
+    if engine.has(PlantedBug::StreamUnordered) {
+        for change in changes.iter().rev() {
+            let one = std::slice::from_ref(change);
+            apply_group(engine, &table, origin, destination, one, since).await?;
+        }
+    }
     while !rest.is_empty() {
         let (piece, others) = rest.split_at(whole_transactions(rest));
         let done = if others.is_empty() { upto } else { piece[piece.len() - 1].ts };

@@ -3,6 +3,7 @@
 
 use super::Exec;
 use crate::catalog::{ForeignKeyAction, ForeignKeyDescriptor, IndexKind, TableDescriptor};
+use crate::engine::PlantedBug;
 use crate::error::{SqlError, codes};
 use crate::outcome::Row;
 use crate::plan::{Access, Comparison, Expr, Plan, Scan, Target, access};
@@ -30,8 +31,13 @@ impl<'a> Exec<'a> {
                 continue;
             }
             let lookup = self.parent_key(key, parent, &values);
-            self.txn.use_schema(parent.id, parent.version);
-            if self.txn.get(&lookup, Some(Lock::Shared)).await?.is_none() {
+            self.name_schema(parent);
+            let found = if self.has(PlantedBug::ParentsReadApart) {
+                self.sequences.read_apart(&lookup).await?
+            } else {
+                self.txn.get(&lookup, Some(Lock::Shared)).await?
+            };
+            if found.is_none() {
                 return Err(SqlError::new(
                     codes::FOREIGN_KEY_VIOLATION,
                     format!(

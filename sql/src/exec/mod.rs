@@ -22,6 +22,8 @@ pub(crate) use facts::{Facts, POSTGRES_EPOCH_US, SequenceValues};
 pub(crate) use pipeline::Pipeline;
 pub(crate) use sequence::Sequences;
 
+use crate::catalog::TableDescriptor;
+use crate::engine::PlantedBug;
 use crate::error::{SqlError, codes};
 use crate::outcome::{CancelHandle, Row};
 use crate::plan::{Deferred, DeferredKind, Expr, Plan};
@@ -99,6 +101,17 @@ impl<'a> Exec<'a> {
             memory_bytes: 0,
             memory_bytes_max,
         }
+    }
+
+    /// Whether that mistake is planted.
+    pub(crate) fn has(&self, bug: PlantedBug) -> bool {
+        self.sequences.planted() == Some(bug)
+    }
+
+    /// What is asked of the table from now on was planned under this schema of it.
+    pub(crate) fn name_schema(&mut self, table: &TableDescriptor) {
+        let lies = self.has(PlantedBug::SchemaNotNamed);
+        self.txn.use_schema(table.id, if lies { u64::MAX } else { table.version });
     }
 
     /// Counts rows that are held; 53200 over the limit.

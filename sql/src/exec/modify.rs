@@ -63,7 +63,7 @@ impl Exec<'_> {
         mut rows: Vec<Row>,
     ) -> Result<Vec<Row>, SqlError> {
         let table = &target.table;
-        self.txn.use_schema(table.id, table.version);
+        self.name_schema(table);
         let mut keys: Vec<Key> = Vec::new();
         let mut owners: Vec<(usize, usize)> = Vec::new();
         for (at, row) in rows.iter_mut().enumerate() {
@@ -221,8 +221,8 @@ impl Exec<'_> {
             TableMode::Available => {
                 let now = self.txn.read_timestamp().raw();
                 let mut state = RowState::written(before, table, row, now, self.place.region);
-                if self.sequences.planted() == Some(PlantedBug::WritesDatedByClock) {
-                    state.dot.time = now;
+                if self.has(PlantedBug::WritesDatedByClock) {
+                    state.dot.time = self.sequences.wall_clock().raw();
                 }
                 state.encode()
             }
@@ -256,7 +256,7 @@ impl Exec<'_> {
         touched: &mut BTreeSet<Key>,
     ) -> Result<Option<Row>, SqlError> {
         let table = &target.table;
-        self.txn.use_schema(table.id, table.version);
+        self.name_schema(table);
         self.complete(target, &mut row).await?;
         let arbiter = |index: usize| conflict.index.is_none_or(|id| table.indexes[index].id == id);
         for (key, index) in self.unique_keys(table, &row) {
@@ -392,7 +392,7 @@ impl Exec<'_> {
         let table = &update.target.table;
         let width = table.columns.len();
         let rows = self.rows(&update.source, None).await?;
-        self.txn.use_schema(table.id, table.version);
+        self.name_schema(table);
         let mut seen = BTreeSet::new();
         let mut done = Vec::new();
         let mut replaced = Vec::new();
@@ -427,7 +427,7 @@ impl Exec<'_> {
         let table = &delete.target.table;
         let width = table.columns.len();
         let rows = self.rows(&delete.source, None).await?;
-        self.txn.use_schema(table.id, table.version);
+        self.name_schema(table);
         let mut seen = BTreeSet::new();
         let mut done = Vec::new();
         let mut removed = Vec::new();

@@ -9,6 +9,7 @@ use crate::engine::PlantedBug;
 use crate::error::{SqlError, codes};
 use crate::types::SqlState;
 use bytes::Bytes;
+use clock::Timestamp;
 use coverage::Mark;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -40,6 +41,16 @@ impl Sequences {
     /// The mistake that this node makes on purpose, if any.
     pub(crate) fn planted(&self) -> Option<PlantedBug> {
         self.planted
+    }
+
+    /// Chaos only: what this node's wall clock reads.
+    pub(crate) fn wall_clock(&self) -> Timestamp {
+        Timestamp::new(self.db.runtime().time.wall().micros(), 0)
+    }
+
+    /// Chaos only: a row as it is outside of any transaction.
+    pub(crate) async fn read_apart(&self, key: &Key) -> Result<Option<Bytes>, TxnError> {
+        self.db.begin(TxnOptions::read_only("read apart")).get(key, None).await
     }
 
     /// `nextval`.

@@ -427,6 +427,17 @@ impl Plan {
         Plan::Values(Vec::new())
     }
 
+    /// The table that the statement changes.
+    pub(crate) fn writes_to(&self) -> Option<&TableDescriptor> {
+        match self {
+            Plan::Insert(insert) => Some(&insert.target.table),
+            Plan::Update(update) => Some(&update.target.table),
+            Plan::Delete(delete) => Some(&delete.target.table),
+            Plan::With { input, .. } => input.writes_to(),
+            _ => None,
+        }
+    }
+
     /// Calls `f` with every expression of the tree and the number of lateral joins it is right of.
     pub(crate) fn for_exprs(&self, f: &mut dyn FnMut(&Expr, usize), lateral: usize) {
         // One walk serves both: the tree is cloned for neither.

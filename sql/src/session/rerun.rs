@@ -16,6 +16,7 @@
 
 use super::Session;
 use super::statement::Prepared;
+use crate::engine::PlantedBug;
 use crate::error::{Recovery, SqlError, codes};
 use crate::exec::Uniqueness;
 use crate::outcome::{Column, Notice, Outcome, Row};
@@ -309,7 +310,9 @@ impl Session {
             }
             // Rows are different now: it did not come to `setval` before.
             _ if moved_sequence => Err(differs("a sequence was set by")),
-            _ if answer != taped.answer => Err(differs("another answer came from")),
+            _ if answer != taped.answer && !self.engine.has(PlantedBug::RerunThoughSeen) => {
+                Err(differs("another answer came from"))
+            }
             _ => Ok(()),
         }
     }

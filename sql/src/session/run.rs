@@ -7,6 +7,8 @@
 
 use super::statement::Prepared;
 use super::{Block, Session};
+use crate::catalog::TableMode;
+use crate::engine::PlantedBug;
 use crate::error::{Recovery, SqlError, codes};
 use crate::exec::{Exec, Uniqueness};
 use crate::outcome::{Column, Notice, Outcome};
@@ -147,13 +149,26 @@ impl Session {
         if let Some(parsed) = &prepared.parsed {
             self.enter_past(parsed, &params).await?;
         }
-        self.planned(prepared).await?;
+        let planned = self.planned(prepared).await?;
+        if self.engine.has(PlantedBug::ModesCommitApart) {
+            self.commit_before(&planned).await?;
+        }
         let notices_before = self.notices.len();
         let outcome = self.run_until_answered(prepared, &params).await;
         // An error is an answer, too: after a rollback to a savepoint the transaction goes on from it.
         self.begin_if_none().statement_count += 1;
         self.tape_statement(prepared, &params, &outcome, notices_before);
         outcome
+    }
+
+    /// Chaos only: what was written to strong tables is committed before a statement writes to an available one.
+    async fn commit_before(&mut self, planned: &Planned) -> Result<(), SqlError> {
+        let mode = planned.plan.writes_to().map(|table| table.mode);
+        let wrote = self.active.as_ref().is_some_and(|active| active.txn.has_writes());
+        match (mode, wrote) {
+            (Some(TableMode::Available), true) => self.commit_active().await,
+            _ => Ok(()),
+        }
     }
 
     async fn run_until_answered(

@@ -10,6 +10,7 @@ use crate::parse::{AsOf, BeginOptions};
 use crate::types::Datum;
 use clock::Monotonic;
 use coverage::Mark;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use txn::client::{Access, Doing, Isolation, SavepointId, Txn, TxnOptions};
 
@@ -39,6 +40,8 @@ pub(super) struct Active {
     savepoints: Savepoints,
     /// For running it again.
     pub(super) tape: Tape,
+    /// Tables that need not be told that they are referenced: those that it has made, which nobody else knows, and those that it has told.
+    pub(super) told: BTreeSet<u32>,
     /// Tables whose data may go once this has committed.
     pub(super) dropped: Vec<Arc<crate::catalog::TableDescriptor>>,
     /// Sequences to start anew once this has committed.
@@ -56,6 +59,7 @@ impl Active {
             past,
             savepoints: Vec::new(),
             tape: Tape::default(),
+            told: BTreeSet::new(),
             dropped: Vec::new(),
             restarted: Vec::new(),
         }
@@ -65,6 +69,7 @@ impl Active {
     pub(super) fn restart(&mut self) {
         self.txn.restart();
         self.savepoints.clear();
+        self.told.clear();
     }
 
     /// Begins anew, when nothing has been answered but BEGIN and SAVEPOINT.

@@ -22,7 +22,7 @@ use crate::client::exchange::{Purpose, Trials};
 use crate::client::roster::Writes;
 use crate::client::settle::{Early, concluded};
 use crate::client::txn::{State, unexpected};
-use crate::client::{Fate, Isolation, OnLock, Ticket, Txn, TxnError};
+use crate::client::{Fate, Isolation, OnLock, PlantedBug, Ticket, Txn, TxnError};
 use crate::server::settle;
 
 /// So often a commit of one phase moves above others' reads before it is made in two.
@@ -212,8 +212,15 @@ impl Txn {
         loop {
             let now = hlc.now().timestamp();
             let target = match self.options.isolation {
-                Isolation::StrictSerializable => info.ts.plus(hlc.uncertainty()),
-                Isolation::ReadCommitted | Isolation::Snapshot | Isolation::Serializable => info.ts,
+                Isolation::StrictSerializable
+                    if self.db.settings().planted != Some(PlantedBug::CommitWaitSkipped) =>
+                {
+                    info.ts.plus(hlc.uncertainty())
+                }
+                Isolation::ReadCommitted
+                | Isolation::Snapshot
+                | Isolation::Serializable
+                | Isolation::StrictSerializable => info.ts,
             };
             if now >= target || self.options.as_of.is_some() {
                 return;

@@ -196,6 +196,15 @@ pub struct Settings {
     pub run_attempts_max: u32,
     /// Most times one operation moves the transaction's timestamp before it asks for a restart.
     pub moves_max: u32,
+    /// Chaos only: a known mistake made on purpose, so that a harness can show that it would notice.
+    pub planted: Option<PlantedBug>,
+}
+
+/// A mistake that has broken real systems, brought back on purpose. Never set outside of chaos and tests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PlantedBug {
+    /// H04: a strictly serializable commit is answered as soon as this gateway's clock has passed it.
+    CommitWaitSkipped,
 }
 
 impl Default for Settings {
@@ -217,6 +226,7 @@ impl Default for Settings {
             outcome_wait: Duration::from_secs(5),
             run_attempts_max: 50,
             moves_max: 100,
+            planted: None,
         }
     }
 }

@@ -4,7 +4,8 @@ use super::create::{Builder, check_expressions};
 use super::options::TableOptions;
 use super::{Session, job};
 use crate::bind::Binder;
-use crate::catalog::{Entry, IndexKind, IndexState, TableDescriptor};
+use crate::catalog::{Entry, ForeignKeyDescriptor, IndexKind, IndexState, TableDescriptor};
+use crate::engine::PlantedBug;
 use crate::error::{SqlError, codes};
 use crate::exec::{Exec, Facts};
 use crate::outcome::Notice;
@@ -13,6 +14,7 @@ use crate::plan::Expr;
 use crate::rows::Place;
 use crate::types::{Datum, SqlState, text};
 use sqlparser::ast::{self, AlterColumnOperation, AlterTableOperation as Op, TableConstraint};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use txn::client::Txn;
 
@@ -74,19 +76,23 @@ impl Session {
         self.ready_for_job(table)?;
         let engine = self.engine.clone();
         let columns = columns.to_vec();
+        let lies = engine.has(PlantedBug::UniqueOnAvailable);
+        let asked = if lies { IndexKind::Plain } else { kind };
         let added = job::change(&engine, table.id, &mut |_, draft, table| {
             let (facts, columns, name) = (facts.clone(), columns.clone(), name.clone());
             Box::pin(async move {
                 let mut builder = Builder::of(draft, &facts, table);
                 let columns = builder.index_columns(&columns)?;
-                builder.add_index(name, columns, kind, IndexState::WriteOnly, constraint)?;
+                builder.add_index(name, columns, asked, IndexState::WriteOnly, constraint)?;
+                let added = builder.table.indexes.last_mut().expect("added above");
+                added.kind = kind;
                 Ok(builder.table)
             })
         })
         .await?;
         let index = added.indexes.last().expect("added above").id;
         let filled = job::backfill(&engine, &added, index).await;
-        let keep = filled.is_ok();
+        let keep = filled.is_ok() || engine.has(PlantedBug::FailedIndexStays);
         let finished = job::change(&engine, table.id, &mut |_, _, mut table| {
             Box::pin(async move {
                 if keep {
@@ -172,10 +178,13 @@ impl Session {
         if self.is_own(table) {
             let mut draft = self.draft().await?;
             let active = self.begin_if_none();
-            let context = Context { facts: &facts, place, engine: &engine, cancel: &cancel };
+            let (told, version) = (&active.told, table.version);
+            let engine = &engine;
+            let context = Context { facts: &facts, place, engine, cancel: &cancel, told, version };
             let changed =
                 apply(&context, &mut active.txn, &mut draft, table.as_ref().clone(), operation)
                     .await?;
+            active.told.extend(changed.foreign_keys.iter().map(|key| key.table));
             draft.put(Entry::Table(changed));
             self.write_draft(draft)?;
             return Ok(());
@@ -186,7 +195,9 @@ impl Session {
             let (facts, operation, engine, cancel) =
                 (facts.clone(), operation.clone(), engine.clone(), cancel.clone());
             Box::pin(async move {
-                let context = Context { facts: &facts, place, engine: &engine, cancel: &cancel };
+                let (told, version) = (&BTreeSet::new(), table.version + 1);
+                let (facts, engine, cancel) = (&facts, &engine, &cancel);
+                let context = Context { facts, place, engine, cancel, told, version };
                 apply(&context, txn, draft, table, &operation).await
             })
         })
@@ -201,6 +212,29 @@ struct Context<'c> {
     place: Place,
     engine: &'c Arc<crate::engine::Engine>,
     cancel: &'c crate::outcome::CancelHandle,
+    /// Tables that need not be told that they are referenced.
+    told: &'c BTreeSet<u32>,
+    /// Of the table's schema, as it will be.
+    version: u64,
+}
+
+/// Tells the tables that a changed one references now and did not before. The surroundings with them as they are then.
+async fn announce_keys(
+    context: &Context<'_>,
+    txn: &mut Txn,
+    draft: &mut crate::catalog::Draft,
+    known: &[ForeignKeyDescriptor],
+    table: &TableDescriptor,
+) -> Result<Facts, SqlError> {
+    // It may reference itself.
+    draft.put(Entry::Table(TableDescriptor { version: context.version, ..table.clone() }));
+    for referenced in job::newly_referenced(table, known) {
+        if !context.told.contains(&referenced) {
+            job::announce(context.engine, txn, draft, referenced).await?;
+        }
+    }
+    let catalog = Arc::new(draft.catalog().clone());
+    Ok(Facts { catalog, ..context.facts.as_ref().clone() })
 }
 
 /// Fills an index of a table that only this transaction knows.
@@ -330,10 +364,12 @@ async fn apply(
             Ok(after)
         }
         Op::AddConstraint { constraint, not_valid } => {
+            let known = table.foreign_keys.clone();
             let mut builder = Builder::of(draft, &facts, table);
             builder.add_constraint(constraint)?;
             let table = builder.table;
             check_expressions(&facts, &table)?;
+            let facts = announce_keys(context, txn, draft, &known, &table).await?;
             if !not_valid {
                 check_rows(context, &facts, txn, &table).await?;
             }
@@ -374,6 +410,7 @@ async fn add_column(
     table: TableDescriptor,
     definition: &ast::ColumnDef,
 ) -> Result<TableDescriptor, SqlError> {
+    let (known, checks_before) = (table.foreign_keys.clone(), table.checks.len());
     let mut builder = Builder::of(draft, facts, table);
     let place = builder.add_column(definition)?;
     let name = crate::parse::name(&definition.name);
@@ -395,13 +432,17 @@ async fn add_column(
     }
     let mut table = builder.table;
     check_expressions(facts, &table)?;
+    let facts = &announce_keys(context, txn, draft, &known, &table).await?;
     let mut empty = true;
     let before = TableDescriptor { columns: table.columns[..place].to_vec(), ..table.clone() };
-    job::each_row(txn, &before, context.place, |_| {
-        empty = false;
-        Ok(())
-    })
-    .await?;
+    // A row that a stream has not brought here yet is there as well.
+    for place in job::places(context.engine, &before) {
+        let found = |_| {
+            empty = false;
+            Ok(())
+        };
+        job::each_row(txn, &before, place, found).await?;
+    }
     if empty {
         return Ok(table);
     }
@@ -416,6 +457,9 @@ async fn add_column(
             .with_hint("Add the column without the default, fill it, then set the default."));
         }
         let value = evaluate(context, facts, txn, &expr).await?;
+        if context.engine.has(PlantedBug::DefaultForNewRowsOnly) {
+            return Ok(table);
+        }
         let column = &mut table.columns[place];
         column.missing = (!value.is_null()).then(|| text::to_string(&value, column.ty, facts));
     }
@@ -429,6 +473,10 @@ async fn add_column(
         )
         .on_table(&table.name)
         .on_column(&name));
+    }
+    if table.checks.len() > checks_before || table.foreign_keys.len() > known.len() {
+        // The rows that are there have the column's default from now on.
+        check_rows(context, facts, txn, &table).await?;
     }
     Ok(table)
 }
@@ -585,11 +633,13 @@ async fn check_rows(
     let mut binder = Binder::new(facts, &positions, &[]);
     let target = crate::bind::target_for(&mut binder, &shared)?;
     let mut rows = Vec::new();
-    job::each_row(txn, table, context.place, |row| {
-        rows.push(row);
-        Ok(())
-    })
-    .await?;
+    for place in job::places(context.engine, table) {
+        let take = |row| {
+            rows.push(row);
+            Ok(())
+        };
+        job::each_row(txn, table, place, take).await?;
+    }
     let engine = context.engine;
     let memory = engine.settings.statement_memory_bytes_max;
     let mut exec = Exec::new(txn, facts, &[], context.cancel, &engine.sequences, 64, memory);

@@ -1,7 +1,7 @@
 //! Driver: CREATE TABLE, and the pieces of a table that ALTER TABLE adds later.
 
 use super::options::TableOptions;
-use super::{Session, free_name};
+use super::{Session, free_name, job};
 use crate::bind::{Binder, Scope, data_type};
 use crate::catalog::{
     COLUMNS_MAX, CheckDescriptor, ColumnDescriptor, Draft, Entry, ForeignKeyAction,
@@ -53,7 +53,7 @@ impl Session {
         let options = TableOptions::of_create(&create.table_options)?;
         let owner =
             facts.catalog.role(&self.user).map_or(crate::catalog::FIRST_ROLE, |role| role.id);
-        let id = draft.allocate();
+        let id = draft.allocate_table(self.engine.settings.planted);
         let mut table = TableDescriptor {
             id,
             schema,
@@ -74,6 +74,15 @@ impl Session {
         builder.build(create)?;
         let table = builder.table;
         check_expressions(&facts, &table)?;
+        let engine = self.engine.clone();
+        let active = self.begin_if_none();
+        for referenced in job::newly_referenced(&table, &[]) {
+            if !active.told.contains(&referenced) {
+                job::announce(&engine, &mut active.txn, &mut draft, referenced).await?;
+                active.told.insert(referenced);
+            }
+        }
+        active.told.insert(table.id);
         let (splits, copies) = (self.range_starts(&table), self.copies(&table));
         draft.put(Entry::Table(table));
         self.write_draft(draft)?;
@@ -554,29 +563,35 @@ impl<'d> Builder<'d> {
         column: Option<&str>,
         expr: &ast::Expr,
     ) -> Result<(), SqlError> {
-        let taken = |name: &str| self.table.checks.iter().any(|check| check.name == name);
-        let name = name.unwrap_or_else(|| {
-            let base = match column {
-                Some(column) => format!("{}_{column}_check", self.table.name),
-                None => format!("{}_check", self.table.name),
-            };
-            (0..)
-                .map(|n| if n == 0 { base.clone() } else { format!("{base}{n}") })
-                .find(|name| !taken(name))
-                .expect("numbers do not end")
-        });
-        if taken(&name) {
-            return Err(SqlError::new(
+        let base = match column {
+            Some(column) => format!("{}_{column}_check", self.table.name),
+            None => format!("{}_check", self.table.name),
+        };
+        let name = self.constraint_name(name, &base)?;
+        let oid = self.draft.allocate();
+        self.table.checks.push(CheckDescriptor { oid, name, expression: expr.to_string() });
+        Ok(())
+    }
+
+    /// The name that was given, unless a check or a foreign key of the table has it; or one like `base`.
+    fn constraint_name(&self, given: Option<String>, base: &str) -> Result<String, SqlError> {
+        let checks = self.table.checks.iter().map(|check| &check.name);
+        let keys = self.table.foreign_keys.iter().map(|key| &key.name);
+        let taken: Vec<&String> = checks.chain(keys).collect();
+        match given {
+            Some(name) if taken.contains(&&name) => Err(SqlError::new(
                 codes::DUPLICATE_OBJECT,
                 format!(
                     "constraint \"{name}\" for relation \"{}\" already exists",
                     self.table.name
                 ),
-            ));
+            )),
+            Some(name) => Ok(name),
+            None => Ok((0..)
+                .map(|n| if n == 0 { base.to_string() } else { format!("{base}{n}") })
+                .find(|name| !taken.contains(&name))
+                .expect("numbers do not end")),
         }
-        let oid = self.draft.allocate();
-        self.table.checks.push(CheckDescriptor { oid, name, expression: expr.to_string() });
-        Ok(())
     }
 
     fn add_foreign_key(
@@ -670,7 +685,7 @@ impl<'d> Builder<'d> {
             }
         }
         let names = self.table.column_names(columns.iter().copied()).join("_");
-        let name = name.unwrap_or_else(|| format!("{}_{names}_fkey", self.table.name));
+        let name = self.constraint_name(name, &format!("{}_{names}_fkey", self.table.name))?;
         let oid = self.draft.allocate();
         self.table.foreign_keys.push(ForeignKeyDescriptor {
             oid,

@@ -13,19 +13,25 @@
 //!
 //! An index is filled in small transactions between two such changes: writers keep it up to date from the first one on, readers
 //! use it from the second one on.
+//!
+//! A foreign key is a change of two tables: who deletes a row of the referenced one must know of it, too ([`announce`]).
 
-use crate::catalog::{Draft, Entry, IndexDescriptor, IndexKind, TableDescriptor, TableMode};
+use crate::catalog::{
+    Draft, Entry, ForeignKeyDescriptor, IndexDescriptor, IndexKind, TableDescriptor, TableMode,
+};
 use crate::engine::{Engine, PlantedBug};
 use crate::error::{SqlError, codes};
 use crate::rows::{Place, decode, index_entry, index_span};
 use crate::types::{FixedContext, text};
 use coverage::Mark;
 use futures::future::BoxFuture;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use storage::mvcc::TxnId;
 use storage::{Key, Span};
 use txn::api::{Batch, KvError, Lock, Request, WAIT_SLICE, Wait};
-use txn::client::{ScanOptions, Txn};
+use txn::client::{ScanOptions, ScanPage, Txn, TxnError};
 
 /// How long intents in the way of a fence are waited for.
 const FENCE_PATIENCE: Duration = Duration::from_secs(30);
@@ -65,8 +71,13 @@ pub(super) fn places(engine: &Engine, table: &TableDescriptor) -> Vec<Place> {
     }
 }
 
-/// From now on the table's ranges refuse versions below.
-async fn fence(engine: &Engine, table: &TableDescriptor, version: u64) -> Result<(), SqlError> {
+/// From now on the table's ranges refuse versions below. `own`: who asks, and would wait for its own writes in vain.
+async fn fence(
+    engine: &Engine,
+    table: &TableDescriptor,
+    version: u64,
+    own: Option<TxnId>,
+) -> Result<(), SqlError> {
     if engine.has(PlantedBug::FenceSkipped) {
         return Ok(());
     }
@@ -82,6 +93,9 @@ async fn fence(engine: &Engine, table: &TableDescriptor, version: u64) -> Result
             );
             match engine.db.kv().send(batch).await {
                 Ok(_) => break,
+                Err(KvError::Blocked { holder, .. }) if Some(holder.id) == own => {
+                    return Err(changed_here(&table.name));
+                }
                 Err(KvError::Blocked { key, holder, active, .. }) if time.monotonic() < give_up => {
                     coverage::reached(Mark::SchemaChangeWaited);
                     // If its gateway has died, perhaps nobody else ever asks.
@@ -106,6 +120,14 @@ async fn fence(engine: &Engine, table: &TableDescriptor, version: u64) -> Result
     Ok(())
 }
 
+/// It is in its own way.
+pub(super) fn changed_here(table: &str) -> SqlError {
+    SqlError::unsupported(format!(
+        "table \"{table}\" cannot be changed after other changes in the same transaction"
+    ))
+    .with_hint("Commit first.")
+}
+
 /// Changes a table in a transaction of its own.
 pub(super) async fn change(
     engine: &Engine,
@@ -118,7 +140,10 @@ pub(super) async fn change(
             .run("schema change", |txn, _| {
                 let apply = &apply;
                 Box::pin(async move {
-                    let mut draft = Draft::begin(txn).await?;
+                    let mut draft = match engine.has(PlantedBug::CatalogFromMemory) {
+                        true => Draft::of(&engine.catalog()),
+                        false => Draft::begin(txn).await?,
+                    };
                     let Some(table) = draft.catalog().table(id).cloned() else {
                         return Err(SqlError::new(
                             crate::types::SqlState::UNDEFINED_TABLE,
@@ -126,7 +151,7 @@ pub(super) async fn change(
                         ));
                     };
                     let version = table.version + 1;
-                    fence(engine, &table, version).await?;
+                    fence(engine, &table, version, None).await?;
                     // What was written before the fence, after this transaction began, would escape its checks.
                     txn.read_newest().await?;
                     txn.use_schema(id, version);
@@ -187,6 +212,48 @@ pub(in crate::session) async fn raise_version(
     Ok(())
 }
 
+/// The tables that a table's keys reference beside itself, but for those that `known` ones do.
+pub(super) fn newly_referenced(
+    table: &TableDescriptor,
+    known: &[ForeignKeyDescriptor],
+) -> BTreeSet<u32> {
+    let keys = table.foreign_keys.iter().filter(|key| !known.contains(key));
+    keys.map(|key| key.table).filter(|id| *id != table.id).collect()
+}
+
+/// A table is about to be referenced: from now on its ranges refuse whoever planned without the key, for he would take a row away
+/// and look for no rows that reference it (killer Q10). Its version rises with the commit of `txn`; should that fail, the next one
+/// refused raises it. Not for tables that `txn` itself has made: nobody else has planned with those. 0A000 if `txn` has used the table.
+pub(super) async fn announce(
+    engine: &Engine,
+    txn: &mut Txn,
+    draft: &mut Draft,
+    referenced: u32,
+) -> Result<(), SqlError> {
+    if engine.has(PlantedBug::ParentNotTold) {
+        return Ok(());
+    }
+    let Some(table) = draft.catalog().table(referenced).cloned() else {
+        return Err(SqlError::internal("a referenced table is missing"));
+    };
+    let version = table.version + 1;
+    fence(engine, &table, version, Some(txn.id())).await?;
+    // What was written before the fence, after this transaction began, would escape its checks. What this transaction has done with
+    // the table it planned without the key: the new fence refuses that, too, and would at every further attempt.
+    match txn.read_newest().await {
+        Err(TxnError::SchemaChanged { table: id, version: accepted })
+            if (id, accepted) == (referenced, version) =>
+        {
+            return Err(changed_here(&table.name));
+        }
+        newest => newest?,
+    }
+    txn.use_schema(referenced, version);
+    draft.put(Entry::Table(TableDescriptor { version, ..table.as_ref().clone() }));
+    coverage::reached(Mark::ReferencedTableTold);
+    Ok(())
+}
+
 /// Fills an index that writers already keep up to date. 23505 if it is unique and the rows are not.
 pub(super) async fn backfill(
     engine: &Engine,
@@ -196,16 +263,20 @@ pub(super) async fn backfill(
     for place in places(engine, table) {
         let mut rest = Some(index_span(table, place, table.primary()));
         while let Some(span) = rest {
+            let early = match engine.has(PlantedBug::EntriesDatedLater) {
+                true => Some(read_apart(engine, &span).await?),
+                false => None,
+            };
             rest = engine
                 .run("fill index", |txn, _| {
-                    let (span, table) = (span.clone(), table.clone());
+                    let (span, table, early) = (span.clone(), table.clone(), early.clone());
                     Box::pin(async move {
                         txn.use_schema(table.id, table.version);
                         let index = table
                             .index(index_id)
                             .ok_or_else(|| SqlError::internal("the index is missing"))?;
                         coverage::reached(Mark::IndexPageFilled);
-                        fill_page(engine, txn, (&table, index), place, span).await
+                        fill_page(engine, txn, (&table, index), place, (span, early)).await
                     })
                 })
                 .await?;
@@ -214,16 +285,31 @@ pub(super) async fn backfill(
     Ok(())
 }
 
+/// Chaos only: the first rows of a span, in a transaction of their own that ends with it.
+async fn read_apart(engine: &Engine, span: &Span) -> Result<ScanPage, SqlError> {
+    let options = ScanOptions { limit: BACKFILL_ROWS, ..ScanOptions::default() };
+    let page = engine.run("read apart", |txn, _| {
+        let span = span.clone();
+        Box::pin(async move { Ok(txn.scan(span, options).await?) })
+    });
+    let page = page.await?;
+    engine.pause(FENCE_PAUSE).await;
+    Ok(page)
+}
+
 async fn fill_page(
     engine: &Engine,
     txn: &mut Txn,
     (table, index): (&TableDescriptor, &IndexDescriptor),
     place: Place,
-    span: Span,
+    (span, early): (Span, Option<ScanPage>),
 ) -> Result<Option<Span>, SqlError> {
     txn.read_newest().await?;
-    let page =
-        txn.scan(span, ScanOptions { limit: BACKFILL_ROWS, ..ScanOptions::default() }).await?;
+    let options = ScanOptions { limit: BACKFILL_ROWS, ..ScanOptions::default() };
+    let page = match early {
+        Some(early) => early,
+        None => txn.scan(span, options).await?,
+    };
     let mut entries = Vec::new();
     for (_, value) in &page.rows {
         if let Some(row) = decode(table, value)? {
@@ -271,7 +357,7 @@ async fn fill_page(
     Ok(page.resume)
 }
 
-/// Every row of a table, a page at a time. Not for tables of other regions.
+/// Every row of a table, a page at a time; of an available one the rows of a region's copy.
 pub(super) async fn each_row(
     txn: &mut Txn,
     table: &TableDescriptor,
@@ -297,7 +383,7 @@ pub(in crate::session) fn clear_in_background(engine: &Arc<Engine>, table: Arc<T
     let engine_of_task = engine.clone();
     let task = async move {
         // Whoever still writes under the dropped table's schema is refused from here on.
-        let _ = fence(&engine_of_task, &table, table.version + 1).await;
+        let _ = fence(&engine_of_task, &table, table.version + 1, None).await;
         for span in spans(&engine_of_task, &table) {
             let _ = clear(&engine_of_task, span, Some((table.id, table.version + 1))).await;
         }
