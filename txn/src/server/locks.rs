@@ -3,8 +3,13 @@
 //!
 //! ```text
 //!   key ──► holders   one exclusive, or several shared          (in memory only; lost with the lease)
-//!       └─► queue     places, first come first served           (also for keys that are locked by an intent)
+//!       └─► queue     places, by rank                           (also for keys that are locked by an intent)
 //! ```
+//!
+//! The rank of a place is its transaction's: higher priority first, then who began first, then who
+//! came first. Who begins again after a deadlock keeps its age, hence its place: nobody is overtaken
+//! by those who began after it, so each gets its turn, and of two that want each other's keys the
+//! older one does not wait behind others that will want its own.
 //!
 //! Losing this table costs order and time, never correctness: what a transaction read is checked
 //! again by timestamps when it commits.
@@ -163,16 +168,49 @@ impl LockTable {
                 place.ticket = ticket;
                 place.kept_until = None;
             }
-            None => row.queue.push(Place {
-                txn: txn.clone(),
-                strength,
-                ticket,
-                kept_until: None,
-                active,
-            }),
+            None => {
+                let after = row.queue.iter().rposition(|place| !goes_before(txn, &place.txn));
+                let at = after.map_or(0, |after| after + 1);
+                if at < row.queue.len() {
+                    coverage::reached(Mark::QueuedBeforeYounger);
+                }
+                let place = Place { txn: txn.clone(), strength, ticket, kept_until: None, active };
+                row.queue.insert(at, place);
+            }
         }
         self.places.insert(txn.id, key.clone());
         left
+    }
+
+    /// Whom `txn` waits for at its place: who holds the key against it, and who is ahead of it there.
+    pub fn waited_for(&self, txn: TxnId) -> impl Iterator<Item = &TxnMeta> {
+        let at_place = self.places.get(&txn).and_then(|key| self.rows.get(key)).and_then(|row| {
+            let place = row.queue.iter().find(|place| place.txn.id == txn)?;
+            let passes = row.holders.iter().any(|holder| holder.txn.id == txn);
+            let held = row.holders.iter().filter(move |holder| {
+                holder.txn.id != txn && conflicts(holder.strength, place.strength)
+            });
+            let ahead = row.queue.iter().take_while(move |ahead| ahead.txn.id != txn);
+            let ahead =
+                ahead.filter(move |ahead| !passes && conflicts(ahead.strength, place.strength));
+            Some(held.map(|holder| &holder.txn).chain(ahead.map(|place| &place.txn)))
+        });
+        at_place.into_iter().flatten()
+    }
+
+    /// Whether anybody has a place in a queue here.
+    pub fn has_places(&self) -> bool {
+        !self.places.is_empty()
+    }
+
+    /// Whether `txn` holds a lock here.
+    pub fn holds_any(&self, txn: TxnId) -> bool {
+        self.held.contains_key(&txn)
+    }
+
+    /// The request of `txn` that waits here now.
+    pub fn waiting_request(&self, txn: TxnId) -> Option<Ticket> {
+        self.place(txn).filter(|place| place.kept_until.is_none()).map(|place| place.ticket)
     }
 
     /// The request that waited has been answered: its place is kept until then.
@@ -327,6 +365,12 @@ impl Row {
             .iter()
             .find(|holder| holder.txn.id != txn && conflicts(holder.strength, strength))
     }
+}
+
+/// Whether `a` takes its place ahead of `b`, which is there already.
+fn goes_before(a: &TxnMeta, b: &TxnMeta) -> bool {
+    let rank = |txn: &TxnMeta| (std::cmp::Reverse(txn.priority), txn.started);
+    rank(a) < rank(b)
 }
 
 fn conflicts(a: Lock, b: Lock) -> bool {
