@@ -262,6 +262,8 @@ marks! {
         RecordForgotten: "a transaction record was removed after its intents were",
         ResolutionCut: rare "a resolution of many intents was cut into parts",
         AbortedIntentRemoved: "an intent of an aborted transaction was removed",
+        ResolutionLetBy: "a resolution of what is committed for certain let others by before it was applied",
+        ResolutionPassed: "a request was evaluated as if a resolution in the log were applied",
         LateIntentDropped: rare "an intent that was laid after its transaction had ended was dropped",
         CommittedIntentResolved: "an intent of a committed transaction became a version",
         QueuedBehindOthers: "a free key was left to who had come first",

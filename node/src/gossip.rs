@@ -156,7 +156,7 @@ impl Gossip {
 
     async fn delay(&self, delay: Duration) {
         if !delay.is_zero() {
-            self.pause(delay).await;
+            self.shared.links.until(self.shared.time.monotonic().plus(delay)).await;
         }
     }
 }

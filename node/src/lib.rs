@@ -32,6 +32,7 @@ pub mod shard;
 pub mod shared;
 pub mod sql_service;
 pub mod streams;
+pub mod syncs;
 pub mod transport;
 pub mod twin;
 pub mod world;

@@ -142,6 +142,7 @@ impl Node {
             clocks: clocks.clone(),
             directory: parking_lot::RwLock::new(directory),
             faults: Faults::new(config.latencies.clone()),
+            links: Punctual::new(time.clone()),
             chaos: config.chaos,
         });
 

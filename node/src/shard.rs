@@ -3,12 +3,14 @@
 //!
 //! ```text
 //!   inbox ──► step, step, step ──► ready ──► messages_now ──► append ──► sync ──► messages_after, Persisted ──► ready ...
-//!             (everything that waits)          (one batch for all ranges)    (in place: while it runs, the next batch gathers)
+//!             (everything that waits)          (one batch for all ranges)    (in place, or beside: see `syncs`)
 //! ```
 //!
-//! The sync is done in place: handing it to a sleeping thread costs two wake-ups (about 40 us) on top of the 90 us of the sync
-//! itself, and what arrives meanwhile becomes the next batch (group commit). A disk that stalls stalls the thread, so that the
-//! node asks for no support and loses its leases (killer S05).
+//! Where syncs are fast they are done in place: handing one to a sleeping thread costs two wake-ups (about 40 us) on top of the 90 us of
+//! the sync itself, and what arrives meanwhile becomes the next batch (group commit). Where they take longer, everything that
+//! arrives meanwhile would wait for them, reads and acknowledgements of other ranges too: then another thread does them. A disk that
+//! stalls stalls the thread, or is found stalled by the machine: either way the node asks for no support and loses its leases (killer S05).
+//! The simulated world does it both ways.
 //!
 //! INVARIANT: `messages_after` leave only after `Log::sync` has covered the batch they follow: [`Deferred`] wants the proof.
 
@@ -17,14 +19,17 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use replication::range::{NodeId, RangeDescriptor};
 use replication::store::{Deferred, FlushMark, Persisted, Placement, RangeStatus, StoreMessage};
 use std::sync::Arc;
+use std::time::Duration;
 use storage::log::{Log, LogSequence};
-use storage::{Engine, Key};
+use storage::{Engine, Key, StorageError};
 use tokio::sync::oneshot;
 use tracing::error;
 use txn::api::{Batch, KvError, Reply};
 use txn::contention::Contention;
 use txn::runtime::HlcSource;
 use txn::server::{Event, Ready, RequestId, Shard};
+
+use crate::syncs::{Syncer, Syncs};
 
 /// Inputs that wait for the thread; beyond it senders of requests are refused, senders of messages drop.
 const INBOX_MAX: usize = 16_384;
@@ -52,6 +57,8 @@ pub enum Input {
     Contention(oneshot::Sender<Contention>),
     /// What a flush that starts now will cover.
     FlushMark(oneshot::Sender<FlushMark>),
+    /// The other thread's sync has returned, after so long.
+    Synced(Result<LogSequence, StorageError>, Duration),
     /// End the thread.
     Stop,
 }
@@ -115,9 +122,10 @@ pub struct ShardParts {
 #[allow(clippy::disallowed_methods)]
 pub fn start(parts: ShardParts) -> (ShardHandle, std::thread::JoinHandle<()>) {
     let (inbox, receiver) = bounded(INBOX_MAX);
+    let syncer = Syncer::start(parts.log.clone(), parts.time.clone(), inbox.clone());
     let thread = std::thread::Builder::new()
         .name("shard".to_string())
-        .spawn(move || ShardThread::new(parts, receiver).run())
+        .spawn(move || ShardThread::new(parts, receiver, syncer).run())
         .expect("the OS starts threads");
     (ShardHandle { inbox }, thread)
 }
@@ -133,6 +141,7 @@ struct ShardThread {
     parts: Option<ShardParts>,
     inbox: Receiver<Input>,
     waiting: Waiting,
+    syncs: Syncs,
     wake_at: Monotonic,
 }
 
@@ -143,11 +152,12 @@ enum End {
 }
 
 impl ShardThread {
-    fn new(parts: ShardParts, inbox: Receiver<Input>) -> ShardThread {
+    fn new(parts: ShardParts, inbox: Receiver<Input>, syncer: Syncer) -> ShardThread {
         ShardThread {
             parts: Some(parts),
             inbox,
             waiting: Waiting::default(),
+            syncs: Syncs::new(syncer),
             wake_at: Monotonic::ZERO,
         }
     }
@@ -163,6 +173,9 @@ impl ShardThread {
             error!(why, "the shard stopped: the node cannot go on");
             (parts.on_fatal)(why);
         }
+        // The other thread may be waiting to be heard.
+        drop(self.inbox);
+        self.syncs.end();
     }
 
     /// Waits for input, steps everything that is there, carries out what follows.
@@ -205,6 +218,10 @@ impl ShardThread {
             Input::Placement(reply) => drop(reply.send(parts.shard.placement(read_clocks(parts)))),
             Input::Contention(reply) => drop(reply.send(parts.shard.contention().clone())),
             Input::FlushMark(reply) => drop(reply.send(parts.shard.flush_mark())),
+            Input::Synced(synced, took) => {
+                self.syncs.returned(took);
+                self.synced(parts, synced.map_err(fatal)?);
+            }
             Input::Stop => return Err(End::Stopped),
         }
         Ok(())
@@ -215,12 +232,12 @@ impl ShardThread {
         loop {
             let ready = parts.shard.ready(read_clocks(parts));
             self.wake_at = ready.wake_at;
-            let synced = self.carry_out_one(parts, ready)?;
+            self.carry_out_one(parts, ready)?;
             if let Some(fatal) = parts.shard.fatal() {
                 return Err(End::Fatal(fatal.to_string()));
             }
-            if let Some(proof) = synced {
-                parts.shard.step(read_clocks(parts), Event::Persisted(proof));
+            if self.syncs.is_due() {
+                self.sync(parts)?;
             }
             if !parts.shard.has_ready() {
                 return Ok(());
@@ -228,39 +245,53 @@ impl ShardThread {
         }
     }
 
-    /// Appends, sends, syncs; the proof of the sync if there was something to sync.
-    fn carry_out_one(
-        &mut self,
-        parts: &mut ShardParts,
-        ready: Ready,
-    ) -> Result<Option<Persisted>, End> {
-        let fatal = |error: storage::StorageError| End::Fatal(error.to_string());
+    /// Here, or by the other thread.
+    fn sync(&mut self, parts: &mut ShardParts) -> Result<(), End> {
+        if self.syncs.begin_elsewhere() {
+            return Ok(());
+        }
+        let begun = parts.time.monotonic();
+        let synced = parts.log.sync().map_err(fatal)?;
+        self.syncs.took(parts.time.monotonic().since(begun));
+        self.synced(parts, synced);
+        Ok(())
+    }
+
+    /// What had to wait for a sync follows it.
+    fn synced(&mut self, parts: &mut ShardParts, synced: LogSequence) {
+        let proof = Persisted::after_sync(synced);
+        for deferred in self.syncs.covered(synced) {
+            send_all(parts.outbox.as_ref(), deferred.release(proof));
+        }
+        parts.shard.step(read_clocks(parts), Event::Persisted(proof));
+    }
+
+    /// Sends, appends, answers; what must follow a sync waits for it.
+    fn carry_out_one(&mut self, parts: &mut ShardParts, ready: Ready) -> Result<(), End> {
         send_all(parts.outbox.as_ref(), ready.messages_now);
         if ready.flush_before_write {
             parts.engine.flush().map_err(fatal)?;
         }
-        let appended: Option<LogSequence> = if ready.write.is_empty() {
-            None
-        } else {
+        if !ready.write.is_empty() {
             let sequence = parts.log.append(ready.write).map_err(fatal)?;
             parts.shard.step(read_clocks(parts), Event::Appended(sequence));
-            Some(sequence)
-        };
+            self.syncs.appended(sequence);
+        }
         for (id, reply) in ready.replies {
             if let Some(waiter) = self.waiting.replies.remove(&id.0) {
                 drop(waiter.send(reply));
             }
         }
-        let Some(sequence) = appended else {
-            // Nothing to write: what came before is durable already, this thread syncs everything it appends.
-            send_all(parts.outbox.as_ref(), ready.messages_after);
-            return Ok(None);
-        };
-        let deferred = Deferred::new(ready.messages_after, sequence);
-        let proof = Persisted::after_sync(parts.log.sync().map_err(fatal)?);
-        send_all(parts.outbox.as_ref(), deferred.release(proof));
-        Ok(Some(proof))
+        match self.syncs.last_unsynced() {
+            Some(needs) => self.syncs.defer(Deferred::new(ready.messages_after, needs)),
+            None => send_all(parts.outbox.as_ref(), ready.messages_after),
+        }
+        Ok(())
     }
+}
+
+fn fatal(error: StorageError) -> End {
+    End::Fatal(error.to_string())
 }
 
 fn read_clocks(parts: &ShardParts) -> Now {

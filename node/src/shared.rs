@@ -9,6 +9,7 @@ use txn::runtime::Random;
 use crate::clock_service::ClockService;
 use crate::directory::Directory;
 use crate::faults::{Faults, Link, Place};
+use crate::transport::punctual::Punctual;
 use crate::world::{OsRandom, OsTime};
 
 /// The node as its parts see it.
@@ -29,6 +30,8 @@ pub struct Shared {
     pub directory: RwLock<Directory>,
     /// What is wrong on purpose.
     pub faults: Faults,
+    /// Waits for what the latencies of links are.
+    pub links: Punctual,
     /// Whether `CHAOS` is allowed here.
     pub chaos: Chaos,
 }

@@ -2,6 +2,7 @@
 
 mod append;
 mod bank;
+mod contention;
 mod counter;
 mod kv;
 mod latency;
@@ -48,6 +49,8 @@ enum Workload {
     Counter(counter::CounterArguments),
     /// Single statements at each gateway: how long they take, beside how long they must.
     Latency(latency::LatencyArguments),
+    /// One row, or few, that everybody wants: throughput, fairness, errors, beside what is promised of them.
+    Contention(contention::ContentionArguments),
 }
 
 /// What every workload is told.
@@ -173,6 +176,9 @@ pub(crate) fn run(arguments: &WorkloadArguments) -> Result<(), String> {
         }
         Workload::Counter(arguments) => (&arguments.common, AnyLoad::Counter(counter::Counters)),
         Workload::Latency(arguments) => return runtime()?.block_on(latency::run(arguments)),
+        Workload::Contention(arguments) => {
+            return runtime()?.block_on(contention::run(arguments));
+        }
     };
     if let Some(path) = &common.history {
         load::format_of(path)?;

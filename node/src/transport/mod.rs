@@ -5,3 +5,4 @@ pub mod connections;
 pub mod inbound;
 pub mod outbound;
 pub mod peers;
+pub mod punctual;

@@ -111,7 +111,7 @@ impl Stream {
         let mut next = Some(first);
         while let Some(queued) = next {
             if queued.leave_at > self.shared.time.monotonic() {
-                self.pause(queued.leave_at).await;
+                self.shared.links.until(queued.leave_at).await;
             }
             if frames.send(StoreFrame { batch: queued.frame }).await.is_err() {
                 break;

@@ -83,7 +83,7 @@ impl NodePeers {
 
     async fn delay(&self, delay: Duration) {
         if !delay.is_zero() {
-            self.pause(delay).await;
+            self.shared.links.until(self.shared.time.monotonic().plus(delay)).await;
         }
     }
 

@@ -159,6 +159,8 @@ pub(super) fn commit(
 ) -> Result<Response, Stop> {
     let txn = moment.txn()?;
     let record = Record::read(moment.reader, &txn.anchor, txn.id)?;
+    // All its writes are where its staged record says: it is committed, and this only says so.
+    let mut is_certain = false;
     match record.as_ref().map(|record| &record.status) {
         Some(TxnStatus::Committed(ts)) => {
             coverage::reached(Mark::CommitAskedAgain);
@@ -181,6 +183,7 @@ pub(super) fn commit(
         None if !may_create(txn, moment.now.clock.timestamp()) => return Err(too_old()),
         Some(TxnStatus::Staging(staged)) if staged.at == commit_ts => {
             coverage::reached(Mark::StagedMadeExplicit);
+            is_certain = true;
         }
         None | Some(TxnStatus::Pending | TxnStatus::Staging(_)) => {
             check_commit_ts(moment, txn, commit_ts, deadline)?;
@@ -198,8 +201,8 @@ pub(super) fn commit(
     effects.write_ts = Timestamp::MIN;
     let range = &moment.state.descriptor.span;
     let here: Vec<Span> = resolved_at_once(intents, range).cloned().collect();
-    let decision =
-        Decision { txn: txn.id, commit_ts: Some(commit_ts), ignored: &moment.batch.ignored };
+    let ignored = &moment.batch.ignored;
+    let decision = Decision { txn: txn.id, commit_ts: Some(commit_ts), ignored, is_certain };
     resolve::resolve(moment, effects, &decision, &here)?;
     Ok(Response::Committed(commit_ts))
 }

@@ -18,12 +18,12 @@ use clock::{Now, Timestamp};
 use coverage::Mark;
 use replication::range::{Effect, NodeId, RangeState};
 use std::collections::{BTreeMap, BTreeSet};
-use storage::mvcc::{Intent, TxnId, record_key};
+use storage::mvcc::{Intent, TxnId, Version, record_key};
 use storage::{Key, Reader, Span, StorageError, WriteBatch};
 
 use super::PlantedBug;
-use super::latch::{Latches, Ticket};
-use super::leading::Leading;
+use super::latch::{Latches, Manner, Ticket};
+use super::leading::{Leading, Leaving};
 use super::{admin, changes, commit, push, read, resolve, settle, stage, write};
 use crate::api::{Batch, KvError, Lock, Request, Response, TxnMeta};
 
@@ -52,6 +52,17 @@ pub(super) struct Conflict {
     pub(super) kind: ConflictKind,
     /// What the request wants there; `None`: only to read, it takes no place in the queue.
     pub(super) wants: Option<Lock>,
+}
+
+/// An intent, as whoever comes now has to see it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Met {
+    /// None.
+    Nothing,
+    /// It is there.
+    Intent(Intent),
+    /// The log makes it this version, above all others of its key.
+    Version(Timestamp, Version),
 }
 
 /// What is met.
@@ -105,6 +116,8 @@ pub(super) struct Effects {
     pub(super) releases: Vec<(TxnId, Span)>,
     /// Keys whose intents are gone, once the command is applied.
     pub(super) freed: Vec<Key>,
+    /// What becomes of them; empty unless the transaction is committed for certain, whatever becomes of the command.
+    pub(super) leaving: Vec<(Key, Leaving)>,
     /// Transactions whose intents an abort removes here.
     pub(super) aborted: Vec<TxnId>,
     /// Reads strictly below need not wait for the command.
@@ -132,6 +145,7 @@ impl Effects {
             locks: Vec::new(),
             releases: Vec::new(),
             freed: Vec::new(),
+            leaving: Vec::new(),
             aborted: Vec::new(),
             write_ts: Timestamp::MAX,
             again: false,
@@ -166,15 +180,24 @@ impl Effects {
 }
 
 /// Keys (and raw record keys) that a batch may change: latched before it is evaluated.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Claims {
     pub(super) keys: Vec<Span>,
     pub(super) records: Vec<Span>,
+    /// Of the keys.
+    pub(super) manner: Manner,
 }
 
 impl Claims {
     pub(super) fn of(batch: &Batch, span: &Span) -> Claims {
-        let mut claims = Claims::default();
+        let knows = batch.requests.iter().all(|request| {
+            matches!(
+                request,
+                Request::Write { .. } | Request::CommitOnePhase { .. } | Request::Stage { .. }
+            )
+        });
+        let manner = if knows { Manner::Passes } else { Manner::Waits };
+        let mut claims = Claims { keys: Vec::new(), records: Vec::new(), manner };
         for request in &batch.requests {
             claims.add(request, batch, span);
         }
@@ -324,7 +347,9 @@ fn evaluate_request(
         }
         Request::EndTxn { commit_ts: None, .. } => commit::abort(moment, effects),
         Request::Resolve { txn, commit_ts, ignored, spans } => {
-            let decision = resolve::Decision { txn: *txn, commit_ts: *commit_ts, ignored };
+            let (txn, commit_ts) = (*txn, *commit_ts);
+            // Whoever asks for it has the record's word.
+            let decision = resolve::Decision { txn, commit_ts, ignored, is_certain: true };
             resolve::resolve(moment, effects, &decision, spans)
         }
         Request::Push { pushee, active, kind, dependents, sought } => {
@@ -406,6 +431,30 @@ impl<'a> Moment<'a> {
     /// Whether the intent's owner will commit above `ts`, as the batch's sender has made sure.
     pub(super) fn is_pushed_above(&self, intent: &Intent, ts: Timestamp) -> bool {
         self.batch.pushed.iter().any(|(txn, above)| *txn == intent.txn && *above >= ts)
+    }
+
+    /// Waits for writes in flight that a read of `span` must see, but for resolutions, whose effect it sees ([`Moment::intent`]).
+    pub(super) fn wait_for_others(&self, span: &Span, upto: Timestamp) -> Result<(), Stop> {
+        if self.has(PlantedBug::ReadsPassWritesInFlight) {
+            return Ok(());
+        }
+        let other = self.leading.key_latches.blocks_knowing_read(span, upto);
+        other.map_or(Ok(()), |ticket| Err(Stop::Latched(ticket)))
+    }
+
+    /// An intent that is met at `key`: itself, or what the log already makes of it.
+    pub(super) fn intent(&self, key: &Key, intent: Option<Intent>) -> Met {
+        let Some(intent) = intent else { return Met::Nothing };
+        match self.leading.leaving(key, intent.txn) {
+            Some(leaving) => {
+                coverage::reached(Mark::ResolutionPassed);
+                match &leaving.version {
+                    Some((ts, version)) => Met::Version(*ts, version.clone()),
+                    None => Met::Nothing,
+                }
+            }
+            None => Met::Intent(intent),
+        }
     }
 
     /// Waits for writes in flight that a read of `span` must see.

@@ -7,7 +7,12 @@
 //! ones.
 //!
 //! Deadlock is impossible: a holder waits for nobody (its command is in the log), a claim waits for
-//! holders and for claims with a smaller number. INVARIANT: no two holders overlap.
+//! holders and for claims with a smaller number.
+//!
+//! One kind of holder lets others by: a resolution of what is committed for certain (`leaving`). Who knows what its command does
+//! can be evaluated as if it were applied, and writes behind it in the log.
+//!
+//! INVARIANT: no two holders overlap, but for one that lets by and one that passes.
 
 use clock::Timestamp;
 use std::collections::BTreeMap;
@@ -23,6 +28,17 @@ enum State {
     Claimed,
     /// In flight; reads strictly below the timestamp need not see it.
     Held(Timestamp),
+    /// In flight, and lets by who knows what it does.
+    Passable,
+}
+
+/// What a claim does about a holder that lets others by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Manner {
+    /// Waits for it as for any other.
+    Waits,
+    /// Passes it: it knows what it does.
+    Passes,
 }
 
 /// See the module. Single keys lie in a map over all requests; wide spans with their request: few requests have any, but one that
@@ -31,7 +47,7 @@ enum State {
 pub struct Latches {
     points: BTreeMap<Key, Vec<(Ticket, State)>>,
     wide: BTreeMap<Ticket, Wide>,
-    spans: BTreeMap<Ticket, Vec<Span>>,
+    spans: BTreeMap<Ticket, (Vec<Span>, Manner)>,
 }
 
 /// The wide spans of one request.
@@ -63,7 +79,7 @@ impl Wide {
 
 impl Latches {
     /// Leaves a claim. A ticket claims once; a second call changes nothing.
-    pub fn claim(&mut self, ticket: Ticket, spans: Vec<Span>) {
+    pub fn claim(&mut self, ticket: Ticket, spans: Vec<Span>, manner: Manner) {
         if self.spans.contains_key(&ticket) {
             return;
         }
@@ -78,14 +94,15 @@ impl Latches {
         if !wide.is_empty() {
             self.wide.insert(ticket, Wide::new(wide));
         }
-        self.spans.insert(ticket, spans);
+        self.spans.insert(ticket, (spans, manner));
     }
 
     /// Whom the write `ticket`, which has claimed, must wait for.
     pub fn blocks_write(&self, ticket: Ticket) -> Option<Ticket> {
-        let spans = self.spans.get(&ticket)?;
+        let (spans, manner) = self.spans.get(&ticket)?;
         let in_the_way = |other: Ticket, state: State| match state {
             State::Held(_) => other != ticket,
+            State::Passable => other != ticket && *manner == Manner::Waits,
             State::Claimed => other < ticket,
         };
         spans.iter().find_map(|span| self.find(span, in_the_way))
@@ -93,28 +110,46 @@ impl Latches {
 
     /// Whom a read of `span` that must see every write at or below `upto` must wait for.
     pub fn blocks_read(&self, span: &Span, upto: Timestamp) -> Option<Ticket> {
+        self.find(span, |_, state| match state {
+            State::Held(ts) => ts <= upto,
+            State::Passable => true,
+            State::Claimed => false,
+        })
+    }
+
+    /// The same, of a read that sees what a holder that lets others by does.
+    pub fn blocks_knowing_read(&self, span: &Span, upto: Timestamp) -> Option<Ticket> {
         self.find(span, |_, state| matches!(state, State::Held(ts) if ts <= upto))
     }
 
     /// The claim's command is in the log. Reads strictly below `ts` do not wait for it.
     pub fn hold(&mut self, ticket: Ticket, ts: Timestamp) {
+        self.hold_as(ticket, State::Held(ts));
+    }
+
+    /// The claim's command is in the log, and lets others by.
+    pub fn hold_passable(&mut self, ticket: Ticket) {
+        self.hold_as(ticket, State::Passable);
+    }
+
+    fn hold_as(&mut self, ticket: Ticket, state: State) {
         assert_eq!(self.blocks_write(ticket), None, "no two holders overlap");
-        let spans = self.spans.get(&ticket).cloned().unwrap_or_default();
+        let spans = self.spans.get(&ticket).map(|(spans, _)| spans.clone()).unwrap_or_default();
         for span in &spans {
             if let Some(entries) = self.points.get_mut(&span.start).filter(|_| span.is_point()) {
                 for entry in entries.iter_mut().filter(|entry| entry.0 == ticket) {
-                    entry.1 = State::Held(ts);
+                    entry.1 = state;
                 }
             }
         }
         if let Some(wide) = self.wide.get_mut(&ticket) {
-            wide.state = State::Held(ts);
+            wide.state = state;
         }
     }
 
     /// Forgets the claim or the latch.
     pub fn release(&mut self, ticket: Ticket) {
-        let Some(spans) = self.spans.remove(&ticket) else { return };
+        let Some((spans, _)) = self.spans.remove(&ticket) else { return };
         self.wide.remove(&ticket);
         for span in spans.iter().filter(|span| span.is_point()) {
             if let Some(entries) = self.points.get_mut(&span.start) {
@@ -185,7 +220,7 @@ mod tests {
                 let number = number as u64;
                 let ticket = Ticket(number);
                 let blocked = spans.iter().any(|span| twin.blocks(span, |_, _| true));
-                latches.claim(ticket, spans.clone());
+                latches.claim(ticket, spans.clone(), Manner::Waits);
                 prop_assert_eq!(latches.blocks_write(ticket).is_some(), blocked);
                 let held = (!blocked).then_some(ts);
                 if !blocked {
@@ -206,13 +241,32 @@ mod tests {
     }
 
     #[test]
+    fn who_knows_passes_a_holder_that_lets_by_and_nobody_else() {
+        let mut latches = Latches::default();
+        let (key, at) = (Span::point(&Key::new("a")), Timestamp::from_raw(5));
+        latches.claim(Ticket(1), vec![key.clone()], Manner::Waits);
+        latches.hold_passable(Ticket(1));
+        assert_eq!(latches.blocks_read(&key, at), Some(Ticket(1)));
+        assert_eq!(latches.blocks_knowing_read(&key, at), None);
+        latches.claim(Ticket(2), vec![key.clone()], Manner::Waits);
+        assert_eq!(latches.blocks_write(Ticket(2)), Some(Ticket(1)));
+        latches.release(Ticket(2));
+        latches.claim(Ticket(3), vec![key.clone()], Manner::Passes);
+        assert_eq!(latches.blocks_write(Ticket(3)), None);
+        latches.hold(Ticket(3), at);
+        latches.claim(Ticket(4), vec![key.clone()], Manner::Passes);
+        assert_eq!(latches.blocks_write(Ticket(4)), Some(Ticket(3)), "it is no resolution");
+        assert_eq!(latches.blocks_knowing_read(&key, at), Some(Ticket(3)));
+    }
+
+    #[test]
     fn a_wide_claim_is_not_starved_by_later_points() {
         let mut latches = Latches::default();
         let point = |text: &'static str| vec![Span::point(&Key::new(text))];
-        latches.claim(Ticket(1), point("a"));
+        latches.claim(Ticket(1), point("a"), Manner::Waits);
         latches.hold(Ticket(1), Timestamp::MIN);
-        latches.claim(Ticket(2), vec![Span::all()]);
-        latches.claim(Ticket(3), point("b"));
+        latches.claim(Ticket(2), vec![Span::all()], Manner::Waits);
+        latches.claim(Ticket(3), point("b"), Manner::Waits);
         assert_eq!(latches.blocks_write(Ticket(2)), Some(Ticket(1)));
         assert_eq!(latches.blocks_write(Ticket(3)), Some(Ticket(2)));
         latches.release(Ticket(1));

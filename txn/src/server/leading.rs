@@ -8,7 +8,7 @@
 use clock::{Monotonic, Now, Timestamp};
 use replication::raft::Term;
 use std::collections::BTreeMap;
-use storage::mvcc::TxnId;
+use storage::mvcc::{TxnId, Version};
 use storage::{Key, Span};
 
 use super::PlantedBug;
@@ -36,6 +36,8 @@ pub(super) struct Leading {
     pub(super) key_latches: Latches,
     pub(super) record_latches: Latches,
     pub(super) waits: WaitGraph,
+    /// Intents of what is committed for certain, which commands in the log turn into versions.
+    leaving: BTreeMap<Key, Leaving>,
     read_high: Timestamp,
     aborted: BTreeMap<TxnId, Monotonic>,
     gc: Option<(Span, Timestamp, Key)>,
@@ -58,6 +60,7 @@ impl Leading {
             key_latches: Latches::default(),
             record_latches: Latches::default(),
             waits: WaitGraph::default(),
+            leaving: BTreeMap::new(),
             read_high: floor,
             aborted: BTreeMap::new(),
             gc: None,
@@ -155,11 +158,41 @@ impl Leading {
         self.record_latches.hold(ticket, Timestamp::MIN);
     }
 
+    /// The claims of `ticket` become latches, and those on keys let others by: they see what becomes of its intents.
+    pub(super) fn hold_passable(&mut self, ticket: Ticket, leaving: Vec<(Key, Leaving)>) {
+        self.key_latches.hold_passable(ticket);
+        self.record_latches.hold(ticket, Timestamp::MIN);
+        self.leaving.extend(leaving);
+    }
+
+    /// What the log makes of an intent of `txn` on `key`, if it does.
+    pub(super) fn leaving(&self, key: &Key, txn: TxnId) -> Option<&Leaving> {
+        self.leaving.get(key).filter(|leaving| leaving.txn == txn)
+    }
+
+    /// The command that was to resolve an intent of `txn` on `key` is decided.
+    pub(super) fn has_left(&mut self, key: &Key, txn: TxnId) {
+        if self.leaving(key, txn).is_some() {
+            self.leaving.remove(key);
+        }
+    }
+
     /// Forgets the claims or latches of `ticket`.
     pub(super) fn release(&mut self, ticket: Ticket) {
         self.key_latches.release(ticket);
         self.record_latches.release(ticket);
     }
+}
+
+/// What the log makes of an intent whose transaction is committed for certain.
+///
+/// INVARIANT: who sees it writes behind it: where its command is lost, with the lease, what came behind it in the log is lost, too.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Leaving {
+    /// Whose intent.
+    pub(super) txn: TxnId,
+    /// Its version; `None`: it goes without a trace.
+    pub(super) version: Option<(Timestamp, Version)>,
 }
 
 /// What a range that was split off knows of its past, until it is led here.

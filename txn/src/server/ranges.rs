@@ -36,7 +36,7 @@ use storage::mvcc::TxnId;
 use storage::{Key, Span, StorageError};
 
 use super::evaluate::{self, Claims, Conflict, ConflictKind, Effects, Moment, Stop};
-use super::latch::Ticket;
+use super::latch::{Manner, Ticket};
 use super::leading::{Inherited, Leading};
 use super::parked::{Parked, ParkedRequests, Why, Work};
 use super::replicas::Replicas;
@@ -59,6 +59,8 @@ struct Proposal {
     responses: Vec<Response>,
     releases: Vec<(TxnId, Span)>,
     freed: Vec<Key>,
+    /// Intents that others have been let by.
+    left: Vec<(Key, TxnId)>,
     aborted: Vec<TxnId>,
     again: bool,
     deadline: Monotonic,
@@ -294,8 +296,8 @@ impl Ranges {
         };
         let claims = Claims::of(&work.batch, &state.descriptor.span);
         if !claims.is_empty() {
-            leading.key_latches.claim(ticket, claims.keys);
-            leading.record_latches.claim(ticket, claims.records);
+            leading.key_latches.claim(ticket, claims.keys, claims.manner);
+            leading.record_latches.claim(ticket, claims.records, Manner::Waits);
             if let Some(other) = leading.blocks_write(ticket) {
                 return self.park(now, range, ticket, work, Why::Latch(other));
             }
@@ -411,19 +413,30 @@ impl Ranges {
             term, leading.term,
             "{range}: a command is appended under the lease it was evaluated under"
         );
-        leading.hold(ticket, effects.write_ts);
+        let lets_by = !effects.leaving.is_empty();
+        let left: Vec<(Key, TxnId)> =
+            effects.leaving.iter().map(|(key, leaving)| (key.clone(), leaving.txn)).collect();
+        if lets_by {
+            leading.hold_passable(ticket, std::mem::take(&mut effects.leaving));
+        } else {
+            leading.hold(ticket, effects.write_ts);
+        }
         leading.note(&mut effects, work.batch.txn.as_ref(), now);
         let proposal = Proposal {
             ticket,
             responses,
             releases: effects.releases,
             freed: effects.freed,
+            left,
             aborted: effects.aborted,
             again: effects.again,
             deadline: now.monotonic.plus(self.config.unavailable_after),
             work: Some(work),
         };
         self.deadlines.insert((proposal.deadline, (range, term, index)));
+        if lets_by {
+            self.let_by(range, &proposal);
+        }
         let former = self.proposals.insert((range, term, index), proposal);
         assert!(former.is_none(), "{range}: one proposal at {index} of term {term}");
     }
@@ -439,6 +452,8 @@ impl Ranges {
     ) {
         let still_leads = self.leading.get(&range).is_some_and(|leading| leading.term == term);
         if still_leads {
+            let leading = self.leading.get_mut(&range).expect("it was just found");
+            proposal.left.iter().for_each(|(key, txn)| leading.has_left(key, *txn));
             self.withdraw(range, proposal.ticket);
             if outcome == Outcome::Applied {
                 self.applied(now, range, &proposal);
@@ -460,6 +475,16 @@ impl Ranges {
             }),
         };
         self.answers.push(Answer { id: work.id, range, read_under: None, result });
+    }
+
+    /// The command is in the log, and will do what is certain: locks go now, who waited for them comes.
+    fn let_by(&mut self, range: RangeId, proposal: &Proposal) {
+        coverage::reached(Mark::ResolutionLetBy);
+        self.release_locks(range, &proposal.releases);
+        for key in &proposal.freed {
+            self.wake_key(range, key);
+        }
+        self.parked.wake_latch(proposal.ticket);
     }
 
     /// The command is applied: locks go, who waited for them comes.

@@ -25,7 +25,7 @@ use storage::mvcc::{self, Intent, ScanItem, Version};
 use storage::{Direction, Key, Span};
 
 use super::PlantedBug;
-use super::evaluate::{Conflict, ConflictKind, Effects, Moment, Stop, intent_conflict};
+use super::evaluate::{Conflict, ConflictKind, Effects, Met, Moment, Stop, intent_conflict};
 use super::record::is_ignored;
 use crate::api::{KvError, Lock, Response, Row, Wait};
 
@@ -58,7 +58,7 @@ pub(super) fn get(
 ) -> Result<Response, Stop> {
     check_reader(moment, lock)?;
     let span = Span::point(key);
-    moment.wait_for_writes(&span, newest_of_interest(moment, lock))?;
+    moment.wait_for_others(&span, newest_of_interest(moment, lock))?;
     let at = moment.batch.read_at;
     let newer = mvcc::newest_in(moment.reader, key, at, newest_of_interest(moment, lock))?;
     let item = ScanItem {
@@ -89,7 +89,7 @@ pub(super) fn scan(
     scan: &ScanRequest<'_>,
 ) -> Result<Response, Stop> {
     check_reader(moment, scan.lock)?;
-    moment.wait_for_writes(scan.span, newest_of_interest(moment, scan.lock))?;
+    moment.wait_for_others(scan.span, newest_of_interest(moment, scan.lock))?;
     let at = moment.batch.read_at;
     let bytes_max =
         if scan.bytes_max == 0 { SCAN_BYTES_MAX } else { scan.bytes_max.min(SCAN_BYTES_MAX) };
@@ -169,7 +169,7 @@ fn check_versions(
     }
     // A tombstone in the interval may be among what is gone.
     moment.check_history(since)?;
-    moment.wait_for_writes(span, to)?;
+    moment.wait_for_others(span, to)?;
     if let Some(key) = mvcc::changed_in(moment.reader, span, since, to)? {
         let newest = mvcc::newest_in(moment.reader, &key, since, to)?;
         let (ts, by) = newest.map_or((to, None), |(ts, version)| (ts, version.by));
@@ -179,6 +179,15 @@ fn check_versions(
     for item in mvcc::intents(moment.reader, span) {
         let (key, intent) = item?;
         let own = moment.txn_id() == Some(intent.txn);
+        let by = Some(intent.txn);
+        let intent = match moment.intent(&key, Some(intent)) {
+            Met::Intent(intent) => intent,
+            Met::Version(ts, _) if ts > since && ts <= to => {
+                coverage::reached(Mark::RefreshFailedByVersion);
+                return Err(KvError::RefreshFailed { key, ts, by }.into());
+            }
+            Met::Version(..) | Met::Nothing => continue,
+        };
         if !own && intent.ts <= to && !moment.is_pushed_above(&intent, to) {
             return Ok(Some((key, intent)));
         }
@@ -202,8 +211,17 @@ fn newest_of_interest(moment: &Moment<'_>, lock: Option<Lock>) -> Timestamp {
 }
 
 fn see(moment: &Moment<'_>, item: ScanItem, lock: Option<Lock>) -> Result<Seen, Stop> {
-    let ScanItem { key, intent, visible, newer } = item;
-    if let Some(intent) = &intent {
+    let ScanItem { key, intent, mut visible, mut newer } = item;
+    let met = moment.intent(&key, intent);
+    if let Met::Version(ts, version) = &met {
+        let there = Some((*ts, version.clone()));
+        if *ts <= moment.batch.read_at {
+            (visible, newer) = (there, None);
+        } else if *ts <= newest_of_interest(moment, lock) {
+            newer = newer.or(there);
+        }
+    }
+    if let Met::Intent(intent) = &met {
         if moment.txn_id() == Some(intent.txn) {
             if let Some(seen) = own_write(moment, &key, intent) {
                 coverage::reached(Mark::OwnIntentRead);
@@ -222,12 +240,17 @@ fn see(moment: &Moment<'_>, item: ScanItem, lock: Option<Lock>) -> Result<Seen, 
             }
             if newer.is_some() {
                 coverage::reached(Mark::LockMetNewerVersion);
-                let newest = mvcc::newest(moment.reader, &key)?;
-                let ts = newest.map_or(moment.batch.read_at, |(ts, _)| ts);
+                let ts = match &met {
+                    Met::Version(ts, _) => *ts,
+                    Met::Nothing | Met::Intent(_) => {
+                        let newest = mvcc::newest(moment.reader, &key)?;
+                        newest.map_or(moment.batch.read_at, |(ts, _)| ts)
+                    }
+                };
                 return Err(KvError::NewerVersion { key, ts }.into());
             }
         }
-        None if newer.is_some() => check_uncertain(moment, &key)?,
+        None if newer.is_some() => check_uncertain(moment, &key, &met)?,
         None => {}
     }
     Ok(match visible {
@@ -303,9 +326,17 @@ fn others_lock(moment: &Moment<'_>, key: &Key, strength: Lock) -> Result<Option<
 /// Refuses when a version above `read_at` may have been acknowledged before the reader began: one
 /// that was written, by the writer's clock, at or below the limit (killer H07: its commit timestamp
 /// does not tell).
-fn check_uncertain(moment: &Moment<'_>, key: &Key) -> Result<(), Stop> {
+fn check_uncertain(moment: &Moment<'_>, key: &Key, met: &Met) -> Result<(), Stop> {
     let (at, limit) = (moment.batch.read_at, moment.batch.uncertainty_limit);
     let mut upto = limit;
+    if let Met::Version(ts, version) = met
+        && *ts > at
+        && *ts <= limit
+        && version.written_at.timestamp() <= limit
+    {
+        coverage::reached(Mark::UncertainVersionMet);
+        return Err(KvError::Uncertain { key: key.clone(), ts: *ts }.into());
+    }
     while let Some((ts, version)) = mvcc::newest_in(moment.reader, key, at, upto)? {
         if version.written_at.timestamp() <= limit {
             coverage::reached(Mark::UncertainVersionMet);

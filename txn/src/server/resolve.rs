@@ -8,6 +8,9 @@
 //! The version keeps the clock time of the intent (killer H07), not of the resolution: a reader
 //! whose uncertainty reaches to the write must find it uncertain, however late it is resolved and
 //! whatever timestamp it got.
+//!
+//! A commit that is certain is there for others from the moment that its resolution is in the log: they are evaluated as if it were
+//! applied, and what they write comes behind it (`leading::Leaving`). So a row is free a round of consensus earlier.
 
 use clock::{ClockTimestamp, Timestamp};
 use coverage::Mark;
@@ -17,6 +20,7 @@ use storage::{Key, Span};
 
 use super::PlantedBug;
 use super::evaluate::{Effects, Moment, Stop};
+use super::leading::Leaving;
 use super::record::is_ignored;
 use crate::api::Response;
 
@@ -28,6 +32,8 @@ pub(super) struct Decision<'a> {
     pub(super) txn: TxnId,
     pub(super) commit_ts: Option<Timestamp>,
     pub(super) ignored: &'a [(Sequence, Sequence)],
+    /// It is so already, and not only when this command is applied.
+    pub(super) is_certain: bool,
 }
 
 /// Evaluates `Resolve`.
@@ -49,6 +55,8 @@ pub(super) fn resolve(
             if effects.freed.len() >= RESOLVED_MAX {
                 coverage::reached(Mark::ResolutionCut);
                 effects.again = true;
+                // What is left over is not resolved by this command: nobody passes.
+                effects.leaving.clear();
                 return Ok(Response::Done);
             }
             if !done.insert(key.clone()) {
@@ -71,6 +79,7 @@ fn apply(
     effects.write_ts = Timestamp::MIN;
     mvcc::remove_intent(&mut effects.batch, key);
     effects.freed.push(key.clone());
+    let mut becomes = None;
     match decision.commit_ts {
         None => {
             coverage::reached(Mark::AbortedIntentRemoved);
@@ -92,13 +101,13 @@ fn apply(
                 let started = ClockTimestamp::from_raw(intent.started.raw());
                 let late = moment.has(PlantedBug::ResolvedCountsAsNew);
                 let written_at = if late { moment.now.clock } else { started };
-                mvcc::put_version(
-                    &mut effects.batch,
-                    key,
-                    commit_ts,
-                    &Version { written_at, by: None, value: value.clone() },
-                );
+                let version = Version { written_at, by: None, value: value.clone() };
+                mvcc::put_version(&mut effects.batch, key, commit_ts, &version);
+                becomes = Some((commit_ts, version));
             }
         }
+    }
+    if decision.is_certain && decision.commit_ts.is_some() {
+        effects.leaving.push((key.clone(), Leaving { txn: decision.txn, version: becomes }));
     }
 }

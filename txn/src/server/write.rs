@@ -25,7 +25,7 @@ use storage::mvcc::{self, Intent, Sequence};
 use storage::{Key, Span};
 
 use super::PlantedBug;
-use super::evaluate::{Conflict, ConflictKind, Effects, Moment, Stop, intent_conflict};
+use super::evaluate::{Conflict, ConflictKind, Effects, Met, Moment, Stop, intent_conflict};
 use crate::api::{Expect, KvError, Lock, Mutation, Response};
 
 /// A key that is free to be written.
@@ -112,15 +112,13 @@ fn record_write(
 
 fn own_intent_or_conflict(moment: &Moment<'_>, key: &Key) -> Result<Option<Intent>, Stop> {
     let id = moment.txn()?.id;
-    let own = match mvcc::get_intent(moment.reader, key)? {
-        Some(intent) if intent.txn != id => {
+    match moment.intent(key, mvcc::get_intent(moment.reader, key)?) {
+        Met::Intent(intent) if intent.txn != id => {
             coverage::reached(Mark::WriteMetIntent);
             return Err(intent_conflict(key, &intent, Some(Lock::Exclusive)));
         }
-        own => own,
-    };
-    if own.is_some() {
-        return Ok(own);
+        Met::Intent(own) => return Ok(Some(own)),
+        Met::Version(..) | Met::Nothing => {}
     }
     match moment.leading.locks.in_the_way(key, id, Lock::Exclusive) {
         None => Ok(None),
@@ -149,7 +147,11 @@ fn check_key(
     if moment.has(PlantedBug::FastPathSkipsCache) {
         least = at;
     }
-    let Some((newest, version)) = mvcc::newest(moment.reader, key)? else { return Ok(least) };
+    let newest = match moment.intent(key, mvcc::get_intent(moment.reader, key)?) {
+        Met::Version(ts, version) => Some((ts, version)),
+        Met::Intent(_) | Met::Nothing => mvcc::newest(moment.reader, key)?,
+    };
+    let Some((newest, version)) = newest else { return Ok(least) };
     let wants_absent = mutations.iter().any(|mutation| mutation.expect == Expect::Absent);
     if let (true, Some(value)) = (wants_absent, version.value) {
         // The refusal tells that the row is there: nobody may change that at or below what was

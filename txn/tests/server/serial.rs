@@ -333,7 +333,7 @@ fn enough_transactions_commit() {
     let committed: usize = (0..20).map(|seed| run(seed, STEPS, None)).sum();
     assert!(committed > 20 * 20, "only {committed} transactions committed in 20 runs");
     // And of what orders contenders.
-    for mark in [Mark::ReadLater, Mark::CircleBroken, Mark::QueuedBeforeYounger] {
+    for mark in [Mark::ResolutionLetBy, Mark::ResolutionPassed, Mark::ReadLater, Mark::CircleBroken, Mark::QueuedBeforeYounger] {
         let times = coverage::count(mark);
         println!("{mark:?}: {times}");
         assert!(times >= 10, "{mark:?} happened {times} times in 20 runs");
