@@ -90,11 +90,12 @@ impl Raid {
             Raid::Branches,
             gateways,
             gateways,
-            gateways,
             Raid::Births,
+            Raid::Clocks,
             Raid::Clocks,
             Raid::Strays,
             Raid::Strays,
+            Raid::Echoes,
             Raid::Echoes,
             Raid::Snapshots,
             Raid::None,
@@ -376,7 +377,7 @@ fn on_echoes(chance: &mut Chance, nodes: &[NodeId], begins: Duration, plan: &mut
     let straying = Straying {
         late_permille: chance.below(50) as u32,
         again_permille: chance.between(200, 600) as u32,
-        longest: chance.pick(&[millis(500), millis(2000), millis(4000)]),
+        longest: chance.pick(&[millis(300), millis(800), millis(3000)]),
     };
     plan.push((begins, Fault::Straying(straying)));
     plan.push((SAFETY - millis(500), Fault::Straying(Straying::default())));

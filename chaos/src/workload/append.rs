@@ -12,7 +12,7 @@ use txn::api::Lock;
 use txn::client::{Db, TxnError, TxnOptions};
 
 use super::drive::{Call, Dated, Deed, Turn, ask_last};
-use super::{item_key, read_number, scan_all};
+use super::{DRAFT, Manner, draft, item_key, read_number, scan_all};
 use crate::check::RealTime;
 use crate::check::append::{Reads, Step, Txn, check};
 use crate::check::file::{Operation, shown};
@@ -34,8 +34,8 @@ pub struct Lists {
 /// What a client asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Task {
-    /// These steps, with which lock it reads what it appends to.
-    Steps(Txn, Option<Lock>),
+    /// These steps, with which lock it reads what it appends to, and whether it appends to drafts first.
+    Steps(Txn, Option<Lock>, Manner),
     /// All lists, in one scan.
     All,
 }
@@ -61,12 +61,13 @@ impl Deed for Lists {
 
     fn draw(&self, mut turn: Turn<'_>) -> Task {
         let steps = draw(&mut turn);
-        Task::Steps(steps, turn.chance.permille(300).then_some(Lock::Exclusive))
+        let lock = turn.chance.permille(300).then_some(Lock::Exclusive);
+        Task::Steps(steps, lock, Manner::draw(turn.chance))
     }
 
     async fn run(self: Arc<Self>, gateway: Gateway, task: Task) -> Result<(Reads, Seen), TxnError> {
         match task {
-            Task::Steps(steps, lock) => run(&gateway.db, steps, lock).await,
+            Task::Steps(steps, lock, manner) => run(&gateway.db, steps, lock, manner).await,
             Task::All => {
                 let (last, seen) = read_all(&gateway.db).await?;
                 let reads = last.values().cloned().collect();
@@ -78,7 +79,7 @@ impl Deed for Lists {
 
     fn note(&self, call: Call, task: Task, ended: Ended<(Reads, Seen)>) {
         let steps = match task {
-            Task::Steps(steps, _) => steps,
+            Task::Steps(steps, _, _) => steps,
             Task::All => self.last.lock().keys().map(|list| Step::Read { list: *list }).collect(),
         };
         self.dated.push(call, steps, ended, |steps, _| {
@@ -122,7 +123,12 @@ fn draw(turn: &mut Turn<'_>) -> Txn {
         .collect()
 }
 
-async fn run(db: &Db, steps: Txn, lock: Option<Lock>) -> Result<(Reads, Seen), TxnError> {
+async fn run(
+    db: &Db,
+    steps: Txn,
+    lock: Option<Lock>,
+    manner: Manner,
+) -> Result<(Reads, Seen), TxnError> {
     let work = db.run_to_commit(TxnOptions::labelled("append"), move |txn| {
         let steps = steps.clone();
         async move {
@@ -144,6 +150,10 @@ async fn run(db: &Db, steps: Txn, lock: Option<Lock>) -> Result<(Reads, Seen), T
                         let mut bytes = value.map(|value| value.to_vec()).unwrap_or_default();
                         if written.insert(list) {
                             found.push((u64::from(list), numbers(&bytes).last().copied()));
+                        }
+                        if manner == Manner::Twice {
+                            let more = [&bytes[..], &(number | DRAFT).to_be_bytes()].concat();
+                            draft(txn, &key, Bytes::from(more)).await?;
                         }
                         bytes.extend_from_slice(&number.to_be_bytes());
                         txn.put(key, Bytes::from(bytes))?;

@@ -67,6 +67,8 @@ impl ClientError for Refused {
 pub(super) enum Style {
     Plain,
     Locking,
+    /// Over keys, with drafts of balances that nobody may see.
+    Drafting,
 }
 
 impl Bank {
@@ -121,7 +123,8 @@ impl Deed for Bank {
             true => Op::Audit,
             false => Op::Move(draw(&mut turn)),
         };
-        (op, if turn.chance.permille(500) { Style::Plain } else { Style::Locking })
+        let styles = [Style::Plain, Style::Plain, Style::Locking, Style::Locking, Style::Drafting];
+        (op, turn.chance.pick(&styles))
     }
 
     async fn run(

@@ -233,19 +233,19 @@ impl Manner {
     /// Any.
     pub(crate) fn draw(chance: &mut Chance) -> Manner {
         match chance.below(10) {
-            0..=4 => Manner::Plain,
-            5..=8 => Manner::Beside,
+            0..=3 => Manner::Plain,
+            4..=7 => Manner::Beside,
             _ => Manner::Twice,
         }
     }
 }
 
-/// What no client writes but as a draft.
-const DRAFT: u64 = 1 << 63;
+/// Numbers that no client writes but in a draft have it.
+pub(crate) const DRAFT: u64 = 1 << 63;
 
 /// Lays a draft of a row down, where the gateway does not keep it in memory.
-pub(crate) async fn draft(txn: &mut Txn, key: &Key, value: u64) -> Result<(), TxnError> {
-    txn.put(key.clone(), number(value | DRAFT))?;
+pub(crate) async fn draft(txn: &mut Txn, key: &Key, value: Bytes) -> Result<(), TxnError> {
+    txn.put(key.clone(), value)?;
     txn.spill_if_large().await
 }
 

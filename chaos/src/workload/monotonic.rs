@@ -7,7 +7,7 @@ use std::sync::Arc;
 use txn::client::{Db, TxnError, TxnOptions};
 
 use super::drive::{Call, Deed, Turn, ask_last};
-use super::{Manner, beside, draft, item_key, number, read_number};
+use super::{DRAFT, Manner, beside, draft, item_key, number, read_number};
 use crate::check::RealTime;
 use crate::check::file::{Operation, shown};
 use crate::check::monotonic::{Op, Value, check};
@@ -104,7 +104,7 @@ async fn run(db: &Db, op: Op, manner: Manner) -> Result<Value, TxnError> {
                 Op::Read(_) => Ok(value),
                 Op::Increment(_) => {
                     if manner == Manner::Twice {
-                        draft(txn, &key, value + 1).await?;
+                        draft(txn, &key, number(value | DRAFT)).await?;
                     }
                     txn.put(key, number(value + 1))?;
                     Ok(value + 1)

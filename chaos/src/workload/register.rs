@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use txn::client::{Db, TxnError, TxnOptions};
 
 use super::drive::{Call, Dated, Deed, Turn, ask_last};
-use super::{Manner, beside, draft, item_key, number, read_number};
+use super::{DRAFT, Manner, beside, draft, item_key, number, read_number};
 use crate::check::RealTime;
 use crate::check::file::{Operation, shown};
 use crate::check::mvcc::{self, Seen};
@@ -142,7 +142,7 @@ async fn run(db: &Db, register: u64, op: Op, manner: Manner) -> Result<(Answer, 
                 }
             }
             if let (Op::Write(value), Manner::Twice) = (op, manner) {
-                draft(txn, &key, value).await?;
+                draft(txn, &key, number(value | DRAFT)).await?;
             }
             if let Op::Write(value) = op {
                 txn.put(key, number(value))?;

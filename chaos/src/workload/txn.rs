@@ -10,7 +10,7 @@ use txn::api::Lock;
 use txn::client::{Db, TxnError, TxnOptions};
 
 use super::drive::{Call, Dated, Deed, Turn, ask_last};
-use super::{item_key, number, read_number};
+use super::{DRAFT, Manner, draft, item_key, number, read_number};
 use crate::check::RealTime;
 use crate::check::file::{Operation, shown};
 use crate::check::mvcc::{self, Seen};
@@ -28,8 +28,8 @@ pub struct Txns {
 }
 
 impl Deed for Txns {
-    /// With which lock it reads what it will write.
-    type Task = (Txn, Option<Lock>);
+    /// With which lock it reads what it will write, and whether it writes drafts first.
+    type Task = (Txn, Option<Lock>, Manner);
     type Answer = (Reads, Seen);
     type Error = TxnError;
 
@@ -46,20 +46,26 @@ impl Deed for Txns {
         Ok(())
     }
 
-    fn draw(&self, mut turn: Turn<'_>) -> (Txn, Option<Lock>) {
+    fn draw(&self, mut turn: Turn<'_>) -> (Txn, Option<Lock>, Manner) {
         let steps = draw(&mut turn);
-        (steps, turn.chance.permille(200).then_some(Lock::Exclusive))
+        let lock = turn.chance.permille(200).then_some(Lock::Exclusive);
+        (steps, lock, Manner::draw(turn.chance))
     }
 
     async fn run(
         self: Arc<Self>,
         gateway: Gateway,
-        (steps, lock): (Txn, Option<Lock>),
+        (steps, lock, manner): (Txn, Option<Lock>, Manner),
     ) -> Result<(Reads, Seen), TxnError> {
-        run(&gateway.db, steps, lock).await
+        run(&gateway.db, steps, lock, manner).await
     }
 
-    fn note(&self, call: Call, (steps, _): (Txn, Option<Lock>), ended: Ended<(Reads, Seen)>) {
+    fn note(
+        &self,
+        call: Call,
+        (steps, _, _): (Txn, Option<Lock>, Manner),
+        ended: Ended<(Reads, Seen)>,
+    ) {
         self.dated.push(call, steps, ended, |steps, _| {
             let writes = steps.iter().filter_map(|step| match step {
                 Step::Write { key, value } => Some((*key, *value)),
@@ -71,7 +77,7 @@ impl Deed for Txns {
 
     async fn finish(self: Arc<Self>, access: &SharedAccess) -> Result<(), String> {
         let all: Txn = (0..REGISTERS).map(|key| Step::Read { key }).collect();
-        ask_last(&self, access, "the registers cannot be read", (all, None)).await
+        ask_last(&self, access, "the registers cannot be read", (all, None, Manner::Plain)).await
     }
 
     fn check(&self, real_time: RealTime) -> Result<(), String> {
@@ -105,7 +111,12 @@ fn draw(turn: &mut Turn<'_>) -> Txn {
         .collect()
 }
 
-async fn run(db: &Db, steps: Txn, lock: Option<Lock>) -> Result<(Reads, Seen), TxnError> {
+async fn run(
+    db: &Db,
+    steps: Txn,
+    lock: Option<Lock>,
+    manner: Manner,
+) -> Result<(Reads, Seen), TxnError> {
     // A register that is written later is locked when it is read, if at all: as FOR UPDATE is used.
     let writes: BTreeSet<u64> = steps
         .iter()
@@ -131,6 +142,9 @@ async fn run(db: &Db, steps: Txn, lock: Option<Lock>) -> Result<(Reads, Seen), T
                         }
                     }
                     Step::Write { key, value } => {
+                        if manner == Manner::Twice {
+                            draft(txn, &item_key(TABLE, key), number(value | DRAFT)).await?;
+                        }
                         txn.put(item_key(TABLE, key), number(value))?;
                         written.insert(key);
                     }

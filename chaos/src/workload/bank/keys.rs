@@ -6,7 +6,7 @@ use storage::Key;
 use txn::api::Lock;
 use txn::client::{Db, Txn, TxnError, TxnOptions};
 
-use super::super::{item_key, number, read_number, scan_all};
+use super::super::{DRAFT, draft, item_key, number, read_number, scan_all};
 use super::{ACCOUNTS, INITIAL, Style};
 use crate::check::bank::{Answer, Books, Transfer};
 
@@ -35,7 +35,7 @@ pub(super) async fn run(db: &Db, transfer: Transfer, style: Style) -> Result<Ans
 
 async fn move_money(txn: &mut Txn, transfer: Transfer, style: Style) -> Result<Answer, TxnError> {
     let lock = match style {
-        Style::Plain => None,
+        Style::Plain | Style::Drafting => None,
         Style::Locking => Some(Lock::Exclusive),
     };
     let (from, to) = (
@@ -49,6 +49,11 @@ async fn move_money(txn: &mut Txn, transfer: Transfer, style: Style) -> Result<A
     };
     let amount = transfer.amount as u64;
     let Some(rest) = read_number(&payer).checked_sub(amount) else { return Ok(Answer::Poor) };
+    if style == Style::Drafting {
+        for account in [&from, &to] {
+            draft(txn, account, number(rest | DRAFT)).await?;
+        }
+    }
     txn.put(from, number(rest))?;
     txn.put(to, number(read_number(&payee) + amount))?;
     let mut line = Vec::with_capacity(16);

@@ -42,7 +42,7 @@ async fn transfer_once(
 ) -> Result<Answer, Failed> {
     let Transfer { id, from, to, amount } = transfer;
     let lock = match style {
-        Style::Plain => "",
+        Style::Plain | Style::Drafting => "",
         Style::Locking => " FOR UPDATE",
     };
     client.run("BEGIN").await?;
