@@ -253,7 +253,8 @@ fn store(
     dir.store_clock_bounds(ClockBounds { readings: extension.value(), recorded, course })
 }
 
-/// The clock goes on where the former process left it; after a reboot, which hardly anybody survives within seconds, it waits.
+/// The clock goes on where the former process left it. After a reboot it waits until the machine has been up for long enough, which most
+/// machines have been by then.
 async fn wait_for_boot(time: &OsTime, former: &ClockBounds) -> Discipline {
     let lived = former.readings > Timestamp::MIN;
     // A node of before there were courses: as after a reboot.
