@@ -234,7 +234,7 @@ pub const KILLERS: &[Killer] = &[
         "H04",
         "HLC / TIME",
         "causal reverse: T1 before T2 in real time, reader sees T2 only . Ours: possible under SERIALIZABLE (documented), impossible under STRICT SERIALIZABLE (tested)",
-        "allowed under SERIALIZABLE, documented; STRICT SERIALIZABLE is not served by a workload yet",
+        "no planted bug",
     ),
     killer(
         "H05",
@@ -327,7 +327,7 @@ pub const KILLERS: &[Killer] = &[
         "T05",
         "TRANSACTIONS",
         "server auto-retry after rows were sent, or of non-idempotent statement; re-applying writes from stale reads",
-        "a session repeats a statement unseen only before anything of it was sent (sql/src/session): tested in sql/tests and txn/tests/client; what a client was sent is above what the world sees",
+        "no planted bug",
     ),
     killer(
         "T06",
@@ -399,7 +399,7 @@ pub const KILLERS: &[Killer] = &[
         "Q02",
         "SQL / SCHEMA",
         "backfilled entries stamped 'now' mask newer deletes",
-        "an index is filled by transactions that conflict with writers, at their own timestamps; no planted bug",
+        "no planted bug",
     ),
     killer(
         "Q03",
@@ -501,7 +501,7 @@ pub const KILLERS: &[Killer] = &[
         "A07",
         "AP TABLES",
         "topology change: stale ring sends writes to ex-owners",
-        "no planted bug",
+        "there is no ring: the copies of an available table are ordinary ranges, whose members change by joint consensus (R06 to R08)",
     ),
     killer("A08", "AP TABLES", "merge not commutative/associative/idempotent", "no planted bug"),
     killer("A09", "AP TABLES", "session guarantee lost on replica switch", "no planted bug"),
@@ -511,7 +511,12 @@ pub const KILLERS: &[Killer] = &[
         "AP read sees CP intents or uncommitted rows; mixed CP+AP txn half applied",
         "no planted bug",
     ),
-    killer("A11", "AP TABLES", "ALTER between modes loses or forks writes", "no planted bug"),
+    killer(
+        "A11",
+        "AP TABLES",
+        "ALTER between modes loses or forks writes",
+        "a table keeps the consistency that it was created with: to change it is refused",
+    ),
     killer(
         "A12",
         "AP TABLES",
@@ -552,7 +557,7 @@ pub const KILLERS: &[Killer] = &[
         "C06",
         "CLUSTER / LIVENESS",
         "mixed-version rolling upgrade/downgrade diverges",
-        "no planted bug",
+        "there is one version so far",
     ),
     killer(
         "C07",

@@ -10,6 +10,7 @@ use replication::raft::PlantedBug as RaftBug;
 use replication::store::PlantedBug as StoreBug;
 use sql::PlantedBug as SqlBug;
 use storage::log::PlantedBug as LogBug;
+use txn::client::PlantedBug as GatewayBug;
 use txn::server::PlantedBug as ServerBug;
 
 /// A mistake of the world's own drivers, disks and clocks: what `node/` does in production.
@@ -68,6 +69,8 @@ pub enum Planted {
     Store(StoreBug),
     /// See [`ServerBug`].
     Server(ServerBug),
+    /// See [`GatewayBug`].
+    Gateway(GatewayBug),
     /// See [`LogBug`].
     Log(LogBug),
     /// See [`SqlBug`].
@@ -110,6 +113,10 @@ const fn server(name: &'static str, bug: ServerBug, killers: &'static [&'static 
     Mutant { name, planted: Planted::Server(bug), killers, guard: None }
 }
 
+const fn gateway(name: &'static str, bug: GatewayBug, killers: &'static [&'static str]) -> Mutant {
+    Mutant { name, planted: Planted::Gateway(bug), killers, guard: None }
+}
+
 const fn log(name: &'static str, bug: LogBug, killers: &'static [&'static str]) -> Mutant {
     Mutant { name, planted: Planted::Log(bug), killers, guard: None }
 }
@@ -140,7 +147,7 @@ pub const MUTANTS: &[Mutant] = &[
     raft("birth-led-by-any-leader", RaftBug::BirthLedByAnyLeader, &["R14"]),
     raft("former-round-counts", RaftBug::FormerRoundCounts, &["R10"]),
     raft("agreed-term-releases", RaftBug::AgreedTermReleases, &["R10"]),
-    raft("no-pre-vote", RaftBug::NoPreVote, &["R17"]),
+    raft("no-pre-vote", RaftBug::NoPreVote, &["R17", "C05"]),
     raft("stale-completion", RaftBug::StaleCompletion, &["R16"]),
     world("calls-doubled", WorldBug::CallsDoubled, &["R18"]),
     store("apply-depends-on-node", StoreBug::ApplyDependsOnNode, &["R20"]),
@@ -158,6 +165,7 @@ pub const MUTANTS: &[Mutant] = &[
     world("far-clocks-absorbed", WorldBug::FarClocksAbsorbed, &["H02"]),
     world("clock-not-carried", WorldBug::ClockNotCarried, &["H03"]),
     world("no-uncertainty", WorldBug::NoUncertainty, &["H05"]),
+    gateway("commit-wait-skipped", GatewayBug::CommitWaitSkipped, &["H04"]),
     server("uncertain-intent-ignored", ServerBug::UncertainIntentIgnored, &["H05"]),
     server("resolved-counts-as-new", ServerBug::ResolvedCountsAsNew, &["H07"]),
     server("floor-forgotten", ServerBug::FloorForgotten, &["H10"]),
@@ -192,6 +200,15 @@ pub const MUTANTS: &[Mutant] = &[
     sql("fence-skipped", SqlBug::FenceSkipped, &["Q01", "Q05"]),
     sql("duplicates-indexed", SqlBug::DuplicatesIndexed, &["Q03"]),
     sql("page-end-missed", SqlBug::PageEndMissed, &["Q08"]),
+    sql("entries-dated-later", SqlBug::EntriesDatedLater, &["Q02"]),
+    sql("failed-index-stays", SqlBug::FailedIndexStays, &["Q04"]),
+    sql("default-for-new-rows-only", SqlBug::DefaultForNewRowsOnly, &["Q06"]),
+    sql("catalog-from-memory", SqlBug::CatalogFromMemory, &["Q07"]),
+    sql("schema-not-named", SqlBug::SchemaNotNamed, &["Q09"]),
+    sql("parent-not-told", SqlBug::ParentNotTold, &["Q10", "Q05"]),
+    sql("parents-read-apart", SqlBug::ParentsReadApart, &["Q10"]),
+    sql("table-numbers-reused", SqlBug::TableNumbersReused, &["Q12"]),
+    sql("rerun-though-seen", SqlBug::RerunThoughSeen, &["T05"]),
     sql("sequence-blocks-overlap", SqlBug::SequenceBlocksOverlap, &["T15"]),
     sql("writes-dated-by-clock", SqlBug::WritesDatedByClock, &["A01"]),
     sql("ties-kept-locally", SqlBug::TiesKeptLocally, &["A02"]),
@@ -199,6 +216,11 @@ pub const MUTANTS: &[Mutant] = &[
     sql("counts-added", SqlBug::CountsAdded, &["A05"]),
     sql("cells-mixed", SqlBug::CellsMixed, &["A06"]),
     sql("later-arrival-wins", SqlBug::LaterArrivalWins, &["A08"]),
+    sql("stream-unordered", SqlBug::StreamUnordered, &["A09"]),
+    sql("modes-commit-apart", SqlBug::ModesCommitApart, &["A10"]),
+    sql("unique-on-available", SqlBug::UniqueOnAvailable, &["A12"]),
+    store("restarted-votes-late", StoreBug::RestartedVotesLate, &["C01", "C03"]),
+    store("draining-shrinks", StoreBug::DrainingShrinks, &["C07"]),
     world("idle-clients", WorldBug::IdleClients, &["C08"]),
 ];
 

@@ -180,7 +180,12 @@ impl World {
         };
         let router =
             Arc::new(Router::new(runtime.clone(), port.clone(), RouterSettings::default()));
-        let db = Db::new(runtime.clone(), router, self.layout.client.clone());
+        let planted = match self.layout.planted {
+            Some(Planted::Gateway(bug)) => Some(bug),
+            Some(_) | None => None,
+        };
+        let settings = txn::client::Settings { planted, ..self.layout.client.clone() };
+        let db = Db::new(runtime.clone(), router, settings);
         let (appended, synced) = log.sequences();
         let engine = self.sql_of(node, &db, &port);
         let gateway = Gateway { node, incarnation, db, runtime, sql: engine.clone() };
@@ -220,7 +225,8 @@ impl World {
             Some(Planted::World(WorldBug::StallUnnoticed)) => {
                 store.stall_max = Duration::from_secs(3600);
             }
-            Some(Planted::World(_) | Planted::Log(_) | Planted::Sql(_)) | None => {}
+            Some(Planted::World(_) | Planted::Log(_) | Planted::Sql(_) | Planted::Gateway(_))
+            | None => {}
         }
         (store, server)
     }
