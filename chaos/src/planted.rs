@@ -6,6 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use clock::PlantedBug as ClockBug;
 use replication::raft::PlantedBug as RaftBug;
 use replication::store::PlantedBug as StoreBug;
 use sql::PlantedBug as SqlBug;
@@ -13,7 +14,7 @@ use storage::log::PlantedBug as LogBug;
 use txn::client::PlantedBug as GatewayBug;
 use txn::server::PlantedBug as ServerBug;
 
-/// A mistake of the world's own drivers, disks and clocks: what `node/` does in production.
+/// A mistake of the world's own drivers and disks: what `node/` does in production.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WorldBug {
     /// What must follow the sync of the log leaves before it.
@@ -36,16 +37,6 @@ pub enum WorldBug {
     OlderDisk,
     /// The clock's upper bound is not kept over restarts.
     ClockBoundForgotten,
-    /// Clocks however far ahead are absorbed.
-    FarClocksAbsorbed,
-    /// Messages do not carry their sender's clock.
-    ClockNotCarried,
-    /// Readers have no uncertainty interval.
-    NoUncertainty,
-    /// A wall clock's steps are followed at once, though peers have measured it where it was.
-    StepsFollowed,
-    /// A clock's logical counter wraps.
-    CounterWraps,
     /// A node whose clock disagrees goes on.
     FenceIgnored,
     /// Leases are counted on a clock that is stepped with the wall clock.
@@ -63,6 +54,8 @@ pub enum WorldBug {
 pub enum Planted {
     /// See [`WorldBug`].
     World(WorldBug),
+    /// See [`ClockBug`].
+    Clock(ClockBug),
     /// See [`RaftBug`].
     Raft(RaftBug),
     /// See [`StoreBug`].
@@ -99,6 +92,10 @@ impl Mutant {
 
 const fn world(name: &'static str, bug: WorldBug, killers: &'static [&'static str]) -> Mutant {
     Mutant { name, planted: Planted::World(bug), killers, guard: None }
+}
+
+const fn clock(name: &'static str, bug: ClockBug, killers: &'static [&'static str]) -> Mutant {
+    Mutant { name, planted: Planted::Clock(bug), killers, guard: None }
 }
 
 const fn raft(name: &'static str, bug: RaftBug, killers: &'static [&'static str]) -> Mutant {
@@ -162,9 +159,9 @@ pub const MUTANTS: &[Mutant] = &[
     world("stall-unnoticed", WorldBug::StallUnnoticed, &["S05"]),
     server("history-unguarded", ServerBug::HistoryUnguarded, &["S08"]),
     world("clock-bound-forgotten", WorldBug::ClockBoundForgotten, &["H01"]),
-    world("far-clocks-absorbed", WorldBug::FarClocksAbsorbed, &["H02"]),
-    world("clock-not-carried", WorldBug::ClockNotCarried, &["H03"]),
-    world("no-uncertainty", WorldBug::NoUncertainty, &["H05"]),
+    clock("far-clocks-absorbed", ClockBug::FarClocksAbsorbed, &["H02"]),
+    clock("clock-not-carried", ClockBug::OthersIgnored, &["H03"]),
+    clock("no-uncertainty", ClockBug::NoUncertainty, &["H05"]),
     gateway("commit-wait-skipped", GatewayBug::CommitWaitSkipped, &["H04"]),
     server("uncertain-intent-ignored", ServerBug::UncertainIntentIgnored, &["H05"]),
     server("resolved-counts-as-new", ServerBug::ResolvedCountsAsNew, &["H07"]),
@@ -176,8 +173,8 @@ pub const MUTANTS: &[Mutant] = &[
     server("eviction-forgets", ServerBug::EvictionForgets, &["H12"]),
     world("fence-ignored", WorldBug::FenceIgnored, &["H13"])
         .behind("whoever gets a message from beyond the cap refuses it: the leases of a clock that is wrong run out without the fence, too"),
-    world("steps-followed", WorldBug::StepsFollowed, &["H13"]),
-    world("counter-wraps", WorldBug::CounterWraps, &["H15"]),
+    clock("steps-followed", ClockBug::StepsFollowed, &["H13"]),
+    clock("counter-wraps", ClockBug::CarryLost, &["H15"]),
     world("lease-on-wall-clock", WorldBug::LeaseOnWallClock, &["H14"]),
     store("promise-from-receipt", StoreBug::PromiseFromReceipt, &["H14"]),
     world("lost-reply-counts-as-unsent", WorldBug::LostReplyCountsAsUnsent, &["T01", "T04"]),

@@ -8,6 +8,7 @@
 //!
 //! | what | room |
 //! |---|---|
+//! | [`NodeClock`]: all of what follows, led in the right order; what a driver uses | `node_clock` |
 //! | [`Timestamp`], [`ClockTimestamp`], [`WallTime`], [`Monotonic`], [`Now`]: points in time, and who may push a clock | `timestamp` |
 //! | [`TimeSource`]: the seam to the operating system or the simulator; [`ManualTime`]: one for tests | `source`, `manual` |
 //! | [`Discipline`]: the wall clock without its steps, on which all else goes | `discipline` |
@@ -36,41 +37,40 @@
 //!
 //! ```
 //! use clock::*;
-//! # fn disk(_: Timestamp) {}
+//! # fn disk<T>(_: T) {}
 //! # let time = ManualTime::new(WallTime::from_micros(1_700_000_000_000_000));
-//! # let recovered = Timestamp::MIN;
-//! # let from_peer = ClockTimestamp::MIN;
-//! let mut bound = UpperBound::new(recovered, WINDOW_DEFAULT);
-//! let Start::Ready { floor } = bound.start(time.wall()) else { return /* wait, ask again */ };
-//! let first = bound.poll(ClockTimestamp::MIN, time.wall(), Leap::Follow).expect("ready");
-//! disk(first.value());
-//! let hlc = Hlc::start(floor, bound.persisted(first));
+//! # let former = Former { bound: Timestamp::MIN, course: None };
+//! # let (boot, from_peer) = (1, ClockTimestamp::MIN);
+//! let read = || Reading { wall: time.wall(), now: time.monotonic() };
+//! let clock = match NodeClock::begin(NodeClockConfig::default(), former, boot, read()) {
+//!     Birth::Ready(newborn) => {
+//!         disk(newborn.due());
+//!         newborn.persisted()
+//!     }
+//!     Birth::Wait(wait) => return /* ask again after wait.retry_after() */,
+//! };
 //!
 //! // With every message, from any thread:
-//! match hlc.observe(time.wall(), from_peer, CAP_DEFAULT) {
-//!     Ok(reading) => { Now { clock: reading, monotonic: time.monotonic() }; }
-//!     Err(refused) => { /* drop the message, count it */ }
+//! if let Err(refused) = clock.observe(time.monotonic(), from_peer) {
+//!     /* drop the message, count it */
 //! }
+//! Now { clock: clock.now(time.monotonic()), monotonic: time.monotonic() };
 //!
-//! // Every second or so, in one place:
-//! let mut peers = OffsetTable::new(AGE_MAX_DEFAULT);
-//! let mut fence = Fence::new(FenceConfig::default());
-//! let (wall, monotonic) = (time.wall(), time.monotonic());
-//! let seen = peers.estimates(wall, monotonic);
-//! let held = hlc.held_back(wall);
-//! let own = ErrorBound::of(
-//!     KernelClock::Unsynchronised, &seen, peers.peer_count(), held, CAP_DEFAULT);
-//! let change = fence.step(monotonic, &seen, peers.peer_count(), own);
-//! let far = largest_advertised(&seen, peers.peer_count(), CAP_DEFAULT);
-//! assert_eq!(uncertainty(own, far, CAP_DEFAULT), CAP_DEFAULT / 2);
-//! if let Some(more) = bound.poll(hlc.last(), wall, fence.leap()) {
-//!     disk(more.value());
-//!     hlc.raise(bound.persisted(more));
+//! // Every LOOK_INTERVAL, in one place:
+//! let Looked { change, due, .. } = clock.look(read(), None);
+//! /* tell the leases of `change` */
+//! if let Some(course) = due.course {
+//!     disk(course);
+//!     clock.follow(course);
+//! }
+//! if let Some(more) = due.extension {
+//!     disk((more.value(), clock.course()));
+//!     clock.raise(more);
 //! }
 //!
 //! // At an orderly end:
-//! if let Some(value) = bound.close(hlc.seal()) {
-//!     disk(value);
+//! if let Some(value) = clock.close() {
+//!     disk((value, clock.course()));
 //! }
 //! ```
 //!
@@ -98,6 +98,7 @@ mod error_bound;
 mod fence;
 mod hlc;
 mod manual;
+mod node_clock;
 mod offset;
 mod source;
 mod sync;
@@ -111,6 +112,10 @@ pub use error_bound::{
 pub use fence::{Change, Fence, FenceConfig, FenceReason, Verdict};
 pub use hlc::{ClockStopped, FarAhead, Hlc, RESERVE, Refused};
 pub use manual::ManualTime;
+pub use node_clock::{
+    Birth, ClockView, Due, Former, LOOK_INTERVAL, Looked, Newborn, NodeClock, NodeClockConfig,
+    PlantedBug, Reading, Wait,
+};
 pub use offset::{
     AGE_MAX_DEFAULT, DRIFT_PPM, OffsetEstimate, OffsetTable, RoundTrip, SAMPLES_MAX,
     median_ahead_us,

@@ -3,7 +3,7 @@
 //! Whoever is not heard may be at another address by now, and so may we be, after a restart in which nobody could be asked: then the
 //! addresses that we were told to join are asked as well, until everybody is heard.
 
-use clock::{Change, RoundTrip, TimeSource, WallTime};
+use clock::{Change, LOOK_INTERVAL, RoundTrip, TimeSource, WallTime};
 use futures::future::{Either, join_all, select};
 use replication::range::NodeId;
 use replication::store::{Fencing, NodeInfo};
@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use txn::server::Event;
 
-use crate::clock_service::LOOK_INTERVAL;
 use crate::control::Control;
 use crate::directory::{self, Directory};
 use crate::faults::Link;

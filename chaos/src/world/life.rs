@@ -1,7 +1,9 @@
 //! Driver: how processes begin and end, and how faults are carried out.
 
 use bytes::Bytes;
-use clock::{ClockTimestamp, Now, TimeSource, Timestamp};
+use clock::{
+    Birth, ClockTimestamp, Former, NodeClock, NodeClockConfig, Now, TimeSource, Timestamp,
+};
 use replication::raft::{Incarnation, ReplicaId};
 use replication::range::{NodeId, Peer, PeerRole, RangeDescriptor, RangeId, RegionId, keyspace};
 use replication::store::{NodeInfo, Store, StoreConfig, StoreIdentity};
@@ -19,7 +21,7 @@ use txn::runtime::{HlcSource, Runtime, Spawn};
 use txn::server::{Event as ShardEvent, ServerConfig, Shard};
 
 use super::access::Gateway;
-use super::clocks::{Begin, Former, Host, Leniency, NodeClock};
+use super::clocks::{ProcessClock, reading};
 use super::executor::Owner;
 use super::fault::{Fault, Power};
 use super::machine::{Input, Process, Waiter};
@@ -85,36 +87,37 @@ impl World {
         if machine.process.is_some() || machine.retired {
             return;
         }
-        let mut persisted = None;
         let bound = match self.layout.planted {
             Some(Planted::World(WorldBug::ClockBoundForgotten)) => Timestamp::MIN,
             _ => machine.clock_bound,
         };
-        let lenient = Leniency::of(self.layout.planted);
-        let host = Host {
-            time: machine.time.clone(),
-            boot: machine.boots,
+        let config = NodeClockConfig {
             age_max: self.layout.measured_kept,
+            planted: match self.layout.planted {
+                Some(Planted::Clock(bug)) => Some(bug),
+                Some(_) | None => None,
+            },
+            ..NodeClockConfig::default()
         };
         let former = Former { bound, course: machine.clock_course };
-        let begun = NodeClock::begin(host, former, lenient, |bound, course| {
-            persisted = Some((bound, course))
-        });
-        let (clock, floor) = match begun {
-            Begin::Now(clock, floor) => (Arc::new(*clock), floor),
-            Begin::Later(wait) => {
+        let newborn = match NodeClock::begin(config, former, machine.boots, reading(&machine.time))
+        {
+            Birth::Ready(newborn) => newborn,
+            Birth::Wait(wait) => {
                 self.tally.count("starts that waited for the clock");
                 // By its own clock, which may drift: a little more.
-                return self.push_after(wait + Duration::from_millis(1), Event::Start(node));
+                let wait = wait.retry_after() + Duration::from_millis(1);
+                return self.push_after(wait, Event::Start(node));
             }
         };
         let recorded = match self.layout.planted {
             Some(Planted::World(WorldBug::ClockBoundForgotten)) => Timestamp::MIN,
             _ => machine.recorded_bound,
         };
-        let (bound, course) = persisted.expect("a clock that begins has persisted its bound");
+        let ((bound, course), floor) = (newborn.due(), newborn.floor());
         (machine.clock_bound, machine.clock_course) = (bound, Some(course));
         machine.recorded_bound = machine.recorded_bound.max(machine.clock_bound);
+        let clock = Arc::new(ProcessClock::new(machine.time.clone(), newborn.persisted()));
         machine.incarnation += 1;
         match self.open(node, clock, recorded) {
             Ok(process) => {
@@ -139,7 +142,7 @@ impl World {
     fn open(
         &mut self,
         node: NodeId,
-        clock: Arc<NodeClock>,
+        clock: Arc<ProcessClock>,
         floor: Timestamp,
     ) -> Result<Process, StorageError> {
         let options = self.log_options();
@@ -225,7 +228,13 @@ impl World {
             Some(Planted::World(WorldBug::StallUnnoticed)) => {
                 store.stall_max = Duration::from_secs(3600);
             }
-            Some(Planted::World(_) | Planted::Log(_) | Planted::Sql(_) | Planted::Gateway(_))
+            Some(
+                Planted::World(_)
+                | Planted::Clock(_)
+                | Planted::Log(_)
+                | Planted::Sql(_)
+                | Planted::Gateway(_),
+            )
             | None => {}
         }
         (store, server)

@@ -12,7 +12,7 @@ use txn::api::{Batch, KvError, Reply};
 use txn::server::{Event as ShardEvent, Shard};
 
 use super::Event;
-use super::clocks::NodeClock;
+use super::clocks::ProcessClock;
 use super::port::{Call, Port};
 use super::time::MachineClock;
 use super::watch::Asked;
@@ -88,7 +88,7 @@ pub struct Process {
     /// Its log.
     pub log: Arc<SegmentedLog>,
     /// Its clock.
-    pub clock: Arc<NodeClock>,
+    pub clock: Arc<ProcessClock>,
     /// Its calls.
     pub port: Arc<Port>,
     /// Its SQL, if there is any.

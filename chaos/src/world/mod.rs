@@ -30,7 +30,7 @@ pub mod tally;
 pub mod time;
 mod watch;
 
-use clock::{RoundTrip, Timestamp, WallTime};
+use clock::{LOOK_INTERVAL, Looked, RoundTrip, Timestamp, WallTime};
 use replication::range::{NodeId, RegionId};
 use replication::store::{Fencing, FlushMark, MessageBatch, NodeInfo};
 use std::collections::BTreeMap;
@@ -62,8 +62,6 @@ pub use watch::Violation;
 
 /// The cluster's name in messages.
 const CLUSTER: u128 = 0x5eed;
-/// Between two looks at a node's clock.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Between two rounds of asking peers for the time.
 const GOSSIP_INTERVAL: Duration = Duration::from_secs(1);
 /// Of 1000 messages so many are very late while the network disorders them.
@@ -679,8 +677,7 @@ impl World {
         // A look may set the clock back.
         self.note_wall(node);
         let Some(process) = self.process_of(node, incarnation) else { return };
-        let mut course = None;
-        let (change, extension) = process.clock.look(|to| course = Some(to));
+        let Looked { change, due, .. } = process.clock.look();
         match change {
             clock::Change::None => {}
             clock::Change::Fenced if fenceless => {}
@@ -694,13 +691,16 @@ impl World {
             }
         }
         let machine = self.machines.get_mut(&node).expect("its process was found");
-        machine.clock_course = course.or(machine.clock_course);
-        if let Some(extension) = extension {
+        let process = machine.process.as_mut().expect("its process was found");
+        if let Some(course) = due.course {
+            machine.clock_course = Some(course);
+            process.clock.follow(course);
+        }
+        if let Some(extension) = due.extension {
             if bound_kept {
                 machine.clock_bound = extension.value();
                 machine.recorded_bound = machine.recorded_bound.max(extension.value());
             }
-            let process = machine.process.as_mut().expect("it was found");
             machine.clock_course = Some(process.clock.course());
             process.clock.raise(extension);
             process.inbox.push_back(Input::Event(ShardEvent::ClockBound(process.clock.bound())));

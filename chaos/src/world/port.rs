@@ -16,7 +16,7 @@ use txn::runtime::{HlcSource, Random, Spawn};
 use txn::wire;
 
 use super::chance::Chance;
-use super::clocks::NodeClock;
+use super::clocks::ProcessClock;
 use super::executor::Spawner;
 use super::time::MachineClock;
 
@@ -111,7 +111,7 @@ struct State {
 pub struct Port {
     node: NodeId,
     incarnation: u64,
-    clock: Arc<NodeClock>,
+    clock: Arc<ProcessClock>,
     nearest: Vec<NodeId>,
     call_timeout: Duration,
     /// Planted bug: a call without an answer counts as never sent.
@@ -124,7 +124,7 @@ impl Port {
     pub fn new(
         node: NodeId,
         incarnation: u64,
-        clock: Arc<NodeClock>,
+        clock: Arc<ProcessClock>,
         nearest: Vec<NodeId>,
         call_timeout: Duration,
         forgetful: bool,

@@ -11,6 +11,8 @@ mod hlc;
 #[cfg(not(loom))]
 mod manual;
 #[cfg(not(loom))]
+mod node_clock;
+#[cfg(not(loom))]
 mod offset;
 #[cfg(not(loom))]
 mod skew;
