@@ -7,6 +7,7 @@ mod copies;
 mod history;
 mod isolation;
 mod limits;
+mod plans;
 mod psql;
 mod rerun;
 mod schema;
