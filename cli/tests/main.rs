@@ -4,6 +4,7 @@
 //! `MERIDIAN_TEST_SECONDS` is the length of each load (default 5).
 
 mod bad_input;
+mod contention;
 mod demo;
 mod faults;
 mod harness;

@@ -66,6 +66,17 @@ pub enum Wait {
     Skip,
 }
 
+impl Wait {
+    /// How long it may take at the range because of others.
+    pub fn slice(self) -> Duration {
+        match self {
+            Wait::Queue(slice) => slice,
+            Wait::Skip => WAIT_SLICE,
+            Wait::Error => Duration::ZERO,
+        }
+    }
+}
+
 /// Condition on the newest committed version of a written key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expect {
@@ -335,6 +346,16 @@ pub enum TxnStatus {
     Aborted,
 }
 
+/// What a range does where the batch's reads cannot be at `read_at` ([`KvError::Uncertain`], [`KvError::NewerVersion`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Footing {
+    /// Refuses: what was read before has to hold at the later timestamp, too.
+    Fixed,
+    /// Nothing was read before, and nothing is read elsewhere meanwhile: reads later, and says when ([`Reply::read_at`]). Who
+    /// has waited for a row has it at once then, and holds up those behind it no longer than it must.
+    Free,
+}
+
 /// A batch for one range.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Batch {
@@ -344,6 +365,8 @@ pub struct Batch {
     pub read_at: Timestamp,
     /// End of the uncertainty interval; equal to `read_at` when there is none (historical reads).
     pub uncertainty_limit: Timestamp,
+    /// Whether the reads may be later.
+    pub footing: Footing,
     /// On whose behalf. Requests that need it say so.
     pub txn: Option<TxnMeta>,
     /// Schema versions it was planned under: (table, version).
@@ -365,6 +388,7 @@ impl Batch {
             range: None,
             read_at: at,
             uncertainty_limit: at,
+            footing: Footing::Fixed,
             txn: None,
             schema: Vec::new(),
             pushed: Vec::new(),
@@ -473,6 +497,8 @@ pub struct Reply {
     pub responses: Vec<Response>,
     /// The leaseholder's clock.
     pub clock: ClockTimestamp,
+    /// When the batch's reads were made: at its `read_at`, unless its footing was free.
+    pub read_at: Timestamp,
     /// The range as the leaseholder knows it, when newer than the request's generation.
     pub range: Option<RangeDescriptor>,
 }
@@ -549,6 +575,14 @@ pub enum KvError {
         active: Timestamp,
         /// Intent (replicated) or only a lock.
         intent: bool,
+    },
+    /// Restart the transaction: it would wait for others that wait for it, and is the one to give way. Its locks there are gone.
+    #[error("waiting for {key} closes a circle")]
+    Deadlock {
+        /// Where.
+        key: Key,
+        /// For whom it would wait.
+        holder: TxnId,
     },
     /// Restart the transaction under a new id: it was aborted by another.
     #[error("transaction was aborted: {reason}")]

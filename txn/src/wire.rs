@@ -237,10 +237,10 @@ wire_struct! {
     Mutation { key, value, expect, sequence }
     Staged { at, since, writes }
     Sought { at, found }
-    Batch { range, read_at, uncertainty_limit, txn, schema, pushed, ignored, wait, requests }
+    Batch { range, read_at, uncertainty_limit, footing, txn, schema, pushed, ignored, wait, requests }
     Row { key, value, ts }
     Change { ts, key, value }
-    Reply { responses, clock, range }
+    Reply { responses, clock, read_at, range }
     KeyContention { waits, waited, longest, retries, deadlocks, waiter, holder, at }
     Sighting { txn, statement, user, started, fate }
 }
@@ -248,6 +248,7 @@ wire_struct! {
 wire_enum!(PeerRole { 0 => Voter, 1 => VoterBoth, 2 => Outgoing, 3 => Learner, });
 wire_enum!(Direction { 0 => Forward, 1 => Reverse, });
 wire_enum!(Lock { 0 => Shared, 1 => Exclusive, });
+wire_enum!(Footing { 0 => Fixed, 1 => Free, });
 wire_enum!(Wait { 0 => Queue(slice), 1 => Error, 2 => Skip, });
 wire_enum!(Expect { 0 => Anything, 1 => Absent, });
 wire_enum!(PushKind { 0 => Abort, 1 => Timestamp(ts), 2 => Force, });
@@ -313,6 +314,7 @@ wire_enum!(KvError {
     16 => Invalid(reason),
     17 => RefreshFailed { key, ts, by },
     18 => Doubtful { refused },
+    19 => Deadlock { key, holder },
 });
 
 /// Tag of `KvError::Doubtful`.
@@ -363,6 +365,7 @@ mod tests {
             range: Some((RangeId(7), 3)),
             read_at: Timestamp::new(10, 1),
             uncertainty_limit: Timestamp::new(20, 0),
+            footing: Footing::Free,
             txn: Some(TxnMeta {
                 id: TxnId::new(9),
                 anchor: Key::new(&b"a"[..]),

@@ -344,6 +344,7 @@ impl World {
             Err(KvError::NewerVersion { .. } | KvError::NeedsRefresh { .. }) => "timestamps moved",
             Err(KvError::RefreshFailed { .. }) => "refreshes failed",
             Err(KvError::Blocked { .. }) => "batches blocked by a lock",
+            Err(KvError::Deadlock { .. }) => "deadlocks found in one shard",
             Err(KvError::TxnAborted { .. }) => "transactions aborted by others",
             Err(KvError::Ambiguous { .. } | KvError::Doubtful { .. }) => "ambiguous answers",
             Err(KvError::Unavailable { .. }) => "batches refused without a quorum",

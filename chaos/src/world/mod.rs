@@ -62,6 +62,10 @@ pub use watch::Violation;
 
 /// The cluster's name in messages.
 const CLUSTER: u128 = 0x5eed;
+/// In so short a time ...
+const INSTANT: Duration = Duration::from_millis(1);
+/// ... there are hundreds of events at most, unless a machine wakes itself for ever. From then on nothing happens any more.
+const INSTANT_EVENTS_MAX: u64 = 30_000;
 /// Between two rounds of asking peers for the time.
 const GOSSIP_INTERVAL: Duration = Duration::from_secs(1);
 /// Of 1000 messages so many are very late while the network disorders them.
@@ -218,6 +222,8 @@ pub struct World {
     tally: Tally,
     trace: Trace,
     events: u64,
+    /// When the present instant began, and the events in it.
+    instant: (u64, u64),
 }
 
 impl World {
@@ -307,6 +313,7 @@ impl World {
             tally: Tally::default(),
             trace: Trace::default(),
             events: 0,
+            instant: (0, 0),
         };
         world.found();
         clocks.into_iter().for_each(|fault| world.apply(fault));
@@ -418,6 +425,10 @@ impl World {
 
     /// Everything that can happen now happens; then true time moves to the next event, unless that is after `end`.
     fn step(&mut self, end: u64) -> bool {
+        if self.instant.1 >= INSTANT_EVENTS_MAX {
+            self.truth.advance_to(end);
+            return false;
+        }
         self.settle();
         let event_at = self.queue.first_key_value().map(|((at, _, _), _)| *at);
         let timer_at = self.truth.next_timer();
@@ -432,6 +443,14 @@ impl World {
         }
         self.truth.advance_to(next);
         self.events += 1;
+        if next.saturating_sub(self.instant.0) > nanos(INSTANT) {
+            self.instant = (next, 0);
+        }
+        self.instant.1 += 1;
+        if self.instant.1 == INSTANT_EVENTS_MAX {
+            let what = "somebody goes round in circles";
+            self.violate(format!("{INSTANT_EVENTS_MAX} events in {INSTANT:?}: {what}"));
+        }
         self.trace.number(next);
         if timer_at == Some(next) {
             self.truth.fire_first();

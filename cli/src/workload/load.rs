@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::report::{Kind, Report};
-use super::{Client, Manner, after_error};
+use super::{ANSWER_WITHIN, Client, Manner, after_error};
 use crate::backend::Answer;
 use crate::url::Url;
 
@@ -69,12 +69,25 @@ pub(crate) struct Judged {
 pub(crate) struct Hosts {
     url: Url,
     manner: Manner,
+    answer_within: Duration,
 }
 
 impl Hosts {
     /// Clients begin at the hosts in turn.
     pub(crate) fn new(url: Url, manner: Manner) -> Hosts {
-        Hosts { url, manner }
+        Hosts { url, manner, answer_within: ANSWER_WITHIN }
+    }
+
+    /// The same with clients that wait for so long for an answer before they give it up.
+    pub(crate) fn patient(self, answer_within: Duration) -> Hosts {
+        Hosts { answer_within, ..self }
+    }
+
+    /// One of them alone.
+    pub(crate) fn only(&self, place: usize) -> Hosts {
+        let mut one = self.clone();
+        one.url.hosts = vec![one.url.hosts[place % self.count()].clone()];
+        one
     }
 
     /// How many there are.
@@ -84,17 +97,17 @@ impl Hosts {
 
     /// A client that begins at a host, and stays there if that is the load's manner.
     pub(crate) fn client(&self, place: usize) -> Client {
-        Client::new(&self.url, place % self.count(), self.manner)
+        Client::new(&self.url, place % self.count(), self.manner, self.answer_within)
     }
 
     /// A client of one host.
     pub(crate) fn client_of(&self, place: usize) -> Client {
-        Client::new(&self.url, place % self.count(), Manner::Stays)
+        Client::new(&self.url, place % self.count(), Manner::Stays, self.answer_within)
     }
 
     /// A client that goes wherever it is served.
     pub(crate) fn admin(&self) -> Client {
-        Client::new(&self.url, 0, Manner::Roams)
+        Client::new(&self.url, 0, Manner::Roams, self.answer_within)
     }
 
     /// Reads when the cluster lets us.

@@ -2,6 +2,7 @@
 
 mod append;
 mod bank;
+mod contention;
 mod counter;
 mod kv;
 mod latency;
@@ -48,6 +49,8 @@ enum Workload {
     Counter(counter::CounterArguments),
     /// Single statements at each gateway: how long they take, beside how long they must.
     Latency(latency::LatencyArguments),
+    /// One row, or few, that everybody wants: throughput, fairness, errors, beside what is promised of them.
+    Contention(contention::ContentionArguments),
 }
 
 /// What every workload is told.
@@ -173,6 +176,9 @@ pub(crate) fn run(arguments: &WorkloadArguments) -> Result<(), String> {
         }
         Workload::Counter(arguments) => (&arguments.common, AnyLoad::Counter(counter::Counters)),
         Workload::Latency(arguments) => return runtime()?.block_on(latency::run(arguments)),
+        Workload::Contention(arguments) => {
+            return runtime()?.block_on(contention::run(arguments));
+        }
     };
     if let Some(path) = &common.history {
         load::format_of(path)?;
@@ -242,17 +248,18 @@ pub(crate) enum Manner {
 /// One client's connection; connects again by itself, for as long as the workload runs.
 pub(crate) struct Client {
     url: Url,
+    answer_within: Duration,
     backend: Option<Backend>,
 }
 
 impl Client {
-    fn new(url: &Url, place: usize, manner: Manner) -> Client {
+    fn new(url: &Url, place: usize, manner: Manner, answer_within: Duration) -> Client {
         let mut url = url.clone();
         url.hosts.rotate_left(place);
         if manner == Manner::Stays {
             url.hosts.truncate(1);
         }
-        Client { url, backend: None }
+        Client { url, answer_within, backend: None }
     }
 
     /// The connection, made if there is none.
@@ -269,11 +276,11 @@ impl Client {
 
     /// Runs statements; forgets the connection when it is lost, and begins with the next host then.
     pub(crate) async fn query(&mut self, sql: &str) -> Result<Vec<Answer>, client::Error> {
+        let within = self.answer_within;
         let done = match self.backend().await {
             Ok(backend) => {
-                let answer = tokio::time::timeout(ANSWER_WITHIN, backend.query(sql)).await;
-                let silent =
-                    || client::Error::Ambiguous(format!("no answer within {ANSWER_WITHIN:?}"));
+                let answer = tokio::time::timeout(within, backend.query(sql)).await;
+                let silent = || client::Error::Ambiguous(format!("no answer within {within:?}"));
                 answer.unwrap_or_else(|_| Err(silent()))
             }
             Err(error) => Err(error),

@@ -31,6 +31,7 @@ struct Counts {
     last_ok: Instant,
     longest_gap: Duration,
     errors: BTreeMap<String, u64>,
+    codes: BTreeMap<String, u64>,
 }
 
 /// Shared by all clients of a workload.
@@ -53,6 +54,7 @@ impl Report {
             last_ok: now,
             longest_gap: Duration::ZERO,
             errors: BTreeMap::new(),
+            codes: BTreeMap::new(),
         };
         Arc::new(Report { counts: Mutex::new(counts) })
     }
@@ -89,6 +91,13 @@ impl Report {
     /// Remembers an error's text.
     pub(crate) fn note(&self, error: &client::Error) {
         let mut counts = self.lock();
+        let code = match error {
+            client::Error::Sql(error) => error.code.clone(),
+            client::Error::Unreachable(_)
+            | client::Error::Ambiguous(_)
+            | client::Error::Protocol(_) => "a lost connection".to_string(),
+        };
+        *counts.codes.entry(code).or_default() += 1;
         let whole = error.to_string();
         // What is tried again names keys and times: no two are alike.
         let text = match whole.split_once(": ") {
@@ -98,6 +107,28 @@ impl Report {
         if counts.errors.len() < ERRORS_MAX || counts.errors.contains_key(&text) {
             *counts.errors.entry(text).or_default() += 1;
         }
+    }
+
+    /// Errors that clients were told, by SQLSTATE.
+    pub(crate) fn codes(&self) -> BTreeMap<String, u64> {
+        self.lock().codes.clone()
+    }
+
+    /// Errors that clients were told, by text; the first [`ERRORS_MAX`] different ones.
+    pub(crate) fn errors(&self) -> BTreeMap<String, u64> {
+        self.lock().errors.clone()
+    }
+
+    /// Acknowledged operations per second, until the last of them.
+    pub(crate) fn per_second(&self) -> f64 {
+        let counts = self.lock();
+        let seconds = (counts.last_ok - counts.first).as_secs_f64().max(0.001);
+        counts.kinds.get(&Kind::Ok).copied().unwrap_or(0) as f64 / seconds
+    }
+
+    /// A quantile (0 to 1) of what acknowledged operations took, in milliseconds.
+    pub(crate) fn latency_ms(&self, quantile: f64) -> f64 {
+        self.lock().latencies_us.value_at_quantile(quantile) as f64 / 1000.0
     }
 
     /// A line per second until it is over.

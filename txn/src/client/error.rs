@@ -174,6 +174,7 @@ impl TxnError {
             KvError::Doubtful { refused } => {
                 TxnError::Ambiguous { ticket: None, reason: refused.to_string() }
             }
+            KvError::Deadlock { key, holder } => TxnError::Deadlock { key, holder },
             KvError::Blocked { key, holder, .. } => TxnError::Blocked { key, holder: holder.id },
             KvError::RefreshFailed { key, ts, by } => TxnError::Retry {
                 kind: RetryKind::Overwritten,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clock::Monotonic;
 
-use crate::api::{Batch, KvError, Reply, Request, Response, TxnId, Wait};
+use crate::api::{Batch, Footing, KvError, Reply, Request, Response, TxnId, Wait};
 use crate::client::txn::{State, unexpected};
 use crate::client::{OnLock, Question, RetryKind, Txn, TxnError};
 use crate::contention::Failure;
@@ -17,6 +17,15 @@ use crate::contention::Failure;
 const LOST_ANSWERS_MAX: u32 = 10;
 /// Pause before it.
 const LOST_ANSWER_PAUSE: Duration = Duration::from_millis(20);
+
+/// A slice of waiting is at most so often doubled: with 100 ms a dead holder is noticed at most 400 ms after it has expired.
+const SLICE_DOUBLINGS_MAX: u32 = 2;
+/// A slice is at least so many times the way to the range and back: while a waiter is away, a row that has come to its turn is nobody's.
+const SLICE_TRIPS_MIN: u32 = 4;
+/// The same for one who holds something.
+const HOLDER_SLICE_TRIPS_MIN: u32 = 2;
+/// But no longer than this.
+const SLICE_MAX: Duration = Duration::from_secs(2);
 
 /// What a batch is for: decides whether it must wait for others or may have them moved out of its way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,13 +44,26 @@ pub(super) struct Trials {
     pub(super) blocked_since: Option<Monotonic>,
     /// The last one who was.
     pub(super) holder: Option<TxnId>,
+    /// How often somebody was in the way for a whole slice.
+    pub(super) slices: u32,
+    /// How much longer than its slice such an answer took: the way there and back.
+    pub(super) trip: Duration,
     pub(super) moves: u32,
     pub(super) lost: u32,
 }
 
 impl Trials {
     pub(super) fn new(purpose: Purpose, on_lock: OnLock) -> Trials {
-        Trials { purpose, on_lock, blocked_since: None, holder: None, moves: 0, lost: 0 }
+        Trials {
+            purpose,
+            on_lock,
+            blocked_since: None,
+            holder: None,
+            slices: 0,
+            trip: Duration::ZERO,
+            moves: 0,
+            lost: 0,
+        }
     }
 }
 
@@ -56,13 +78,34 @@ impl Txn {
         let mut trials = Trials::new(purpose, on_lock);
         loop {
             self.check_open()?;
-            let batch = self.batch(requests.to_vec(), self.wait_mode(&trials));
+            let mut batch = self.batch(requests.to_vec(), self.wait_mode(&trials));
+            if self.may_read_later(requests) {
+                batch.footing = Footing::Free;
+            }
+            let (asked, slice) = (self.db.runtime().time.monotonic(), batch.wait.slice());
             match self.send(batch).await {
-                Ok(reply) if reply.responses.len() == requests.len() => return Ok(reply.responses),
+                Ok(reply) if reply.responses.len() == requests.len() => {
+                    self.read_at = self.read_at.forward(reply.read_at);
+                    return Ok(reply.responses);
+                }
                 Ok(_) => return Err(unexpected("a batch")),
+                Err(error @ KvError::Blocked { .. }) => {
+                    // It has waited since then, and not only since it was told.
+                    trials.blocked_since.get_or_insert(asked);
+                    let took = self.db.runtime().time.monotonic().since(asked);
+                    trials.trip = took.saturating_sub(slice);
+                    self.overcome(error, &mut trials).await?;
+                }
                 Err(error) => self.overcome(error, &mut trials).await?,
             }
         }
+    }
+
+    /// Whether these requests are its first reads, so that it has nothing to hold at a later timestamp.
+    fn may_read_later(&self, requests: &[Request]) -> bool {
+        let reads =
+            |request: &Request| matches!(request, Request::Get { .. } | Request::Scan { .. });
+        self.options.as_of.is_none() && self.reads.is_empty() && requests.iter().all(reads)
     }
 
     /// Does what a refusal asks for, or fails.
@@ -97,6 +140,10 @@ impl Txn {
             }
             // The sender has noted the doubt.
             KvError::Doubtful { refused } => Box::pin(self.overcome(*refused, trials)).await,
+            KvError::Deadlock { .. } => {
+                coverage::reached(Mark::GaveWayInDeadlock);
+                Err(self.doom(TxnError::from_kv(error)))
+            }
             KvError::TxnAborted { .. }
             | KvError::RefreshFailed { .. }
             | KvError::DeadlinePassed => Err(self.doom(TxnError::from_kv(error))),
@@ -142,6 +189,7 @@ impl Txn {
             range: None,
             read_at: self.read_at,
             uncertainty_limit: self.uncertainty_limit.forward(self.read_at),
+            footing: Footing::Fixed,
             txn: self.options.as_of.is_none().then(|| self.meta()),
             // The past was written under the schema that it is read by.
             schema: match self.options.as_of {
@@ -171,9 +219,26 @@ impl Txn {
             OnLock::Skip => Wait::Skip,
             OnLock::Wait => {
                 let now = self.db.runtime().time.monotonic();
-                let slice = self.db.settings().wait_slice;
-                Wait::Queue(self.deadline.map_or(slice, |deadline| slice.min(deadline.since(now))))
+                let waited = trials.blocked_since.map_or(Duration::ZERO, |since| now.since(since));
+                let statement = self.deadline.map(|deadline| deadline.since(now));
+                let lock = self.lock_timeout.map(|limit| limit.saturating_sub(waited));
+                let limits = statement.into_iter().chain(lock);
+                Wait::Queue(limits.fold(self.slice(trials), Duration::min))
             }
         }
+    }
+
+    /// How long it waits at a range before it asks after who is in its way. Who holds something may be in a circle, which those in it
+    /// find out by asking. Who holds nothing only wants to know whether the holder lives, and most of those that want a row hold
+    /// nothing: what they ask is work that holds up the one who has it.
+    fn slice(&self, trials: &Trials) -> Duration {
+        let holds = !self.locks.is_empty() || !self.intents.is_empty() || self.locking.len() > 1;
+        let slice = self.db.settings().wait_slice;
+        let far = |trips: u32| (trials.trip * trips).min(SLICE_MAX);
+        if holds || trials.slices == 0 {
+            return slice.max(far(HOLDER_SLICE_TRIPS_MIN));
+        }
+        coverage::reached(Mark::WaitedInLongerSlices);
+        (slice * (1 << trials.slices.min(SLICE_DOUBLINGS_MAX))).max(far(SLICE_TRIPS_MIN))
     }
 }

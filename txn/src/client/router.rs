@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::{Direction, Key, Span};
 
-use crate::api::{Batch, Kv, KvError, Peers, Reply, Request, Response};
+use crate::api::{Batch, Footing, Kv, KvError, Peers, Reply, Request, Response, WAIT_SLICE};
 use crate::client::cache::{Known, RangeCache};
 use crate::client::journey::{Answered, Heard, Journey};
 use crate::client::patience::Patience;
@@ -148,6 +148,8 @@ impl Router {
     }
 
     async fn send_plan(&self, batch: Batch, plan: Plan) -> Result<Reply, KvError> {
+        // Its parts are to be read at one moment.
+        let batch = Batch { footing: Footing::Fixed, ..batch };
         let mut sends: Vec<BoxFuture<'_, Result<Part, KvError>>> = Vec::new();
         for (start, Piece { known, requests }) in plan.pieces {
             let (indexes, requests): (Vec<usize>, Vec<Request>) = requests.into_iter().unzip();
@@ -270,7 +272,8 @@ impl Router {
                 }
             }
         }
-        Ok(Reply { responses: vec![Response::Scan { rows, resume: rest }], clock, range: None })
+        let responses = vec![Response::Scan { rows, resume: rest }];
+        Ok(Reply { responses, clock, read_at: batch.read_at, range: None })
     }
 
     /// The first parts of `span`, in the scan's order, that are in one range each, and what is left of it.
@@ -374,15 +377,28 @@ impl Router {
         let mut part = batch.clone();
         part.range = Some((descriptor.id, descriptor.generation));
         let first = journey.ask(node, self.peers.send(node, part));
+        let usual = self.patience.lock().with(node);
+        // An ordinary slice is in the patience.
+        let waits = batch.wait.slice().saturating_sub(WAIT_SLICE);
         let until = if is_idempotent(batch) {
-            journey.patience(now, self.patience.lock().with(node), &self.settings)
+            journey.patience(now, usual, waits, &self.settings)
         } else {
             journey.end(&self.settings)
         };
         let heard = journey.hear(time, until).await;
         match &heard {
             Some(heard) if first && heard.node == node => {
-                self.patience.lock().answered(node, time.monotonic().since(now));
+                let took = time.monotonic().since(now);
+                match &heard.outcome {
+                    Err(KvError::Blocked { .. }) => {
+                        self.patience.lock().answered(node, took.saturating_sub(waits));
+                    }
+                    // Of another that took long nobody knows how much of it was waiting.
+                    Ok(_) | Err(_) if waits.is_zero() || took <= usual => {
+                        self.patience.lock().answered(node, took);
+                    }
+                    Ok(_) | Err(_) => {}
+                }
             }
             Some(_) => {}
             None => self.patience.lock().silent(node),
@@ -540,6 +556,7 @@ impl Router {
             | KvError::NewerVersion { .. }
             | KvError::NeedsRefresh { .. }
             | KvError::RefreshFailed { .. }
+            | KvError::Deadlock { .. }
             | KvError::Blocked { .. }
             | KvError::TxnAborted { .. }
             | KvError::Exists { .. }
@@ -700,7 +717,7 @@ fn join_parts(batch: &Batch, mut parts: Vec<Part>) -> Result<Reply, KvError> {
     }
     let responses: Result<Vec<Response>, KvError> =
         batch.requests.iter().zip(answers).map(|(request, pieces)| join(request, pieces)).collect();
-    Ok(Reply { responses: responses?, clock, range: None })
+    Ok(Reply { responses: responses?, clock, read_at: batch.read_at, range: None })
 }
 
 /// What is left of `span` when its part `asked` was answered up to `resume`.
@@ -754,6 +771,7 @@ fn speaks_of_the_batch(error: &KvError) -> bool {
         | KvError::NewerVersion { .. }
         | KvError::NeedsRefresh { .. }
         | KvError::RefreshFailed { .. }
+        | KvError::Deadlock { .. }
         | KvError::Blocked { .. }
         | KvError::Exists { .. }
         | KvError::SchemaChanged { .. }

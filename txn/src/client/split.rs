@@ -235,6 +235,7 @@ pub(super) fn gravest(errors: Vec<KvError>) -> Option<KvError> {
             KvError::Exists { .. } => (5, 0),
             KvError::DeadlinePassed => (6, 0),
             KvError::RefreshFailed { .. } => (7, 0),
+            KvError::Deadlock { .. } => (7, 1),
             KvError::Unavailable { .. } => (8, 0),
             KvError::Unreachable { .. } => (9, 0),
             KvError::NotLeaseholder { .. } => (10, 0),

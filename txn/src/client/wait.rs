@@ -80,6 +80,7 @@ impl Txn {
         active: Timestamp,
         trials: &mut Trials,
     ) -> Result<(), TxnError> {
+        trials.slices += 1;
         if holder.id == self.id {
             return Err(TxnError::Invalid(format!("{key} is locked by the transaction itself")));
         }

@@ -3,8 +3,13 @@
 //!
 //! ```text
 //!   key ──► holders   one exclusive, or several shared          (in memory only; lost with the lease)
-//!       └─► queue     places, first come first served           (also for keys that are locked by an intent)
+//!       └─► queue     places, by rank                           (also for keys that are locked by an intent)
 //! ```
+//!
+//! The rank of a place is its transaction's: higher priority first, then who began first, then who
+//! came first. Who begins again after a deadlock keeps its age, hence its place: nobody is overtaken
+//! by those who began after it, so each gets its turn, and of two that want each other's keys the
+//! older one does not wait behind others that will want its own.
 //!
 //! Losing this table costs order and time, never correctness: what a transaction read is checked
 //! again by timestamps when it commits.
@@ -81,16 +86,18 @@ pub struct LockTable {
 
 impl LockTable {
     /// Who keeps `txn` from locking (or, with `Exclusive`, writing) `key` now: a holder, or
-    /// somebody ahead in its queue.
-    pub fn in_the_way(&self, key: &Key, txn: TxnId, strength: Lock) -> Option<InTheWay> {
+    /// somebody ahead in its queue. Who has no place there is behind those that its place would be
+    /// behind. (Were it behind everybody, one that wants two keys could go to and fro between
+    /// their queues for ever, as each time it is sent away by a younger one that it then overtakes.)
+    pub fn in_the_way(&self, key: &Key, txn: &TxnMeta, strength: Lock) -> Option<InTheWay> {
         let row = self.rows.get(key)?;
-        if let Some(holder) = row.holder_against(txn, strength) {
+        if let Some(holder) = row.holder_against(txn.id, strength) {
             return Some(InTheWay { txn: holder.txn.clone(), active: holder.active });
         }
-        if row.holders.iter().any(|holder| holder.txn.id == txn) {
+        if row.holders.iter().any(|holder| holder.txn.id == txn.id) {
             return None;
         }
-        let ahead = row.queue.iter().take_while(|place| place.txn.id != txn);
+        let ahead = row.queue.iter().take(row.turn_of(txn));
         ahead.into_iter().find(|place| conflicts(place.strength, strength)).map(|place| {
             coverage::reached(Mark::QueuedBehindOthers);
             InTheWay { txn: place.txn.clone(), active: place.active }
@@ -163,16 +170,48 @@ impl LockTable {
                 place.ticket = ticket;
                 place.kept_until = None;
             }
-            None => row.queue.push(Place {
-                txn: txn.clone(),
-                strength,
-                ticket,
-                kept_until: None,
-                active,
-            }),
+            None => {
+                let at = row.turn_of(txn);
+                if at < row.queue.len() {
+                    coverage::reached(Mark::QueuedBeforeYounger);
+                }
+                let place = Place { txn: txn.clone(), strength, ticket, kept_until: None, active };
+                row.queue.insert(at, place);
+            }
         }
         self.places.insert(txn.id, key.clone());
         left
+    }
+
+    /// Whom `txn` waits for at its place: who holds the key against it, and who is ahead of it there.
+    pub fn waited_for(&self, txn: TxnId) -> impl Iterator<Item = &TxnMeta> {
+        let at_place = self.places.get(&txn).and_then(|key| self.rows.get(key)).and_then(|row| {
+            let place = row.queue.iter().find(|place| place.txn.id == txn)?;
+            let passes = row.holders.iter().any(|holder| holder.txn.id == txn);
+            let held = row.holders.iter().filter(move |holder| {
+                holder.txn.id != txn && conflicts(holder.strength, place.strength)
+            });
+            let ahead = row.queue.iter().take_while(move |ahead| ahead.txn.id != txn);
+            let ahead =
+                ahead.filter(move |ahead| !passes && conflicts(ahead.strength, place.strength));
+            Some(held.map(|holder| &holder.txn).chain(ahead.map(|place| &place.txn)))
+        });
+        at_place.into_iter().flatten()
+    }
+
+    /// Whether anybody has a place in a queue here.
+    pub fn has_places(&self) -> bool {
+        !self.places.is_empty()
+    }
+
+    /// Whether `txn` holds a lock here.
+    pub fn holds_any(&self, txn: TxnId) -> bool {
+        self.held.contains_key(&txn)
+    }
+
+    /// The request of `txn` that waits here now.
+    pub fn waiting_request(&self, txn: TxnId) -> Option<Ticket> {
+        self.place(txn).filter(|place| place.kept_until.is_none()).map(|place| place.ticket)
     }
 
     /// The request that waited has been answered: its place is kept until then.
@@ -322,11 +361,26 @@ impl LockTable {
 }
 
 impl Row {
+    /// How many places are ahead of the one that `txn` has, or would take.
+    fn turn_of(&self, txn: &TxnMeta) -> usize {
+        let own = self.queue.iter().position(|place| place.txn.id == txn.id);
+        own.unwrap_or_else(|| {
+            let after = self.queue.iter().rposition(|place| !goes_before(txn, &place.txn));
+            after.map_or(0, |after| after + 1)
+        })
+    }
+
     fn holder_against(&self, txn: TxnId, strength: Lock) -> Option<&Holder> {
         self.holders
             .iter()
             .find(|holder| holder.txn.id != txn && conflicts(holder.strength, strength))
     }
+}
+
+/// Whether `a` takes its place ahead of `b`, which is there already.
+fn goes_before(a: &TxnMeta, b: &TxnMeta) -> bool {
+    let rank = |txn: &TxnMeta| (std::cmp::Reverse(txn.priority), txn.started);
+    rank(a) < rank(b)
 }
 
 fn conflicts(a: Lock, b: Lock) -> bool {
@@ -350,7 +404,7 @@ mod tests {
     }
 
     fn blocker(table: &LockTable, number: u128, strength: Lock) -> Option<u128> {
-        table.in_the_way(&Key::new("k"), TxnId::new(number), strength).map(|way| way.txn.id.get())
+        table.in_the_way(&Key::new("k"), &txn(number), strength).map(|way| way.txn.id.get())
     }
 
     const AT: Timestamp = Timestamp::from_raw(5);
@@ -388,6 +442,21 @@ mod tests {
         table.acquire(&key, &txn(3), Lock::Exclusive, AT);
         assert_eq!(table.queue_len(&key), 0);
         assert_eq!(blocker(&table, 4, Lock::Shared), Some(3));
+    }
+
+    #[test]
+    fn who_came_later_is_ahead_of_those_that_began_after_it_with_and_without_a_place() {
+        let (mut table, key) = (LockTable::default(), Key::new("k"));
+        let young = TxnMeta { started: Timestamp::from_raw(9), ..txn(2) };
+        table.acquire(&key, &txn(1), Lock::Exclusive, AT);
+        table.queue(&key, &young, Ticket(2), Lock::Exclusive, AT);
+        table.release(TxnId::new(1), &Span::all());
+        assert_eq!(blocker(&table, 3, Lock::Exclusive), None);
+        table.queue(&key, &txn(3), Ticket(3), Lock::Exclusive, AT);
+        assert_eq!(blocker(&table, 3, Lock::Exclusive), None);
+        assert_eq!(blocker(&table, 4, Lock::Exclusive), Some(3));
+        let way = table.in_the_way(&key, &young, Lock::Exclusive).map(|way| way.txn.id.get());
+        assert_eq!(way, Some(3));
     }
 
     #[test]

@@ -26,6 +26,7 @@
 
 mod admin;
 mod changes;
+mod circle;
 mod commit;
 mod evaluate;
 pub mod latch;

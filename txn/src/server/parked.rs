@@ -127,6 +127,14 @@ impl ParkedRequests {
         self.remove(ticket).map(|parked| (ticket, parked))
     }
 
+    /// What a request waits for, if it is a lock or an intent.
+    pub(super) fn conflict(&self, ticket: Ticket) -> Option<&Conflict> {
+        match &self.all.get(&ticket)?.why {
+            Why::Lock(conflict) => Some(conflict),
+            Why::Lease | Why::Bound | Why::Latch(_) => None,
+        }
+    }
+
     /// The woken request that arrived first.
     pub(super) fn take_woken(&mut self) -> Option<(Ticket, Parked)> {
         let ticket = self.woken.pop_first()?;
@@ -146,10 +154,19 @@ impl ParkedRequests {
         self.woken.extend(waiting.map(|(_, ticket)| *ticket));
     }
 
-    pub(super) fn wake_key(&mut self, range: RangeId, key: &Key) {
-        if let Some(waiting) = self.by_key.get(&(range, key.clone())) {
-            self.woken.extend(waiting.iter().copied());
-        }
+    /// Wakes those that wait for `key` and that `may_go`.
+    pub(super) fn wake_key(
+        &mut self,
+        range: RangeId,
+        key: &Key,
+        may_go: impl Fn(&Work, &Conflict) -> bool,
+    ) {
+        let Some(waiting) = self.by_key.get(&(range, key.clone())) else { return };
+        let goes = |ticket: &&Ticket| match self.all.get(*ticket).map(|parked| &parked.why) {
+            Some(Why::Lock(conflict)) => may_go(&self.all[*ticket].work, conflict),
+            Some(Why::Lease | Why::Bound | Why::Latch(_)) | None => false,
+        };
+        self.woken.extend(waiting.iter().filter(goes).copied());
     }
 
     pub(super) fn wake_range(&mut self, range: RangeId) {

@@ -257,7 +257,7 @@ fn closes_cycle(moment: &Moment<'_>, request: &PushRequest<'_>, pusher: &TxnMeta
 }
 
 /// Whether `a` is the one to go: lower priority, then younger, then the greater id.
-fn yields(a: &TxnMeta, b: &TxnMeta) -> bool {
+pub(super) fn yields(a: &TxnMeta, b: &TxnMeta) -> bool {
     let rank = |txn: &TxnMeta| (txn.priority, std::cmp::Reverse((txn.started, txn.id)));
     rank(a) < rank(b)
 }

@@ -23,6 +23,8 @@
 //! judge. When the lease is lost, parked requests are routed anew and requests in flight stay until
 //! they are decided, for a deposed leader's commands may still be committed.
 
+mod waiting;
+
 use clock::{Monotonic, Now, Timestamp};
 use coverage::Mark;
 use replication::raft::{Lease, LogIndex, ProposeError, Term};
@@ -40,8 +42,8 @@ use super::parked::{Parked, ParkedRequests, Why, Work};
 use super::replicas::Replicas;
 use super::route::{belongs, reply, route, split_answer};
 use super::{LockInfo, PlantedBug, RequestId, ServerConfig};
-use crate::api::{Batch, KvError, Reply, Response};
-use crate::contention::{Contention, Stretch};
+use crate::api::{Batch, Footing, KvError, Reply, Response};
+use crate::contention::Contention;
 
 /// How often a request that waits for a lease or its read bound looks again.
 const LEASE_RECHECK_INTERVAL: Duration = Duration::from_millis(50);
@@ -321,7 +323,15 @@ impl Ranges {
             }
             Err(Stop::Latched(other)) => self.park(now, range, ticket, work, Why::Latch(other)),
             Err(Stop::Locked(conflict)) => self.blocked(now, range, ticket, work, conflict),
-            Err(Stop::Refuse(error)) => self.refuse(Some((now, range)), ticket, work, *error),
+            Err(Stop::Refuse(error)) => match later(now, &error, &work.batch) {
+                Some(read_at) => {
+                    coverage::reached(Mark::ReadLater);
+                    let uncertainty_limit = work.batch.uncertainty_limit.forward(read_at);
+                    let batch = Batch { read_at, uncertainty_limit, ..work.batch };
+                    self.attempt(now, replicas, ticket, Work { batch, ..work })
+                }
+                None => self.refuse(Some((now, range)), ticket, work, *error),
+            },
             Err(Stop::RefuseSeen(_, ts)) if ts > bound => {
                 self.park_behind_bound(now, range, ticket, work);
             }
@@ -456,7 +466,7 @@ impl Ranges {
     fn applied(&mut self, now: Now, range: RangeId, proposal: &Proposal) {
         self.release_locks(range, &proposal.releases);
         for key in &proposal.freed {
-            self.parked.wake_key(range, key);
+            self.wake_key(range, key);
         }
         if let Some(leading) = self.leading.get_mut(&range) {
             for txn in &proposal.aborted {
@@ -540,35 +550,6 @@ impl Ranges {
         self.park(now, range, ticket, work, Why::Bound);
     }
 
-    fn blocked(
-        &mut self,
-        now: Now,
-        range: RangeId,
-        ticket: Ticket,
-        work: Work,
-        conflict: Box<Conflict>,
-    ) {
-        self.withdraw(range, ticket);
-        let until = work.wait_until();
-        let may_wait = until.is_some_and(|until| now.monotonic < until);
-        if until.is_some()
-            && let (Some(leading), Some(txn), Some(wants)) =
-                (self.leading.get_mut(&range), &work.batch.txn, conflict.wants)
-        {
-            let left =
-                leading.locks.queue(&conflict.key, txn, ticket, wants, now.clock.timestamp());
-            if let Some(key) = left {
-                coverage::reached(Mark::PlaceChanged);
-                self.parked.wake_key(range, &key);
-            }
-        }
-        if may_wait {
-            coverage::reached(Mark::WaitedForLock);
-            return self.park(now, range, ticket, work, Why::Lock(conflict));
-        }
-        self.refuse(Some((now, range)), ticket, work, blocked_error(*conflict));
-    }
-
     fn park(&mut self, now: Now, range: RangeId, ticket: Ticket, work: Work, why: Why) {
         if self.parked.count() >= self.config.parked_max {
             coverage::reached(Mark::TooManyWaited);
@@ -581,15 +562,6 @@ impl Ranges {
         };
         let since = now.monotonic;
         self.parked.insert(ticket, Parked { range, work, why, since, deadline });
-    }
-
-    /// For `SHOW CONTENTION`: a request waits no more, or not for the same.
-    fn note_wait(&mut self, now: Now, parked: &Parked) {
-        let Why::Lock(conflict) = &parked.why else { return };
-        let waiter = parked.work.batch.txn.as_ref().map(|txn| txn.id);
-        let (holder, since, until) = (conflict.holder.id, parked.since, now.monotonic);
-        let stretch = Stretch { waiter, holder, since, until };
-        self.contention.note_wait(&conflict.key, stretch, now.clock.timestamp());
     }
 
     /// A parked request's deadline has passed.
@@ -675,46 +647,6 @@ impl Ranges {
         self.parked.wake_latch(ticket);
     }
 
-    fn release_locks(&mut self, range: RangeId, releases: &[(TxnId, Span)]) {
-        let Some(leading) = self.leading.get_mut(&range) else { return };
-        for (txn, span) in releases {
-            for key in leading.locks.release(*txn, span) {
-                self.parked.wake_key(range, &key);
-            }
-        }
-    }
-
-    fn leave_queue(&mut self, range: RangeId, ticket: Ticket, txn: Option<TxnId>) {
-        let Some((leading, txn)) = self.leading.get_mut(&range).zip(txn) else { return };
-        if let Some(key) = leading.locks.leave(txn, ticket) {
-            self.parked.wake_key(range, &key);
-        }
-    }
-
-    fn expire_places(&mut self, now: Now) {
-        let sweep = now.monotonic.since(self.swept) >= self.config.lock_sweep_interval;
-        if !sweep && self.places_due > now.monotonic {
-            return;
-        }
-        self.places_due = Monotonic::MAX;
-        for (range, leading) in &mut self.leading {
-            let mut freed = leading.locks.expire_places(now.monotonic);
-            let due = leading.locks.next_expiry().unwrap_or(Monotonic::MAX);
-            self.places_due = self.places_due.min(due);
-            leading.waits.expire(now.monotonic);
-            if sweep {
-                let before = now.clock.timestamp().minus(self.config.lock_kept);
-                freed.extend(leading.locks.forget_before(before));
-            }
-            for key in freed {
-                self.parked.wake_key(*range, &key);
-            }
-        }
-        if sweep {
-            self.swept = now.monotonic;
-        }
-    }
-
     fn break_down(&mut self, error: StorageError) {
         tracing::error!(%error, "state engine failed");
         self.fatal.get_or_insert(error);
@@ -743,6 +675,19 @@ impl Ranges {
             }
         }
     }
+}
+
+/// Where a refused batch may read instead, without asking its sender: there was nothing in what it has read before that could fail.
+/// As late as possible, so that it need not move again soon. But a plain read stays in its uncertainty interval: its sender has
+/// intents pushed out of that, not higher. Each time it is above a version that is there, so that this ends.
+fn later(now: Now, error: &KvError, batch: &Batch) -> Option<Timestamp> {
+    let now = now.clock.timestamp();
+    let read_at = match error {
+        KvError::Uncertain { ts, .. } => ts.forward(now.min(batch.uncertainty_limit)),
+        KvError::NewerVersion { ts, .. } => ts.forward(now),
+        _ => return None,
+    };
+    (batch.footing == Footing::Free && read_at > batch.read_at).then_some(read_at)
 }
 
 fn lease_of(replicas: &dyn Replicas, now: Now, range: RangeId, term: Term) -> Option<Lease> {

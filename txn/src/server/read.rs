@@ -284,11 +284,15 @@ fn hides(moment: &Moment<'_>, intent: &Intent) -> bool {
 }
 
 fn others_lock(moment: &Moment<'_>, key: &Key, strength: Lock) -> Result<Option<Seen>, Stop> {
-    let id = moment.txn()?.id;
+    let txn = moment.txn()?;
     if moment.batch.wait == Wait::Skip {
-        return Ok(moment.leading.locks.holder_against(key, id, strength).map(|_| Seen::Skipped));
+        return Ok(moment
+            .leading
+            .locks
+            .holder_against(key, txn.id, strength)
+            .map(|_| Seen::Skipped));
     }
-    match moment.leading.locks.in_the_way(key, id, strength) {
+    match moment.leading.locks.in_the_way(key, txn, strength) {
         None => Ok(None),
         Some(way) => Err(Stop::Locked(Box::new(Conflict {
             key: key.clone(),

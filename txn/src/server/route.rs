@@ -51,7 +51,7 @@ pub(super) fn reply(
     let known = batch.range.map_or(0, |(_, generation)| generation);
     let newer =
         replicas.state(range).map(|state| &state.descriptor).filter(|ours| ours.generation > known);
-    Reply { responses, clock: now.clock, range: newer.cloned() }
+    Reply { responses, clock: now.clock, read_at: batch.read_at, range: newer.cloned() }
 }
 
 /// A split that has happened: the same request again finds `at` as a range's first key. What ended there may have moved away.

@@ -111,9 +111,9 @@ fn record_write(
 }
 
 fn own_intent_or_conflict(moment: &Moment<'_>, key: &Key) -> Result<Option<Intent>, Stop> {
-    let id = moment.txn()?.id;
+    let txn = moment.txn()?;
     let own = match mvcc::get_intent(moment.reader, key)? {
-        Some(intent) if intent.txn != id => {
+        Some(intent) if intent.txn != txn.id => {
             coverage::reached(Mark::WriteMetIntent);
             return Err(intent_conflict(key, &intent, Some(Lock::Exclusive)));
         }
@@ -122,7 +122,7 @@ fn own_intent_or_conflict(moment: &Moment<'_>, key: &Key) -> Result<Option<Inten
     if own.is_some() {
         return Ok(own);
     }
-    match moment.leading.locks.in_the_way(key, id, Lock::Exclusive) {
+    match moment.leading.locks.in_the_way(key, txn, Lock::Exclusive) {
         None => Ok(None),
         Some(way) => {
             coverage::reached(Mark::WriteMetLock);

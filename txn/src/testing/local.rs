@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use storage::{Key, Span};
 
-use crate::api::{Batch, Kv, KvError, Reply, Request, TxnId, Wait};
+use crate::api::{Batch, Footing, Kv, KvError, Reply, Request, TxnId, Wait};
 use crate::contention::{Contention, Stretch};
 use crate::runtime::Runtime;
 use crate::testing::keyspace::Keyspace;
@@ -102,7 +102,20 @@ impl LocalKv {
         if let [Request::Split { at, .. }] = batch.requests.as_slice() {
             shared.splits.insert(at.clone());
         }
-        let outcome = shared.keyspace.evaluate(batch, clock);
+        let mut batch = batch.clone();
+        let mut outcome = shared.keyspace.evaluate(&batch, clock);
+        while let (Err(error), Footing::Free) = (&outcome, batch.footing) {
+            // As the range server does (`server::ranges`).
+            batch.read_at = match error {
+                KvError::Uncertain { ts, .. } => {
+                    ts.forward(clock.timestamp().min(batch.uncertainty_limit))
+                }
+                KvError::NewerVersion { ts, .. } => ts.forward(clock.timestamp()),
+                _ => break,
+            };
+            batch.uncertainty_limit = batch.uncertainty_limit.forward(batch.read_at);
+            outcome = shared.keyspace.evaluate(&batch, clock);
+        }
         // Not a refused one: two that wait would wake each other for ever.
         let frees = outcome.is_ok()
             && batch.requests.iter().any(|request| {
@@ -121,6 +134,7 @@ impl LocalKv {
         let reply = outcome.map(|responses| Reply {
             responses,
             clock: self.runtime.hlc.now(),
+            read_at: batch.read_at,
             range: None,
         });
         (reply, shared.changes)

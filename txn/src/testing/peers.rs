@@ -7,6 +7,7 @@ use replication::raft::ReplicaId;
 use replication::range::{NodeId, Peer, PeerRole, RangeDescriptor, RangeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use storage::{Key, Span};
 
 use crate::api::{Batch, Kv, KvError, Peers, Reply, Request};
@@ -28,6 +29,8 @@ pub enum Fate {
     SwallowedAfter,
     /// It arrives; its answer takes longer than others are patient.
     Slow,
+    /// It arrives, and so does its answer; each takes this long.
+    Far(Duration),
     /// It does not arrive now, but after its sender has given up.
     Late,
     /// It arrives twice: now, and again later.
@@ -57,9 +60,9 @@ struct Shared {
 }
 
 /// How late the answer of a slow node is.
-const SLOW: std::time::Duration = std::time::Duration::from_millis(1500);
+const SLOW: Duration = Duration::from_millis(1500);
 /// How late a late message is.
-const LATE: std::time::Duration = std::time::Duration::from_millis(700);
+const LATE: Duration = Duration::from_millis(700);
 
 impl LocalPeers {
     /// `node_count` nodes, all with a replica of the only range; the first leads it.
@@ -207,6 +210,13 @@ impl LocalPeers {
                 let answer = self.arrive(to, batch).await;
                 let time = &self.runtime.time;
                 time.sleep_until(time.monotonic().plus(SLOW)).await;
+                answer
+            }
+            Fate::Far(way) => {
+                let time = &self.runtime.time;
+                time.sleep_until(time.monotonic().plus(way)).await;
+                let answer = self.arrive(to, batch).await;
+                time.sleep_until(time.monotonic().plus(way)).await;
                 answer
             }
             Fate::Late => {

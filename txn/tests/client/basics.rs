@@ -257,6 +257,7 @@ fn a_fenced_schema_refuses_transactions_planned_before() {
             range: None,
             read_at: batch_txn.read_timestamp(),
             uncertainty_limit: batch_txn.read_timestamp(),
+            footing: txn::api::Footing::Fixed,
             txn: None,
             schema: vec![],
             pushed: vec![],

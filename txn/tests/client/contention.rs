@@ -1,15 +1,18 @@
 //! Locks, waiting, deadlocks, pushes.
 
-use super::{Local, key, local, local_with, number, value};
+use super::{Local, key, local, local_with, number, routed, value};
 use bytes::Bytes;
+use coverage::Mark;
 use futures::future::join_all;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use storage::Span;
-use txn::api::Lock;
+use txn::api::{Lock, Request};
 use txn::client::{
     GetOptions, OnLock, RetryKind, ScanOptions, Settings, TimeoutKind, Txn, TxnError, TxnOptions,
 };
-use txn::testing::World;
+use txn::testing::{Fate, World};
 
 const EXCLUSIVE: Option<Lock> = Some(Lock::Exclusive);
 
@@ -228,5 +231,112 @@ fn a_higher_priority_pushes_others_away() {
         high.get(&key("k"), EXCLUSIVE).await.expect("low gives way");
         let waited = t.world.runtime().time.monotonic().nanos();
         assert!(waited < 1_000_000_000, "{waited} ns");
+    });
+}
+
+#[test]
+fn who_holds_nothing_asks_ever_less_often_and_is_on_time_all_the_same() {
+    let t = local(31);
+    let longer = || coverage::count(Mark::WaitedInLongerSlices);
+    t.world.block_on(async {
+        let time = t.world.runtime().time;
+        let mut holder = t.db.begin(TxnOptions::default());
+        holder.get(&key("k"), EXCLUSIVE).await.expect("free");
+        let begun = time.monotonic();
+        let freed = begun.plus(Duration::from_secs(2));
+        let before = longer();
+        let wait = async {
+            let mut waiter = t.db.begin(TxnOptions::default());
+            waiter.get(&key("k"), EXCLUSIVE).await.expect("its turn comes");
+            assert!(time.monotonic() >= freed);
+            let took = time.monotonic().since(freed);
+            assert!(took < Duration::from_millis(20), "{took:?} after it was free");
+        };
+        // Its own limit is not a slice's.
+        let give_up = async {
+            let mut waiter = t.db.begin(TxnOptions::default());
+            waiter.set_lock_timeout(Some(Duration::from_millis(850)));
+            let error = waiter.get(&key("k"), EXCLUSIVE).await.expect_err("it is locked");
+            assert!(
+                matches!(error, TxnError::Timeout { kind: TimeoutKind::Lock, .. }),
+                "{error:?}"
+            );
+            let took = time.monotonic().since(begun);
+            assert!(took < Duration::from_millis(900), "{took:?}");
+        };
+        let let_go = async {
+            time.sleep_until(freed).await;
+            holder.rollback().await;
+        };
+        futures::join!(wait, give_up, let_go);
+        let slices = longer() - before;
+        assert!((6..=10).contains(&slices), "{slices} longer slices of both, not 28 short ones");
+    });
+}
+
+#[test]
+fn who_has_read_nothing_is_not_sent_back_for_a_newer_row() {
+    let t = local(32);
+    t.world.block_on(async {
+        let mut early = t.db.begin(TxnOptions::default());
+        let mut setup = t.db.begin(TxnOptions::default());
+        setup.put(key("k"), value("1")).expect("open");
+        let written = setup.commit().await.expect("free").ts;
+        let moved = coverage::count(Mark::MovedFreely);
+        let row = early.get(&key("k"), EXCLUSIVE).await.expect("free");
+        assert_eq!(row, Some(value("1")));
+        assert!(early.read_timestamp() >= written);
+        assert_eq!(coverage::count(Mark::MovedFreely), moved, "the range has moved it");
+        // From its first read on it is not moved unseen.
+        let mut second = t.db.begin(TxnOptions::default());
+        second.put(key("m"), value("1")).expect("open");
+        let written = second.commit().await.expect("free").ts;
+        let refreshed = coverage::count(Mark::ReadsRefreshed);
+        early.get(&key("m"), EXCLUSIVE).await.expect("k has not changed");
+        assert!(early.read_timestamp() >= written);
+        assert_eq!(coverage::count(Mark::ReadsRefreshed), refreshed + 1);
+        early.put(key("k"), value("2")).expect("open");
+        early.commit().await.expect("nobody was in the way");
+    });
+}
+
+/// Who is far from a row is there for most of the time that it waits: while it is on its way, nobody has the row at all. And a range that
+/// makes it wait is not taken for a silent one.
+#[test]
+fn a_waiter_that_is_far_away_waits_at_the_range() {
+    let t = routed(33);
+    let way = Duration::from_millis(95);
+    t.world.block_on(async {
+        let time = t.world.runtime().time;
+        // Everybody knows how far it is by then.
+        t.peers.set_fates(move |_, _| Fate::Far(way));
+        for number in 0..20 {
+            let mut txn = t.db.begin(TxnOptions::default());
+            txn.get(&key(&format!("far{number}")), None).await.expect("free");
+        }
+        let mut holder = t.db.begin(TxnOptions::default());
+        holder.get(&key("k"), EXCLUSIVE).await.expect("free");
+        let asked = Arc::new(AtomicU64::new(0));
+        let counted = asked.clone();
+        t.peers.set_fates(move |_, batch| {
+            let locks = |request: &Request| matches!(request, Request::Get { lock: Some(_), .. });
+            counted.fetch_add(u64::from(batch.requests.iter().any(locks)), Ordering::Relaxed);
+            Fate::Far(way)
+        });
+        let silent = coverage::count(Mark::TryTimedOut);
+        let freed = time.monotonic().plus(Duration::from_secs(6));
+        let wait = async {
+            let mut waiter = t.db.begin(TxnOptions::default());
+            waiter.get(&key("k"), EXCLUSIVE).await.expect("its turn comes");
+        };
+        let let_go = async {
+            time.sleep_until(freed).await;
+            holder.rollback().await;
+        };
+        futures::join!(wait, let_go);
+        // The way, a slice of four times there and back, and as many for asking after the holder: 1.1 s each after the first two.
+        let asked = asked.load(Ordering::Relaxed);
+        assert!((3..=7).contains(&asked), "asked {asked} times in 6 s");
+        assert_eq!(coverage::count(Mark::TryTimedOut), silent, "nobody was silent");
     });
 }

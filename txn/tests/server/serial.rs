@@ -11,6 +11,7 @@ mod judge;
 
 use bytes::Bytes;
 use clock::Timestamp;
+use coverage::Mark;
 use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -331,6 +332,12 @@ proptest! {
 fn enough_transactions_commit() {
     let committed: usize = (0..20).map(|seed| run(seed, STEPS, None)).sum();
     assert!(committed > 20 * 20, "only {committed} transactions committed in 20 runs");
+    // And of what orders contenders.
+    for mark in [Mark::ReadLater, Mark::CircleBroken, Mark::QueuedBeforeYounger] {
+        let times = coverage::count(mark);
+        println!("{mark:?}: {times}");
+        assert!(times >= 10, "{mark:?} happened {times} times in 20 runs");
+    }
 }
 
 /// Bugs that break no order of what has committed, and what sees them.

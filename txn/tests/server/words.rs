@@ -9,8 +9,8 @@ use std::time::Duration;
 use storage::mvcc::{Sequence, TxnId};
 use storage::{Direction, Key, Span};
 use txn::api::{
-    Advice, Batch, Expect, Found, KvError, Lock, Missing, Mutation, PushKind, Reply, Request,
-    Response, Row, Sought, TxnMeta, TxnStatus, Wait,
+    Advice, Batch, Expect, Footing, Found, KvError, Lock, Missing, Mutation, PushKind, Reply,
+    Request, Response, Row, Sought, TxnMeta, TxnStatus, Wait,
 };
 
 pub(super) type Txns = BTreeMap<String, TxnMeta>;
@@ -119,6 +119,10 @@ pub(super) fn batch(txns: &Txns, who: &str, words: &[&str]) -> Batch {
         range: option("range").map(|text| (RangeId(text.parse().expect("range")), 1)),
         read_at,
         uncertainty_limit: option("until").map_or(read_at, ts),
+        footing: match option("footing") {
+            Some("free") => Footing::Free,
+            _ => Footing::Fixed,
+        },
         txn: (who != "-").then(|| txns.get(who).expect("a declared transaction").clone()),
         schema: list("schema")
             .map(|text| pair(text, ':'))
@@ -153,7 +157,8 @@ fn write(text: &str) -> (Key, Sequence) {
     (key(name), Sequence::new(sequence.parse().expect("sequence")))
 }
 
-const OPTIONS: [&str; 21] = [
+const OPTIONS: [&str; 22] = [
+    "footing",
     "found",
     "staged",
     "range",
@@ -402,6 +407,9 @@ fn show_error(txns: &Txns, error: &KvError) -> String {
             if *intent { "intent" } else { "lock" },
             show_ts(*active)
         ),
+        KvError::Deadlock { key, holder } => {
+            format!("deadlock at {} with {}", show_key(key), name(txns, *holder))
+        }
         KvError::Exists { key, value } => {
             format!("exists {}={}", show_key(key), value.escape_ascii())
         }

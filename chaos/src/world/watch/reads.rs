@@ -238,7 +238,7 @@ impl World {
                 (Part::Read(span, direction), response) => {
                     reads = true;
                     let span = examined(span, *direction, response);
-                    watch.serve(span, asked.read_at, asked.txn, Some(there), reign);
+                    watch.serve(span, reply.read_at, asked.txn, Some(there), reign);
                     continue;
                 }
                 (Part::Write(keys, _), Response::Written(ts)) => (keys, &Vec::new(), *ts),
@@ -271,10 +271,10 @@ impl World {
         }
         if reads && let Some(range) = asked.range {
             let lease = process.shard.store().lease(super::read(process), range);
-            if let Some(lease) = lease.filter(|lease| lease.read_bound < asked.read_at) {
+            if let Some(lease) = lease.filter(|lease| lease.read_bound < reply.read_at) {
                 broken.push(format!(
                     "{node} served a read of {range} at {}, above its bound {}",
-                    asked.read_at, lease.read_bound
+                    reply.read_at, lease.read_bound
                 ));
             }
         }

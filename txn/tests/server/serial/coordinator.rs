@@ -8,8 +8,8 @@ use std::time::Duration;
 use storage::mvcc::{Sequence, TxnId};
 use storage::{Direction, Key, Span};
 use txn::api::{
-    Advice, Batch, Expect, Found, KvError, Lock, Missing, Mutation, PushKind, Reply, Request,
-    Response, Sought, Staged, TxnMeta, TxnStatus, Wait,
+    Advice, Batch, Expect, Footing, Found, KvError, Lock, Missing, Mutation, PushKind, Reply,
+    Request, Response, Sought, Staged, TxnMeta, TxnStatus, Wait,
 };
 use txn::server::RequestId;
 
@@ -131,6 +131,10 @@ impl Bank {
         };
         batch.uncertainty_limit = txn.limit;
         batch.pushed = txn.pushed.clone();
+        let first = matches!(doing, Doing::Read(..)) && txn.reads.is_empty();
+        if first && self.below(2) == 0 {
+            batch.footing = Footing::Free;
+        }
         if matches!(self.clients[who].doing, Doing::OnePhase) && self.below(6) == 0 {
             // It is on its way, and its sender thinks that it is lost.
             self.late.push(batch);
@@ -230,6 +234,11 @@ impl Bank {
         client.waiting = false;
         match result {
             Ok(reply) => {
+                if matches!(client.doing, Doing::Read(..)) {
+                    let at = client.txn.read_at.max(reply.read_at);
+                    client.txn.read_at = at;
+                    client.txn.commit_ts = client.txn.commit_ts.max(at);
+                }
                 let response = reply.responses.into_iter().next().expect("one response");
                 self.told(who, response);
             }
@@ -262,7 +271,11 @@ impl Bank {
                 client.txn.commit_sent = false;
                 client.doing = Doing::Resolve(None, 0)
             }
-            Err(KvError::RefreshFailed { .. } | KvError::TxnAborted { .. }) => self.restart(who),
+            Err(
+                KvError::RefreshFailed { .. }
+                | KvError::TxnAborted { .. }
+                | KvError::Deadlock { .. },
+            ) => self.restart(who),
             Err(error) => panic!("{error} to {:?}", client.doing),
         }
     }

@@ -1,0 +1,143 @@
+//! Machine, a part of its parent: requests that wait for locks and intents: who waits, who comes next, who gives way.
+
+use clock::{Monotonic, Now};
+use coverage::Mark;
+use replication::range::RangeId;
+use storage::mvcc::TxnId;
+use storage::{Key, Span};
+
+use super::{Ranges, blocked_error};
+use crate::api::{KvError, TxnMeta};
+use crate::contention::Stretch;
+use crate::server::PlantedBug;
+use crate::server::circle;
+use crate::server::evaluate::Conflict;
+use crate::server::latch::Ticket;
+use crate::server::locks::LockTable;
+use crate::server::parked::{Parked, Why, Work};
+
+impl Ranges {
+    pub(super) fn blocked(
+        &mut self,
+        now: Now,
+        range: RangeId,
+        ticket: Ticket,
+        work: Work,
+        conflict: Box<Conflict>,
+    ) {
+        self.withdraw(range, ticket);
+        let until = work.wait_until();
+        let may_wait = until.is_some_and(|until| now.monotonic < until);
+        if until.is_some()
+            && let (Some(leading), Some(txn), Some(wants)) =
+                (self.leading.get_mut(&range), &work.batch.txn, conflict.wants)
+        {
+            let left =
+                leading.locks.queue(&conflict.key, txn, ticket, wants, now.clock.timestamp());
+            if let Some(key) = left {
+                coverage::reached(Mark::PlaceChanged);
+                self.wake_key(range, &key);
+            }
+        }
+        if may_wait {
+            coverage::reached(Mark::WaitedForLock);
+            let waiter = work.batch.txn.clone().filter(|_| conflict.wants.is_some());
+            self.park(now, range, ticket, work, Why::Lock(conflict));
+            return waiter.into_iter().for_each(|waiter| self.break_circles(now, &waiter));
+        }
+        self.refuse(Some((now, range)), ticket, work, blocked_error(*conflict));
+    }
+
+    /// `waiter` has begun to wait. If it waits for itself now, somebody gives way: nobody needs to find out by waiting.
+    pub(super) fn break_circles(&mut self, now: Now, waiter: &TxnMeta) {
+        while self.config.planted != Some(PlantedBug::DeadlockUnseen) {
+            // Where nobody waits no circle passes.
+            let tables = self.leading.values().map(|leading| &leading.locks);
+            let tables: Vec<&LockTable> = tables.filter(|table| table.has_places()).collect();
+            let circle = circle::circle(&tables, waiter);
+            // Whose request is away, pushing, cannot be told now: it will close the circle again when it is back.
+            let here = |victim: &&TxnMeta| {
+                let request = tables.iter().find_map(|table| table.waiting_request(victim.id))?;
+                let conflict = self.parked.conflict(request)?;
+                Some((victim.id, request, conflict.key.clone(), conflict.holder.id))
+            };
+            let found = circle::victims(&circle).iter().find_map(here);
+            let Some((victim, request, key, holder)) = found else { return };
+            let parked = self.parked.remove(request).expect("it was just looked at");
+            coverage::reached(Mark::CircleBroken);
+            self.note_wait(now, &parked);
+            let Parked { range, work, .. } = parked;
+            // It cannot commit any more, and what it holds only orders others.
+            let ranges: Vec<RangeId> = self.leading.keys().copied().collect();
+            for range in ranges {
+                self.release_locks(range, &[(victim, Span::all())]);
+            }
+            let error = KvError::Deadlock { key, holder };
+            self.refuse(Some((now, range)), request, work, error);
+        }
+    }
+
+    /// For `SHOW CONTENTION`: a request waits no more, or not for the same.
+    pub(super) fn note_wait(&mut self, now: Now, parked: &Parked) {
+        let Why::Lock(conflict) = &parked.why else { return };
+        let waiter = parked.work.batch.txn.as_ref().map(|txn| txn.id);
+        let (holder, since, until) = (conflict.holder.id, parked.since, now.monotonic);
+        let stretch = Stretch { waiter, holder, since, until };
+        self.contention.note_wait(&conflict.key, stretch, now.clock.timestamp());
+    }
+
+    pub(super) fn release_locks(&mut self, range: RangeId, releases: &[(TxnId, Span)]) {
+        let Some(leading) = self.leading.get_mut(&range) else { return };
+        let release = |(txn, span): &(TxnId, Span)| leading.locks.release(*txn, span);
+        let freed: Vec<Key> = releases.iter().flat_map(release).collect();
+        for key in freed {
+            self.wake_key(range, &key);
+        }
+    }
+
+    /// Something has changed at a key: who waits for it and may have it now comes. The others would only find who is ahead of them.
+    pub(super) fn wake_key(&mut self, range: RangeId, key: &Key) {
+        let Some(leading) = self.leading.get(&range) else { return };
+        self.parked.wake_key(range, key, |work, conflict| {
+            match (&work.batch.txn, conflict.wants) {
+                (Some(txn), Some(wants)) => {
+                    leading.locks.in_the_way(&conflict.key, txn, wants).is_none()
+                }
+                (None, _) | (_, None) => true,
+            }
+        });
+    }
+
+    pub(super) fn leave_queue(&mut self, range: RangeId, ticket: Ticket, txn: Option<TxnId>) {
+        let Some((leading, txn)) = self.leading.get_mut(&range).zip(txn) else { return };
+        if let Some(key) = leading.locks.leave(txn, ticket) {
+            self.wake_key(range, &key);
+        }
+    }
+
+    pub(super) fn expire_places(&mut self, now: Now) {
+        let sweep = now.monotonic.since(self.swept) >= self.config.lock_sweep_interval;
+        if !sweep && self.places_due > now.monotonic {
+            return;
+        }
+        self.places_due = Monotonic::MAX;
+        let mut freed_keys: Vec<(RangeId, Key)> = Vec::new();
+        for (range, leading) in &mut self.leading {
+            let mut freed = leading.locks.expire_places(now.monotonic);
+            let due = leading.locks.next_expiry().unwrap_or(Monotonic::MAX);
+            self.places_due = self.places_due.min(due);
+            leading.waits.expire(now.monotonic);
+            if sweep {
+                let before = now.clock.timestamp().minus(self.config.lock_kept);
+                freed.extend(leading.locks.forget_before(before));
+            }
+            freed_keys.extend(freed.into_iter().map(|key| (*range, key)));
+        }
+        for (range, key) in freed_keys {
+            self.wake_key(range, &key);
+        }
+        if sweep {
+            self.swept = now.monotonic;
+        }
+    }
+}
