@@ -23,6 +23,7 @@ use txn::server::ServerConfig;
 
 use crate::check::RealTime;
 use crate::check::file::Operation;
+use crate::ordeal::{Ordeal, draw_ordeal};
 use crate::plan::{draw_collections, draw_plan, draw_topology};
 use crate::planted::{Planted, WorldBug};
 use crate::raid::{Raid, draw_raids};
@@ -162,8 +163,14 @@ pub fn plan_of(options: Options) -> Vec<(Duration, Fault)> {
 pub(crate) fn plan_for(layout: &Layout) -> Vec<(Duration, Fault)> {
     let nodes: Vec<NodeId> = (1..=layout.nodes).map(NodeId).collect();
     let mut plan = draw_plan(layout.seed, &nodes, real_time_of(layout.seed));
-    plan.extend(draw_topology(layout, &nodes));
-    plan.extend(draw_raids(layout, &nodes));
+    let ordeal = Ordeal::of(layout.seed, layout.level);
+    // One disk at most is lost or rots.
+    let spares = if ordeal == Some(Ordeal::Rot) { 0 } else { layout.spares };
+    plan.extend(draw_topology(&Layout { spares, ..layout.clone() }, &nodes));
+    match ordeal {
+        Some(_) => plan.extend(draw_ordeal(layout, &nodes)),
+        None => plan.extend(draw_raids(layout, &nodes)),
+    }
     plan.extend(draw_collections(layout));
     plan
 }
@@ -182,8 +189,12 @@ fn plan_within(options: Options, cut: &Cut) -> Vec<(usize, Duration, Fault)> {
 pub fn explain(options: Options, cut: &Cut) -> String {
     let mut plan = plan_within(options, cut);
     plan.sort_by_key(|(_, after, _)| *after);
-    let raid = Raid::of(options.seed);
-    let mut text = format!("{:?}\nraid: {raid:?}\n", layout_of(options));
+    let layout = layout_of(options);
+    let aim = match Ordeal::of(layout.seed, layout.level) {
+        Some(ordeal) => format!("ordeal: {ordeal:?}"),
+        None => format!("raid: {:?}", Raid::of(options.seed)),
+    };
+    let mut text = format!("{layout:?}\n{aim}\n");
     for (place, after, fault) in plan {
         let seconds = after.as_secs_f64();
         text.push_str(&format!(
@@ -489,7 +500,10 @@ fn draw_habits(knobs: &mut Chance, workload: Kind, layout: &mut Layout) {
     if layout.client.read_spans_bytes_max == SMALL_READ_SPANS {
         layout.server.tscache_cells_max = layout.server.tscache_cells_max.max(128);
     }
-    Raid::of(layout.seed).suit(layout);
+    match Ordeal::of(layout.seed, layout.level) {
+        Some(ordeal) => ordeal.suit(layout),
+        None => Raid::of(layout.seed).suit(layout),
+    }
 }
 
 /// A transaction remembers two or three keys, and of more than that the span that they lie in.

@@ -453,7 +453,7 @@ pub const KILLERS: &[Killer] = &[
         "Q11",
         "SQL / SCHEMA",
         "optimizer rewrites wrong under NULL/collation/overflow",
-        "no planted bug",
+        "a plan is not a matter of faults: sql/tests/plans.rs asks the same with and without indexes, and divides rows by each predicate into true, false and NULL",
     ),
     killer(
         "Q12",
@@ -533,7 +533,7 @@ pub const KILLERS: &[Killer] = &[
         "C02",
         "CLUSTER / LIVENESS",
         "memory grows during partitions until OOM",
-        "no planted bug",
+        "queues and buffers have limits (docs/limits.md, node/tests); the loads of a simulated world are too small to reach them",
     ),
     killer(
         "C03",
@@ -545,7 +545,7 @@ pub const KILLERS: &[Killer] = &[
         "C04",
         "CLUSTER / LIVENESS",
         "retry storm/metastable failure after heal",
-        "no planted bug",
+        "what is tried again is tried after pauses that double up to a limit; the loads of a simulated world are too small for a storm",
     ),
     killer(
         "C05",

@@ -33,6 +33,7 @@ pub mod episode;
 pub mod history;
 pub mod killers;
 pub mod mutants;
+mod ordeal;
 mod plan;
 pub mod planted;
 mod raid;

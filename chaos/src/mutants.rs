@@ -17,7 +17,7 @@ use crate::workload::Kind;
 /// Between the first seeds of two hunts.
 const APART: u64 = 1_000_000;
 /// Workloads of hunts: those over keys, which are fast, and each seed's in turn.
-const WORKLOADS: [Kind; 7] = [
+const WORKLOADS: [Kind; 8] = [
     Kind::Bank,
     Kind::Register,
     Kind::Append,
@@ -25,10 +25,12 @@ const WORKLOADS: [Kind; 7] = [
     Kind::Skew,
     Kind::LongFork,
     Kind::Monotonic,
+    Kind::Strict,
 ];
 
 /// The same for mistakes in SQL.
-const SQL_WORKLOADS: [Kind; 4] = [Kind::Cells, Kind::Shop, Kind::Session, Kind::Counter];
+const SQL_WORKLOADS: [Kind; 6] =
+    [Kind::Shop, Kind::Cells, Kind::SqlBank, Kind::Shop, Kind::Session, Kind::Counter];
 
 /// How to hunt.
 #[derive(Clone, Debug)]

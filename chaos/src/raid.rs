@@ -16,7 +16,7 @@ use crate::world::network::{Straying, Weather};
 use crate::world::{Layout, SyncMode};
 
 /// Tables of workloads over keys.
-const TABLES: [u32; 7] = [100, 101, 110, 120, 130, 150, 160];
+const TABLES: [u32; 8] = [100, 101, 110, 120, 130, 150, 160, 170];
 
 /// Moments of a transaction at its gateway, from its first intent to what comes after the answer: those in which nobody else knows the
 /// outcome count more.

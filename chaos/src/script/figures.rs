@@ -32,7 +32,8 @@ impl Mode {
             | Kind::LongFork
             | Kind::Monotonic
             | Kind::SqlBank
-            | Kind::Shop => Mode::Strong,
+            | Kind::Shop
+            | Kind::Strict => Mode::Strong,
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod session;
 pub mod shop;
 pub mod skew;
 mod sql_client;
+pub mod strict;
 pub mod txn;
 
 use ::txn::client::{ScanOptions, Txn, TxnError};
@@ -60,11 +61,13 @@ pub enum Kind {
     Session,
     /// Rows of an available table that everybody replaces and deletes, in SQL text.
     Cells,
+    /// Strictly serializable transactions over registers.
+    Strict,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Bank,
         Kind::Register,
         Kind::Append,
@@ -77,6 +80,7 @@ impl Kind {
         Kind::Monotonic,
         Kind::Session,
         Kind::Cells,
+        Kind::Strict,
     ];
 
     /// The one whose turn it is. Every workload meets every kind of seed (a fifth of them has a clock
@@ -101,6 +105,7 @@ impl Kind {
             Kind::Counter => "counter",
             Kind::Session => "session",
             Kind::Cells => "cells",
+            Kind::Strict => "strict",
         }
     }
 
@@ -119,6 +124,7 @@ impl Kind {
             Kind::Counter => drive(counter::Counters::default()),
             Kind::Session => drive(session::Sessions::default()),
             Kind::Cells => drive(cells::Cells::default()),
+            Kind::Strict => drive(strict::Strict::default()),
         }
     }
 
@@ -131,7 +137,8 @@ impl Kind {
             | Kind::Txn
             | Kind::Skew
             | Kind::LongFork
-            | Kind::Monotonic => Level::Keys,
+            | Kind::Monotonic
+            | Kind::Strict => Level::Keys,
             Kind::SqlBank | Kind::Shop | Kind::Counter | Kind::Session | Kind::Cells => Level::Sql,
         }
     }
@@ -139,7 +146,7 @@ impl Kind {
     /// Whether what clients were told is all that its judge needs: also without a last look at everything.
     pub fn is_judged_by_history(self) -> bool {
         match self {
-            Kind::Register | Kind::Txn | Kind::LongFork | Kind::Monotonic => true,
+            Kind::Register | Kind::Txn | Kind::LongFork | Kind::Monotonic | Kind::Strict => true,
             Kind::Bank
             | Kind::Append
             | Kind::Skew
@@ -157,7 +164,7 @@ impl Kind {
             Kind::Bank | Kind::SqlBank => Some(Model::Bank),
             Kind::Register => Some(Model::Register),
             Kind::Append => Some(Model::ListAppend),
-            Kind::Txn => Some(Model::RwRegister),
+            Kind::Txn | Kind::Strict => Some(Model::RwRegister),
             Kind::Skew => Some(Model::WriteSkew),
             Kind::LongFork => Some(Model::LongFork),
             Kind::Monotonic => Some(Model::Monotonic),

@@ -3,13 +3,16 @@
 //!
 //! Invariants: *whoever looks, every index says what its table says, and no tag is there twice; in the end the sold count of every
 //! shelf, in every region's copy, is the number of orders from that shelf, and every acknowledged order is there exactly once.* And of what
-//! comes and goes: *a unique index that is there has no two rows of one value, a column that was added has its default in every row.*
+//! comes and goes: *a unique index that is there has no two rows of one value, a column that was added has its default in every row, a foreign
+//! key that is there has its row, and a table that was just made holds what was put into it since.*
 
+use clock::TimeSource;
 use futures::FutureExt;
 use parking_lot::Mutex;
 use sql::types::Datum;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::copies::Copies;
 use super::drive::{Call, Deed, Turn};
@@ -24,6 +27,9 @@ use crate::world::chance::Chance;
 const ITEMS: u64 = 12;
 const OWNERS: u64 = 4;
 const SHELVES: u64 = 3;
+const BINS: u64 = 4;
+/// How long a new table is left alone before it is looked at once more.
+const SCRATCH_RESTS: Duration = Duration::from_millis(300);
 
 /// What a client does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +50,14 @@ pub(super) enum Op {
     Tag { item: u64, tag: u64 },
     /// Gives an item a code, which nobody else may have while there is an index over codes.
     Code { item: u64, code: u64 },
+    /// Puts a lot into a bin, which must be there while there is a foreign key.
+    Fill { lot: u64, bin: u64 },
+    /// Makes a bin.
+    Bin { bin: u64 },
+    /// Removes a bin.
+    NoBin { bin: u64 },
+    /// Drops a table that only this client uses, makes it again and puts marks into it.
+    Scratch { client: u32, mark: u64 },
     /// An index or a column comes or goes.
     Change(Change),
     /// Compares indexes with their tables.
@@ -61,6 +75,8 @@ pub(super) enum Change {
     Unique,
     /// It goes.
     NotUnique,
+    /// A foreign key goes, and comes again.
+    Key,
     /// A column with a default comes.
     Column,
     /// It goes.
@@ -68,11 +84,14 @@ pub(super) enum Change {
 }
 
 impl Change {
-    const ALL: [Change; 6] = [
+    const ALL: [Change; 9] = [
         Change::Index,
         Change::NoIndex,
         Change::Unique,
+        Change::Unique,
         Change::NotUnique,
+        Change::Key,
+        Change::Key,
         Change::Column,
         Change::NoColumn,
     ];
@@ -83,6 +102,12 @@ impl Change {
             Change::NoIndex => "DROP INDEX IF EXISTS items_by_owner",
             Change::Unique => "CREATE UNIQUE INDEX IF NOT EXISTS items_by_code ON items (code)",
             Change::NotUnique => "DROP INDEX IF EXISTS items_by_code",
+            // What has lost its bin meanwhile would keep the key from coming.
+            Change::Key => {
+                "ALTER TABLE lots DROP CONSTRAINT IF EXISTS lots_have_bins; \
+                 DELETE FROM lots WHERE bin NOT IN (SELECT id FROM bins); \
+                 ALTER TABLE lots ADD CONSTRAINT lots_have_bins FOREIGN KEY (bin) REFERENCES bins (id)"
+            }
             Change::Column => {
                 "ALTER TABLE items ADD COLUMN IF NOT EXISTS shade INT NOT NULL DEFAULT 7"
             }
@@ -136,17 +161,39 @@ impl Deed for Shop {
     }
 
     fn draw(&self, mut turn: Turn<'_>) -> Op {
-        draw(turn.fresh(20), turn.chance)
+        draw(turn.client, turn.fresh(20), turn.chance)
     }
 
     async fn run(self: Arc<Self>, gateway: Gateway, op: Op) -> Result<(), Failed> {
-        let result = persevere(&gateway, |client| run_once(client, op, self.clone()).boxed()).await;
+        let rest = gateway.runtime.time.clone();
+        let result = persevere(&gateway, |client| {
+            let (shop, rest) = (self.clone(), rest.clone());
+            async move {
+                match op {
+                    Op::Scratch { client: number, mark } => {
+                        scratch(client, &*rest, (number, mark), &shop).await
+                    }
+                    Op::Look => {
+                        look(client, &shop).await?;
+                        look_at_rules(client, &shop).await
+                    }
+                    _ => run_once(client, op).await,
+                }
+            }
+            .boxed()
+        })
+        .await;
         match (op, result) {
             // Nobody else may have the tag: an answer like another.
             (
                 Op::Tag { .. } | Op::Code { .. } | Op::Change(Change::Unique),
                 Err(Failed::Certain(why)),
             ) if why.starts_with("23505") => Ok(()),
+            // Nor may the bin be missing.
+            (
+                Op::Fill { .. } | Op::NoBin { .. } | Op::Change(Change::Key),
+                Err(Failed::Certain(why)),
+            ) if why.starts_with("23503") => Ok(()),
             (_, result) => result,
         }
     }
@@ -163,11 +210,11 @@ impl Deed for Shop {
         let look = move |gateway: Gateway| {
             let shop = shop.clone();
             async move {
-                persevere(&gateway, |client| look_at_codes(client, shop.clone()).boxed()).await
+                persevere(&gateway, |client| look_at_changes(client, shop.clone()).boxed()).await
             }
             .boxed()
         };
-        persist_on(access, "the codes cannot be read", look).await?;
+        persist_on(access, "what comes and goes cannot be read", look).await?;
         let read = |gateway| async move { read_orders(&gateway).await }.boxed();
         let orders = persist_on(access, "the orders cannot be read", read).await?;
         *self.orders.lock() = orders;
@@ -213,9 +260,9 @@ impl Deed for Shop {
     }
 }
 
-fn draw(fresh: u64, chance: &mut Chance) -> Op {
+fn draw(client: u32, fresh: u64, chance: &mut Chance) -> Op {
     let (item, owner) = (chance.below(ITEMS), chance.below(OWNERS));
-    match chance.below(24) {
+    match chance.below(32) {
         0..=4 => Op::Put { item, owner, price: chance.below(50) },
         5..=6 => Op::Give { from: owner, to: chance.below(OWNERS) },
         7..=8 => Op::Raise { low: item, high: item + 3, by: chance.between(1, 9) },
@@ -223,8 +270,12 @@ fn draw(fresh: u64, chance: &mut Chance) -> Op {
         10 => Op::Clear { owner, below: chance.below(40) },
         11..=14 => Op::Sell { order: fresh, shelf: chance.below(SHELVES) },
         15..=16 => Op::Tag { item, tag: chance.below(ITEMS / 2) },
-        20..=21 => Op::Code { item, code: chance.below(2 * ITEMS) },
-        22 => Op::Change(chance.pick(&Change::ALL)),
+        17..=19 => Op::Code { item, code: chance.below(ITEMS) },
+        20..=21 => Op::Fill { lot: fresh, bin: chance.below(BINS) },
+        22 => Op::Bin { bin: chance.below(BINS) },
+        23 => Op::NoBin { bin: chance.below(BINS) },
+        24..=25 => Op::Change(chance.pick(&Change::ALL)),
+        26 if chance.permille(500) => Op::Scratch { client, mark: fresh },
         _ => Op::Look,
     }
 }
@@ -239,6 +290,8 @@ async fn open(gateway: &Gateway) -> Result<(), Failed> {
         "CREATE TABLE IF NOT EXISTS orders (id BIGINT PRIMARY KEY, shelf INT NOT NULL)",
         "CREATE TABLE IF NOT EXISTS shelves (id INT PRIMARY KEY, sold COUNTER NOT NULL DEFAULT 0) WITH (consistency = 'available')",
         "INSERT INTO shelves (id) VALUES (0), (1), (2) ON CONFLICT (id) DO NOTHING",
+        "CREATE TABLE IF NOT EXISTS bins (id INT PRIMARY KEY)",
+        "CREATE TABLE IF NOT EXISTS lots (id BIGINT PRIMARY KEY, bin INT NOT NULL CONSTRAINT lots_have_bins REFERENCES bins (id))",
     ] {
         client.run(text).await?;
     }
@@ -246,7 +299,7 @@ async fn open(gateway: &Gateway) -> Result<(), Failed> {
     Ok(())
 }
 
-async fn run_once(client: &mut Client, op: Op, shop: Arc<Shop>) -> Result<(), Failed> {
+async fn run_once(client: &mut Client, op: Op) -> Result<(), Failed> {
     let text = match op {
         Op::Put { item, owner, price } => format!(
             "INSERT INTO items (id, owner, price) VALUES ({item}, {owner}, {price}) \
@@ -268,8 +321,17 @@ async fn run_once(client: &mut Client, op: Op, shop: Arc<Shop>) -> Result<(), Fa
             "COMMIT".to_string()
         }
         Op::Code { item, code } => format!("UPDATE items SET code = {code} WHERE id = {item}"),
-        Op::Change(change) => change.text().to_string(),
-        Op::Look => return look(client, &shop).await,
+        Op::Fill { lot, bin } => format!("INSERT INTO lots VALUES ({lot}, {bin})"),
+        Op::Bin { bin } => format!("INSERT INTO bins VALUES ({bin}) ON CONFLICT (id) DO NOTHING"),
+        Op::NoBin { bin } => format!("DELETE FROM bins WHERE id = {bin}"),
+        Op::Change(change) => {
+            for text in change.text().split(';') {
+                client.run(text).await?;
+            }
+            return Ok(());
+        }
+        // These are more than a statement.
+        Op::Look | Op::Scratch { .. } => return Ok(()),
     };
     client.run(&text).await.map(|_| ())
 }
@@ -317,17 +379,65 @@ async fn look(client: &mut Client, shop: &Arc<Shop>) -> Result<(), Failed> {
     Ok(())
 }
 
+/// A table that has just been made holds what was put into it, and keeps it.
+async fn scratch(
+    client: &mut Client,
+    time: &dyn TimeSource,
+    (number, mark): (u32, u64),
+    shop: &Shop,
+) -> Result<(), Failed> {
+    client.run(&format!("DROP TABLE IF EXISTS scratch_{number}")).await?;
+    client.run(&format!("CREATE TABLE scratch_{number} (id INT PRIMARY KEY, mark BIGINT)")).await?;
+    // As many as the mark says: what another life of the table held would show.
+    let count = mark % 4 + 1;
+    let rows: Vec<String> = (0..count).map(|id| format!("({id}, {mark})")).collect();
+    client.run(&format!("INSERT INTO scratch_{number} VALUES {}", rows.join(", "))).await?;
+    let expected: Vec<(i64, i64)> = (0..count).map(|id| (id as i64, mark as i64)).collect();
+    for _ in 0..2 {
+        let rows =
+            client.run(&format!("SELECT id, mark FROM scratch_{number} ORDER BY id")).await?;
+        let found = pairs(&rows)?;
+        if found != expected {
+            shop.note(format!("a new table was given {expected:?} and has {found:?}"));
+        }
+        time.sleep_until(time.monotonic().plus(SCRATCH_RESTS)).await;
+    }
+    Ok(())
+}
+
+/// What a rule forbids is not there while the rule is: neither two rows of one code, nor a lot without its bin. A rule that has the same
+/// number before and after was there all the time: whoever reads under another schema than the ranges know is refused.
+async fn look_at_rules(client: &mut Client, shop: &Shop) -> Result<(), Failed> {
+    let unique = "SELECT i.indexrelid::bigint, 0 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid \
+                  WHERE c.relname = 'items_by_code' AND i.indisvalid";
+    let key = "SELECT oid::bigint, 0 FROM pg_constraint WHERE conname = 'lots_have_bins'";
+    let orphans = "SELECT lots.id, lots.bin FROM lots LEFT JOIN bins ON bins.id = lots.bin \
+                   WHERE bins.id IS NULL ORDER BY lots.id";
+    let codes = "SELECT id, code FROM items WHERE code IS NOT NULL ORDER BY id";
+    for (rule, forbidden) in [(unique, codes), (key, orphans)] {
+        let before = pairs(&client.run(rule).await?)?;
+        let found = pairs(&client.run(forbidden).await?)?;
+        let broken = match rule == unique {
+            true => {
+                let values: BTreeSet<i64> = found.iter().map(|(_, code)| *code).collect();
+                values.len() < found.len()
+            }
+            false => !found.is_empty(),
+        };
+        if broken && !before.is_empty() && before == pairs(&client.run(rule).await?)? {
+            shop.note(format!("while there was {before:?} of \"{rule}\": {found:?}"));
+        }
+    }
+    Ok(())
+}
+
 /// Looks at what comes and goes, when nothing does any more: the unique index, if it is there, and the column.
-async fn look_at_codes(client: &mut Client, shop: Arc<Shop>) -> Result<(), Failed> {
-    let there = "SELECT indexname FROM pg_indexes WHERE indexname = 'items_by_code'";
-    let unique = !client.run(there).await?.is_empty();
+async fn look_at_changes(client: &mut Client, shop: Arc<Shop>) -> Result<(), Failed> {
+    look_at_rules(client, &shop).await?;
     let table = client.run("SELECT id, code FROM items ORDER BY id").await?;
     let with: Vec<Vec<Datum>> = table.into_iter().filter(|row| row[1] != Datum::Null).collect();
     let table = pairs(&with)?;
     let codes: BTreeSet<i64> = table.iter().map(|(_, code)| *code).collect();
-    if unique && codes.len() != table.len() {
-        shop.note(format!("there is a unique index over codes, and the table has {table:?}"));
-    }
     let mut by_code = Vec::new();
     for code in codes {
         let rows = client.run(&format!("SELECT id, code FROM items WHERE code = {code}")).await?;

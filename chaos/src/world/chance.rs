@@ -30,6 +30,8 @@ pub enum Purpose {
     Raids,
     /// When history is collected, and how much of it.
     History,
+    /// Whole orders of events.
+    Ordeals,
 }
 
 /// One stream.

@@ -234,6 +234,7 @@ impl World {
 
     /// The same, with clocks that were as these faults say when the machines were powered on.
     pub fn with_clocks(layout: Layout, clocks: Vec<Fault>) -> World {
+        let level = layout.level;
         let truth = Truth::default();
         let region_count = layout.regions.len() as u32;
         let infos: Vec<NodeInfo> = (1..=layout.nodes)
@@ -307,7 +308,7 @@ impl World {
             chances,
             access,
             infos,
-            watch: Watch::default(),
+            watch: Watch::new(level),
             ambushes: Vec::new(),
             struck: BTreeMap::new(),
             tally: Tally::default(),

@@ -108,6 +108,7 @@ impl AnyLoad {
             | Script::Skew
             | Script::LongFork
             | Script::Monotonic
+            | Script::Strict
             | Script::Shop
             | Script::Session
             | Script::Cells => None,

@@ -46,23 +46,33 @@ async fn transfer_once(
         Style::Locking => " FOR UPDATE",
     };
     client.run("BEGIN").await?;
-    let rows = client.run(&format!("SELECT balance FROM accounts WHERE id = {from}{lock}")).await?;
-    let Some(balance) = rows.first().and_then(|row| row.first()) else {
-        return Err(Failed::Certain("an account is missing".to_string()));
-    };
-    if integer(balance)? < amount {
+    let payer = balance_of(client, from, lock).await?;
+    if payer < amount {
         client.run("COMMIT").await?;
         return Ok(Answer::Poor);
     }
-    client
-        .run(&format!("UPDATE accounts SET balance = balance - {amount} WHERE id = {from}"))
-        .await?;
-    client
-        .run(&format!("UPDATE accounts SET balance = balance + {amount} WHERE id = {to}"))
-        .await?;
+    // Either the database computes the new balances, or the client does, of those that it was shown (killer T05).
+    let (less, more) = match style {
+        Style::Locking => (format!("balance - {amount}"), format!("balance + {amount}")),
+        Style::Plain => {
+            let payee = balance_of(client, to, lock).await?;
+            ((payer - amount).to_string(), (payee + amount).to_string())
+        }
+    };
+    client.run(&format!("UPDATE accounts SET balance = {less} WHERE id = {from}")).await?;
+    client.run(&format!("UPDATE accounts SET balance = {more} WHERE id = {to}")).await?;
     client.run(&format!("INSERT INTO journal VALUES ({id}, {from}, {to}, {amount})")).await?;
     client.run("COMMIT").await?;
     Ok(Answer::Moved)
+}
+
+async fn balance_of(client: &mut Client, account: u32, lock: &str) -> Result<i64, Failed> {
+    let text = format!("SELECT balance FROM accounts WHERE id = {account}{lock}");
+    let rows = client.run(&text).await?;
+    match rows.first().and_then(|row| row.first()) {
+        Some(balance) => integer(balance),
+        None => Err(Failed::Certain("an account is missing".to_string())),
+    }
 }
 
 pub(super) async fn audit(gateway: &Gateway) -> Result<Vec<i64>, Failed> {

@@ -9,6 +9,7 @@
 //!   election restriction, the rule of the own term's commit (R09) and those of membership changes (R06, R07) are for; looking at it
 //!   whenever something is committed finds their breach without waiting for the election.
 //! - *Counting commits entries of the own term only*, whatever came before them (Raft, 5.4.2).
+//! - *A range never bears the loss of fewer voters than before* (C07).
 //! - *Applied means durable here*: else a crash leaves state without its log. And *what a replica takes for durable is*.
 
 use replication::raft::{LogIndex, Membership, ReplicaId, RoleKind, Term};
@@ -18,10 +19,10 @@ use std::collections::BTreeMap;
 use storage::log::{LogGroup, LogReader};
 
 use super::is_quorum;
-use crate::world::World;
 use crate::world::fault::Trigger;
 use crate::world::machine::Process;
 use crate::world::tally::Trace;
+use crate::world::{Level, World};
 
 /// What was seen of all groups so far.
 #[derive(Default)]
@@ -39,9 +40,16 @@ pub(super) struct LogWatch {
     newest: BTreeMap<(NodeId, RangeId), ReplicaId>,
     /// As a range's last leader had it.
     memberships: BTreeMap<RangeId, Membership>,
+    /// Whether there is no reason ever to bear fewer losses than before (C07).
+    keeps_voters: bool,
 }
 
 impl LogWatch {
+    pub(super) fn new(level: Level) -> LogWatch {
+        // The copies of available tables move into regions that may have fewer nodes.
+        LogWatch { keeps_voters: level == Level::Keys, ..LogWatch::default() }
+    }
+
     pub(super) fn died(&mut self, node: NodeId) {
         self.looked.retain(|(of, _), _| *of != node);
         self.led.retain(|(of, _), _| *of != node);
@@ -226,8 +234,15 @@ fn look_at_replica(
         return true;
     }
     let former = watch.memberships.insert(range, view.membership.clone());
-    if former.is_some_and(|former| former.is_joint() != view.membership.is_joint()) {
+    let Some(former) = former else { return false };
+    if former.is_joint() != view.membership.is_joint() {
         sprung.push(Trigger::Reconfigured);
+    }
+    let (before, now) = (former.voters.len(), view.membership.voters.len());
+    // Of four voters one may be lost, as of three.
+    let bears = |voters: usize| voters.saturating_sub(1) / 2;
+    if bears(now) < bears(before) && watch.keeps_voters {
+        broken.push(format!("{node} leads {range} from {before} voters to {now}"));
     }
     false
 }

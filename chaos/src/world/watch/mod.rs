@@ -31,10 +31,10 @@ use storage::{Direction, Key, Reader, Span, StorageError, mvcc};
 use txn::api::{KvError, Reply};
 use txn::runtime::HlcSource;
 
-use super::World;
 use super::fault::Trigger;
 use super::machine::Process;
 use super::tally::Trace;
+use super::{Level, World};
 use clocks::ClockWatch;
 use fates::FateWatch;
 use log::LogWatch;
@@ -91,6 +91,10 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    pub(super) fn new(level: Level) -> Watch {
+        Watch { log: LogWatch::new(level), ..Watch::default() }
+    }
+
     pub(super) fn violations(&self) -> &[Violation] {
         &self.violations
     }
