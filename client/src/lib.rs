@@ -27,4 +27,4 @@ mod error;
 mod session;
 
 pub use error::{Error, SqlError};
-pub use session::{Column, Options, Outcome, QueryResult, Session};
+pub use session::{Column, Connect, Connecting, Options, Outcome, QueryResult, Session};

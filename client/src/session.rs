@@ -4,18 +4,31 @@ use proto::sql::session_reply::Reply;
 use proto::sql::session_request::Request;
 use proto::sql::sql_client::SqlClient;
 use proto::sql::{Open, Query, SessionReply, SessionRequest, Value};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::Streaming;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::error::{Error, SqlError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A node that has been silent for so long is asked whether it is there ..
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// .. and is gone if it does not answer within this.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Requests on their way; a session has one statement at a time.
 const REQUESTS_MAX: usize = 4;
 /// Times a transaction is run again before its last error is returned.
 const TRANSACTION_TRIES_MAX: usize = 16;
+
+/// A connection that is being made.
+pub type Connecting =
+    Pin<Box<dyn Future<Output = Result<Channel, tonic::transport::Error>> + Send>>;
+
+/// Makes connections: of an address with the driver's settings. [`Session::connect`] uses TCP; through a proxy, or in a test, another way.
+pub type Connect = Arc<dyn Fn(Endpoint) -> Connecting + Send + Sync>;
 
 /// Who connects.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +89,7 @@ struct Stream {
 
 /// A session with one of several nodes.
 pub struct Session {
+    connect: Connect,
     addresses: Vec<String>,
     options: Options,
     /// The address in use, as a place in `addresses`.
@@ -87,14 +101,30 @@ pub struct Session {
 }
 
 impl Session {
-    /// Connects to the first address that answers.
+    /// Connects to the first address that answers, over TCP.
+    ///
+    /// # Errors
+    /// None answers, or the first that does refuses.
     pub async fn connect<A: AsRef<str>>(
+        addresses: &[A],
+        options: Options,
+    ) -> Result<Session, Error> {
+        let tcp = |endpoint: Endpoint| -> Connecting {
+            Box::pin(async move { endpoint.connect().await })
+        };
+        Session::connect_by(Arc::new(tcp), addresses, options).await
+    }
+
+    /// As [`Session::connect`], over connections that `connect` makes.
+    pub async fn connect_by<A: AsRef<str>>(
+        connect: Connect,
         addresses: &[A],
         options: Options,
     ) -> Result<Session, Error> {
         let addresses: Vec<String> =
             addresses.iter().map(|address| address.as_ref().to_string()).collect();
         let mut session = Session {
+            connect,
             addresses,
             options,
             current: 0,
@@ -132,13 +162,6 @@ impl Session {
         sql: &str,
         parameters: &[Option<&str>],
     ) -> Result<Vec<QueryResult>, Error> {
-        if self.stream.is_none() && self.in_transaction {
-            self.in_transaction = false;
-            return Err(Error::Unreachable(
-                "the connection was lost inside a transaction; it was rolled back".to_string(),
-            ));
-        }
-        self.ensure_connected().await?;
         let query = Query {
             sql: sql.to_string(),
             parameters: parameters
@@ -146,11 +169,24 @@ impl Session {
                 .map(|value| Value { text: value.map(ToString::to_string) })
                 .collect(),
         };
-        let answer = self.exchange(query).await;
-        if matches!(answer, Err(Error::Ambiguous(_) | Error::Protocol(_))) {
-            self.stream = None;
+        let mut request = SessionRequest { request: Some(Request::Query(query)) };
+        // A node that has stopped meanwhile has ended its stream, and nothing can be sent on it any more: another node takes over.
+        for _ in 0..=self.addresses.len() {
+            if self.stream.is_none() && self.in_transaction {
+                self.in_transaction = false;
+                return Err(Error::Unreachable(
+                    "the connection was lost inside a transaction; it was rolled back".to_string(),
+                ));
+            }
+            self.ensure_connected().await?;
+            // Put back when the answer is whole: of a stream whose reader was dropped half way, or that broke, nothing more can be told.
+            let Some(stream) = self.stream.take() else { break };
+            match stream.requests.send(request).await {
+                Ok(()) => return self.answer(stream).await,
+                Err(mpsc::error::SendError(unsent)) => request = unsent,
+            }
         }
-        answer
+        Err(Error::Unreachable("every node ends the stream at once".to_string()))
     }
 
     /// Runs `body` in a transaction and commits it; runs it again when the server asks for that. `body` must not commit.
@@ -176,9 +212,11 @@ impl Session {
         &mut self,
         body: &mut impl AsyncFnMut(&mut Session) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        if self.in_transaction {
+        if self.in_transaction && self.stream.is_some() {
             return Err(Error::Protocol("a transaction block is open already".to_string()));
         }
+        // A block whose caller was dropped has ended with its stream.
+        self.in_transaction = false;
         // Before COMMIT a lost answer changes nothing for good: the server rolls back a transaction whose client is gone.
         let lost = |error: Error| match error {
             Error::Ambiguous(why) => Error::Unreachable(why),
@@ -265,14 +303,12 @@ impl Session {
         let unreachable = |error: &dyn std::fmt::Display| Error::Unreachable(error.to_string());
         let address = format!("http://{}", self.addresses[place]);
         let endpoint = Endpoint::from_shared(address).map_err(|error| unreachable(&error))?;
-        let channel = endpoint
+        let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
-            .http2_keep_alive_interval(Duration::from_secs(5))
-            .keep_alive_timeout(Duration::from_secs(3))
-            .connect()
-            .await
-            .map_err(|error| unreachable(&error))?;
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+        let channel = (self.connect)(endpoint).await.map_err(|error| unreachable(&error))?;
         let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
         let open = Open {
             user: self.options.user.clone(),
@@ -283,7 +319,8 @@ impl Session {
             .try_send(SessionRequest { request: Some(Request::Open(open)) })
             .map_err(|error| unreachable(&error))?;
         let outgoing = tokio_stream::wrappers::ReceiverStream::new(receiver);
-        let mut client = SqlClient::new(channel);
+        // What a statement may return is the server's to limit; a row comes whole.
+        let mut client = SqlClient::new(channel).max_decoding_message_size(usize::MAX);
         let mut replies =
             client.session(outgoing).await.map_err(|error| unreachable(&error))?.into_inner();
         match next(&mut replies).await.map_err(Error::Unreachable)? {
@@ -298,22 +335,22 @@ impl Session {
         }
     }
 
-    /// Sends one query and reads to its end.
-    async fn exchange(&mut self, query: Query) -> Result<Vec<QueryResult>, Error> {
-        let Some(stream) = self.stream.as_mut() else {
-            return Err(Error::Unreachable("not connected".to_string()));
-        };
-        let request = SessionRequest { request: Some(Request::Query(query)) };
-        stream
-            .requests
-            .send(request)
-            .await
-            .map_err(|_| Error::Unreachable("the stream has ended".to_string()))?;
+    /// Reads the answer to one query to its end.
+    async fn answer(&mut self, mut stream: Stream) -> Result<Vec<QueryResult>, Error> {
         let mut results = Vec::new();
         let mut building = QueryResult::default();
         let mut failed = None;
         loop {
-            match next(&mut stream.replies).await.map_err(Error::Ambiguous)? {
+            let reply = match (next(&mut stream.replies).await, failed.take()) {
+                (Ok(reply), earlier) => {
+                    failed = earlier;
+                    reply
+                }
+                // Its last words: the node ends the session with an error.
+                (Err(_), Some(error)) => return Err(Error::Sql(error)),
+                (Err(why), None) => return Err(Error::Ambiguous(why)),
+            };
+            match reply {
                 Reply::Rows(batch) => {
                     if !batch.columns.is_empty() {
                         building.columns = batch
@@ -335,6 +372,7 @@ impl Session {
                 Reply::Error(error) => failed = Some(sql_error(error)),
                 Reply::Ready(ready) => {
                     self.in_transaction = ready.status != "I";
+                    self.stream = Some(stream);
                     if let Some(last) = results.last_mut() {
                         last.notices = ready.notices;
                     }
