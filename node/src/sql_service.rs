@@ -1,4 +1,7 @@
 //! Driver: SQL over gRPC. One stream is one session; the same [`sql::Session`] as behind PostgreSQL's protocol.
+//!
+//! While a statement runs, the stream is watched: a client that goes away, or drops its query, cancels it, so that nobody's locks outlive
+//! him. A client that falls silent is found out by the connection's keep-alive ([`crate::transport::server`]).
 
 use futures::future::{Either, select};
 use futures::stream::BoxStream;
@@ -10,9 +13,11 @@ use proto::sql::{
     Value,
 };
 use sql::{
-    Column, Engine, Next, Outcome, Session, SessionParams, SqlError, SqlState, TransactionStatus,
+    CancelHandle, Column, Engine, Next, Outcome, Session, SessionParams, SqlError, SqlState,
+    TransactionStatus,
 };
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -24,6 +29,8 @@ use crate::shared::Shared;
 
 /// Rows sent at once.
 const ROWS_PER_BATCH: usize = 256;
+/// Bytes of values after which a batch of rows is sent, though it has fewer.
+const BATCH_BYTES: usize = 1 << 20;
 /// Replies that the client has not taken yet; then the session waits.
 const REPLIES_MAX: usize = 16;
 /// gRPC sessions have no process id of PostgreSQL's kind and cannot be cancelled from outside.
@@ -109,7 +116,31 @@ struct Serving {
     replies: Replies,
 }
 
+/// What ended the wait for a request.
+enum Heard {
+    Request(Result<Option<SessionRequest>, Status>),
+    TooIdle(Box<SqlError>),
+}
+
 impl Serving {
+    /// Runs a part of a statement; if the client goes away meanwhile, it is cancelled, and still awaited, so that the session is left in order.
+    async fn watched<T>(&self, cancel: &CancelHandle, work: impl Future<Output = T>) -> T {
+        match select(pin!(work), pin!(self.replies.closed())).await {
+            Either::Left((done, _)) => done,
+            Either::Right(((), work)) => {
+                cancel.cancel();
+                work.await
+            }
+        }
+    }
+
+    async fn hear(session: &Session, asked: &mut Streaming<SessionRequest>) -> Heard {
+        match select(pin!(asked.message()), session.too_idle()).await {
+            Either::Left((request, _)) => Heard::Request(request),
+            Either::Right((error, _)) => Heard::TooIdle(Box::new(error)),
+        }
+    }
+
     async fn send(&self, reply: Reply) -> Result<(), Gone> {
         self.replies.send(Ok(SessionReply { reply: Some(reply) })).await.map_err(|_| Gone)
     }
@@ -127,17 +158,21 @@ impl Serving {
             };
         self.send(Reply::Opened(Opened { node: self.node, region: self.region.clone() })).await?;
         loop {
-            let request = match asked.message().await {
-                Ok(Some(request)) => request,
+            let request = match Serving::hear(&session, &mut asked).await {
+                Heard::Request(Ok(Some(request))) => request,
+                Heard::TooIdle(error) => {
+                    let _ = self.send(Reply::Error(wire_error(&error))).await;
+                    break;
+                }
                 // Nothing more can be read from this stream; but the statement has not run, and its sender must know that.
-                Err(status) if status.code() == tonic::Code::OutOfRange => {
+                Heard::Request(Err(status)) if status.code() == tonic::Code::OutOfRange => {
                     let why = format!("the statement is too long: {}", status.message());
                     let error = SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, why);
                     let _ = self.send(Reply::Error(wire_error(&error))).await;
                     let _ = self.ready(&mut session).await;
                     break;
                 }
-                Ok(None) | Err(_) => break,
+                Heard::Request(Ok(None) | Err(_)) => break,
             };
             let Some(Ask::Query(query)) = request.request else { break };
             if let Err(Gone) = self.query(&mut session, query).await {
@@ -176,8 +211,9 @@ impl Serving {
         session: &mut Session,
         text: &str,
     ) -> Result<Result<(), SqlError>, Gone> {
+        let cancel = session.cancel_handle();
         let mut script = session.simple(text).await;
-        while let Some(next) = script.next(session).await {
+        while let Some(next) = self.watched(&cancel, script.next(session)).await {
             let done = match next {
                 Ok(outcome) => self.outcome(session, outcome).await?,
                 Err(error) => Err(error),
@@ -200,20 +236,21 @@ impl Serving {
             .into_iter()
             .map(|value| value.text.map(|text| text.into_bytes().into()))
             .collect();
+        let cancel = session.cancel_handle();
         let run = async {
             session.parse("", &query.sql, &[]).await?;
             session.bind("", "", values, &[], &[]).await?;
             session.execute("", 0, Next::Sync).await
         };
-        let executed = run.await;
+        let executed = self.watched(&cancel, run).await;
         let done = match executed {
             Ok(outcome) => self.outcome(session, outcome).await?,
-            Err(error) => {
-                session.fail();
-                Err(error)
-            }
+            Err(error) => Err(error),
         };
-        let synced = session.sync().await;
+        if done.is_err() {
+            session.fail();
+        }
+        let synced = self.watched(&cancel, session.sync()).await;
         Ok(done.and(synced))
     }
 
@@ -248,11 +285,33 @@ impl Serving {
             .iter()
             .map(|column| ColumnInfo { name: column.name.to_string(), type_oid: column.type_oid });
         self.send(Reply::Rows(RowBatch { columns: described.collect(), rows: Vec::new() })).await?;
-        for batch in rows.chunks(ROWS_PER_BATCH) {
-            let rows = batch.iter().map(|row| wire_row(session, columns, row)).collect();
-            self.send(Reply::Rows(RowBatch { columns: Vec::new(), rows })).await?;
+        let mut batch = Batch::default();
+        for row in rows {
+            batch.add(wire_row(session, columns, row));
+            if batch.rows.len() >= ROWS_PER_BATCH || batch.bytes >= BATCH_BYTES {
+                self.send_rows(std::mem::take(&mut batch)).await?;
+            }
         }
-        Ok(())
+        if batch.rows.is_empty() { Ok(()) } else { self.send_rows(batch).await }
+    }
+
+    async fn send_rows(&self, batch: Batch) -> Result<(), Gone> {
+        self.send(Reply::Rows(RowBatch { columns: Vec::new(), rows: batch.rows })).await
+    }
+}
+
+/// Rows that are sent together.
+#[derive(Default)]
+struct Batch {
+    rows: Vec<Row>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn add(&mut self, row: Row) {
+        let bytes = |value: &Value| value.text.as_ref().map_or(0, String::len);
+        self.bytes += row.values.iter().map(bytes).sum::<usize>();
+        self.rows.push(row);
     }
 }
 
