@@ -2,6 +2,7 @@
 
 use clock::TimeSource;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
@@ -16,6 +17,7 @@ use txn::runtime::HlcSource;
 use crate::pg::listener::PgServer;
 use crate::shard::{Input, ShardHandle};
 use crate::shared::Shared;
+use crate::transport::outbound::Outbound;
 
 type Seconds = Gauge<f64, AtomicU64>;
 type Labels = Vec<(String, String)>;
@@ -27,6 +29,7 @@ pub struct Metrics {
     pg: Arc<PgServer>,
     engine: Arc<dyn Engine>,
     log: Arc<SegmentedLog>,
+    outbound: Outbound,
 }
 
 impl Metrics {
@@ -37,8 +40,9 @@ impl Metrics {
         pg: Arc<PgServer>,
         engine: Arc<dyn Engine>,
         log: Arc<SegmentedLog>,
+        outbound: Outbound,
     ) -> Metrics {
-        Metrics { shared, shard, pg, engine, log }
+        Metrics { shared, shard, pg, engine, log, outbound }
     }
 
     /// Whether replicas are where they should be; `None`: the node is stopping.
@@ -64,6 +68,7 @@ impl Metrics {
         let mut registry = Registry::default();
         self.register_node(&mut registry);
         self.register_clocks(&mut registry);
+        self.register_transport(&mut registry);
         self.register_ranges(&mut registry).await;
         let mut page = String::new();
         encode(&mut page, &registry)?;
@@ -129,6 +134,35 @@ impl Metrics {
             "Peers' clocks minus ours",
             Unit::Seconds,
             offsets,
+        );
+    }
+
+    fn register_transport(&self, registry: &mut Registry) {
+        let waiting: Family<Labels, Gauge> = Family::default();
+        let dropped: Family<Labels, Counter> = Family::default();
+        for (peer, backlog) in self.outbound.backlogs() {
+            let labels = vec![("peer".to_string(), peer.to_string())];
+            let bytes = i64::try_from(backlog.waiting_bytes).unwrap_or(i64::MAX);
+            waiting.get_or_create(&labels).set(bytes);
+            dropped.get_or_create(&labels).inc_by(backlog.dropped_count);
+        }
+        registry.register_with_unit(
+            "transport_waiting",
+            "Store messages that wait for a peer",
+            Unit::Bytes,
+            waiting,
+        );
+        registry.register(
+            "transport_dropped_batch",
+            "Batches of store messages that were dropped before they left: Raft repeats them",
+            dropped,
+        );
+        let refused: Counter = Counter::default();
+        refused.inc_by(self.shard.refused_count());
+        registry.register(
+            "shard_refused_input",
+            "Calls and store messages that found the shard's inbox full",
+            refused,
         );
     }
 

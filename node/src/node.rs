@@ -8,9 +8,7 @@
 use bytes::Bytes;
 use clock::TimeSource;
 use futures::future::Either;
-use proto::internal::internal_server::InternalServer;
 use proto::internal::{JoinRequest, NodeEntry};
-use proto::sql::sql_server::SqlServer;
 use replication::store::{Store, StoreConfig, StoreIdentity};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -41,10 +39,12 @@ use crate::pg::listener::PgServer;
 use crate::shard::{Input, ShardHandle, ShardParts};
 use crate::shared::Shared;
 use crate::sql_service::SqlService;
-use crate::transport::connections::{Connections, FRAME_BYTES_MAX};
+use crate::transport::connections::Connections;
+use crate::transport::dial::Tcp;
 use crate::transport::inbound::{Front, Services};
 use crate::transport::outbound::Outbound;
 use crate::transport::peers::NodePeers;
+use crate::transport::server;
 use crate::twin::Candidate;
 use crate::world::{OsRandom, OsTime, TokioSpawn};
 use crate::{addressing, clock_service, collector, flush, founding, join, streams};
@@ -114,7 +114,14 @@ impl Node {
         let front = Front::new(advertised(&config));
         let ready = Arc::new(AtomicBool::new(false));
         let sql_front = crate::sql_service::SqlFront::default();
-        serve_rpc(ports.rpc, front.clone(), sql_front.clone(), stop.clone(), &tasks);
+        let (served, sql_served, rpc_stop) = (front.clone(), sql_front.clone(), stop.clone());
+        let rpc_time = time.clone();
+        tasks.spawn(async move {
+            // The builder's own setting of it does not reach streams given to it.
+            let incoming = TcpListenerStream::new(ports.rpc)
+                .map(|accepted| accepted.and_then(|io| io.set_nodelay(true).map(|()| io)));
+            server::serve(incoming, served, sql_served, rpc_stop, &*rpc_time).await;
+        });
 
         let (identity, membership, opened, known) = belong(&config, &dir, identity, &*time).await?;
         let restart_floor = dir.clock_bounds().map_err(|error| say(&error))?.recorded;
@@ -145,7 +152,7 @@ impl Node {
             chaos: config.chaos,
         });
 
-        let connections = Arc::new(Connections::new(shared.clone()));
+        let connections = Arc::new(Connections::new(shared.clone(), Arc::new(Tcp)));
         let handle = tokio::runtime::Handle::current();
         let runtime = Runtime {
             time: time.clone(),
@@ -153,6 +160,7 @@ impl Node {
             spawn: Arc::new(TokioSpawn(handle.clone())),
             random: Arc::new(OsRandom),
         };
+        let outbound = Outbound::new(shared.clone(), connections.clone(), handle);
         let (fatal, mut failed) = tokio::sync::mpsc::unbounded_channel();
         let store_identity = StoreIdentity {
             cluster: membership.cluster,
@@ -176,7 +184,7 @@ impl Node {
             log: opened.log.clone(),
             time: time.clone(),
             hlc: clocks.clone(),
-            outbox: Box::new(Outbound::new(shared.clone(), connections.clone(), handle)),
+            outbox: Box::new(outbound.clone()),
             on_fatal: {
                 let fatal = fatal.clone();
                 Box::new(move |why| drop(fatal.send(why)))
@@ -197,6 +205,7 @@ impl Node {
             shard: shard.clone(),
             admission,
             control: control.clone(),
+            stop: stop.clone(),
         }));
 
         let gossip = Gossip {
@@ -236,6 +245,7 @@ impl Node {
             pg.clone(),
             opened.engine.clone(),
             opened.log.clone(),
+            outbound,
         ));
         let pages = HttpState { ready: ready.clone(), metrics };
         let http_stop = stop.clone();
@@ -344,37 +354,6 @@ fn own_entry(config: &Config, identity: &Identity, membership: Membership) -> No
         zone: config.zone.clone(),
         draining: false,
     }
-}
-
-fn serve_rpc(
-    listener: TcpListener,
-    front: Front,
-    sql_front: crate::sql_service::SqlFront,
-    stop: CancellationToken,
-    tasks: &TaskTracker,
-) {
-    let internal = InternalServer::new(front)
-        .max_decoding_message_size(FRAME_BYTES_MAX)
-        .max_encoding_message_size(FRAME_BYTES_MAX);
-    let server = tonic::transport::Server::builder()
-        .initial_stream_window_size(16 << 20)
-        .initial_connection_window_size(32 << 20)
-        .http2_keepalive_interval(Some(std::time::Duration::from_secs(5)))
-        .add_service(internal)
-        // Statements as long as over PostgreSQL's protocol.
-        .add_service(SqlServer::new(sql_front).max_decoding_message_size(FRAME_BYTES_MAX));
-    tasks.spawn(async move {
-        // Without it small answers wait 40 ms for an acknowledgement; the builder's own setting does not reach streams given to it.
-        let incoming = TcpListenerStream::new(listener)
-            .map(|accepted| accepted.and_then(|socket| socket.set_nodelay(true).map(|()| socket)));
-        // Streams of other nodes never end by themselves: do not wait for them.
-        let serve = Box::pin(server.serve_with_incoming(incoming));
-        if let Either::Left((Err(error), _)) =
-            futures::future::select(serve, Box::pin(stop.cancelled())).await
-        {
-            tracing::error!(%error, "the RPC server ended");
-        }
-    });
 }
 
 /// Finds out which cluster we belong to, and remembers it; the disk, and the nodes that are known of.

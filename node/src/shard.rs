@@ -17,6 +17,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use replication::range::{NodeId, RangeDescriptor};
 use replication::store::{Deferred, FlushMark, Persisted, Placement, RangeStatus, StoreMessage};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use storage::log::{Log, LogSequence};
 use storage::{Engine, Key};
 use tokio::sync::oneshot;
@@ -66,12 +67,28 @@ pub trait Outbox: Send + 'static {
 #[derive(Clone)]
 pub struct ShardHandle {
     inbox: Sender<Input>,
+    refused: Arc<AtomicU64>,
 }
 
 impl ShardHandle {
+    /// An inbox, and what its inputs are taken from.
+    pub fn new() -> (ShardHandle, Receiver<Input>) {
+        let (inbox, receiver) = bounded(INBOX_MAX);
+        (ShardHandle { inbox, refused: Arc::default() }, receiver)
+    }
+
     /// Queues an input. `false`: the shard has stopped or is overloaded, nothing was queued.
     pub fn send(&self, input: Input) -> bool {
-        self.inbox.try_send(input).is_ok()
+        let queued = self.inbox.try_send(input).is_ok();
+        if !queued {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        queued
+    }
+
+    /// Inputs that were not queued, since the node has started.
+    pub fn refused_count(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Carries out a batch.
@@ -114,12 +131,12 @@ pub struct ShardParts {
 /// Starts the thread.
 #[allow(clippy::disallowed_methods)]
 pub fn start(parts: ShardParts) -> (ShardHandle, std::thread::JoinHandle<()>) {
-    let (inbox, receiver) = bounded(INBOX_MAX);
+    let (handle, receiver) = ShardHandle::new();
     let thread = std::thread::Builder::new()
         .name("shard".to_string())
         .spawn(move || ShardThread::new(parts, receiver).run())
         .expect("the OS starts threads");
-    (ShardHandle { inbox }, thread)
+    (handle, thread)
 }
 
 /// Who waits for which request.

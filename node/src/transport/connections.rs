@@ -10,15 +10,29 @@ use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::shared::Shared;
+use crate::transport::dial::{Connector, Dial, Tcp};
+use crate::transport::handover::Watched;
 
 /// No message between nodes is longer.
 pub const FRAME_BYTES_MAX: usize = 64 << 20;
-/// HTTP/2 windows: bandwidth times delay of a long fat network.
-const STREAM_WINDOW_BYTES: u32 = 16 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// HTTP/2 windows, of both sides: bandwidth times delay of a long fat network.
+pub const STREAM_WINDOW_BYTES: u32 = 16 << 20;
+/// Of all streams of a connection.
+pub const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+/// Whoever has been silent for so long is asked whether it is there, by both sides ..
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// .. and is gone if it does not answer within this.
+pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A client for a peer.
+pub type Client = InternalClient<Watched<Channel>>;
+
+/// Why a message of so many bytes cannot be sent, if it cannot.
+pub fn too_long(what: &str, bytes: usize) -> Option<String> {
+    (bytes > FRAME_BYTES_MAX).then(|| {
+        format!("{what} has {bytes} bytes, which is above the limit of {FRAME_BYTES_MAX} bytes")
+    })
+}
 
 /// What travels over a channel.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -34,17 +48,18 @@ pub enum Class {
 /// The channels of this node.
 pub struct Connections {
     shared: Arc<Shared>,
+    dial: Arc<dyn Dial>,
     channels: Mutex<BTreeMap<(NodeId, Class), (String, Channel)>>,
 }
 
 impl Connections {
-    /// None yet.
-    pub fn new(shared: Arc<Shared>) -> Connections {
-        Connections { shared, channels: Mutex::default() }
+    /// None yet; they will be made by `dial`.
+    pub fn new(shared: Arc<Shared>, dial: Arc<dyn Dial>) -> Connections {
+        Connections { shared, dial, channels: Mutex::default() }
     }
 
     /// A client for a peer; `None` if its address is not known or not an address.
-    pub fn client(&self, to: NodeId, class: Class) -> Option<InternalClient<Channel>> {
+    pub fn client(&self, to: NodeId, class: Class) -> Option<Client> {
         let address = self.shared.directory.read().get(to)?.rpc_addr.clone();
         let mut channels = self.channels.lock();
         if let Some((known, channel)) = channels.get(&(to, class))
@@ -52,33 +67,31 @@ impl Connections {
         {
             return Some(limited(channel.clone()));
         }
-        let channel = endpoint(&address)?.connect_lazy();
+        let channel = channel(&address, self.dial.clone())?;
         channels.insert((to, class), (address, channel.clone()));
         Some(limited(channel))
     }
 }
 
 /// A client for an address that is not (yet) a known node's.
-pub fn client_for_address(address: &str) -> Option<InternalClient<Channel>> {
-    Some(limited(endpoint(address)?.connect_lazy()))
+pub fn client_for_address(address: &str) -> Option<Client> {
+    Some(limited(channel(address, Arc::new(Tcp))?))
 }
 
-fn limited(channel: Channel) -> InternalClient<Channel> {
-    InternalClient::new(channel)
+fn limited(channel: Channel) -> Client {
+    InternalClient::new(Watched(channel))
         .max_decoding_message_size(FRAME_BYTES_MAX)
         .max_encoding_message_size(FRAME_BYTES_MAX)
 }
 
-fn endpoint(address: &str) -> Option<Endpoint> {
+/// Connects when it is first needed, and again when its connection has broken.
+fn channel(address: &str, dial: Arc<dyn Dial>) -> Option<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
-    Some(
-        endpoint
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-            .keep_alive_while_idle(true),
-    )
+    let endpoint = endpoint
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true);
+    Some(endpoint.connect_with_connector_lazy(Connector::new(dial)))
 }

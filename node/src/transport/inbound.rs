@@ -4,16 +4,21 @@
 
 use bytes::Bytes;
 use clock::ClockTimestamp;
+use futures::future::{Either, select};
+use prost::Message;
 use proto::internal::control_request::Order;
 use proto::internal::internal_server::Internal;
 use proto::internal::*;
 use replication::range::{NodeId, RangeDescriptor};
 use replication::store::MessageBatch;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use storage::Key;
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
-use txn::api::{Batch, KvError, Reply};
+use txn::api::{Batch, KvError, Reply, Request as KvAsk};
 use txn::runtime::HlcSource;
 use txn::wire;
 
@@ -21,6 +26,21 @@ use crate::control::Control;
 use crate::join::{Admission, newcomer_reply};
 use crate::shard::{Input, ShardHandle};
 use crate::shared::Shared;
+use crate::transport::connections::too_long;
+
+/// Stands beside a refusal that was made before anything was done.
+const NOT_BEGUN: &str = "not-begun";
+
+/// A refusal of a call of which nothing was done.
+fn not_begun(mut status: Status) -> Status {
+    status.metadata_mut().insert(NOT_BEGUN, MetadataValue::from_static("1"));
+    status
+}
+
+/// Whether a call that failed was refused by its receiver before it did anything.
+pub fn is_not_begun(status: &Status) -> bool {
+    status.metadata().contains_key(NOT_BEGUN)
+}
 
 /// The services of an initialised node.
 pub struct Services {
@@ -32,6 +52,8 @@ pub struct Services {
     pub admission: Arc<Admission>,
     /// Orders.
     pub control: Arc<Control>,
+    /// Ends the streams of other nodes, which never end by themselves.
+    pub stop: CancellationToken,
 }
 
 impl Services {
@@ -50,6 +72,12 @@ impl Services {
         }
     }
 
+    fn admit(&self, request: KvRequest) -> Result<Batch, Status> {
+        self.same_cluster(&request.cluster)?;
+        self.observe(request.clock)?;
+        wire::decode(request.batch).map_err(|error| Status::invalid_argument(error.to_string()))
+    }
+
     fn take_frame(&self, frame: StoreFrame) -> Result<(), Status> {
         let batch = MessageBatch::decode(frame.batch)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
@@ -60,6 +88,10 @@ impl Services {
         self.shard.send(Input::Messages(batch.from, batch.messages));
         Ok(())
     }
+}
+
+fn is_read(request: &KvAsk) -> bool {
+    matches!(request, KvAsk::Get { .. } | KvAsk::Scan { .. } | KvAsk::Changes { .. })
 }
 
 /// What listens from the first moment. Until the node belongs to a cluster it can only say so.
@@ -96,7 +128,7 @@ impl Internal for Front {
     }
 
     async fn kv(&self, request: Request<KvRequest>) -> Result<Response<KvReply>, Status> {
-        self.services()?.kv(request).await
+        self.services().map_err(not_begun)?.kv(request).await
     }
 
     async fn lookup(
@@ -134,25 +166,34 @@ impl Services {
         request: Request<Streaming<StoreFrame>>,
     ) -> Result<Response<StoreEnd>, Status> {
         let mut frames = request.into_inner();
-        while let Some(frame) = frames.message().await? {
+        let mut stopped = pin!(self.stop.cancelled());
+        loop {
+            let frame = match select(pin!(frames.message()), stopped.as_mut()).await {
+                Either::Left((frame, _)) => frame?,
+                Either::Right(_) => None,
+            };
+            let Some(frame) = frame else { return Ok(Response::new(StoreEnd {})) };
             if let Err(status) = self.take_frame(frame) {
                 debug!(%status, "store messages were dropped");
             }
         }
-        Ok(Response::new(StoreEnd {}))
     }
 
     async fn kv(&self, request: Request<KvRequest>) -> Result<Response<KvReply>, Status> {
-        let request = request.into_inner();
-        self.same_cluster(&request.cluster)?;
-        self.observe(request.clock)?;
-        let batch: Batch = wire::decode(request.batch)
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let batch = self.admit(request.into_inner()).map_err(not_begun)?;
+        let only_reads = batch.requests.iter().all(is_read);
         let result: Result<Reply, KvError> = self.shard.request(self.shared.node, batch).await;
-        Ok(Response::new(KvReply {
-            clock: self.shared.clocks.now().raw(),
-            result: wire::encode(&result),
-        }))
+        let reply =
+            KvReply { clock: self.shared.clocks.now().raw(), result: wire::encode(&result) };
+        let Some(reason) = too_long("an answer between nodes", reply.encoded_len()) else {
+            return Ok(Response::new(reply));
+        };
+        let refused: Result<Reply, KvError> = Err(match only_reads {
+            true => KvError::Invalid(reason),
+            // It was carried out.
+            false => KvError::Ambiguous { reason },
+        });
+        Ok(Response::new(KvReply { result: wire::encode(&refused), ..reply }))
     }
 
     async fn lookup(

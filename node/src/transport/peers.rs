@@ -1,14 +1,19 @@
 //! Driver: the KV API of a node, in process when it is ourselves, over gRPC otherwise.
+//!
+//! A call ends within [`CALL_TIMEOUT`], whatever the network does. It is said not to have been sent only if HTTP/2 never took its
+//! bytes ([`Handover`]), or its receiver says that it has not begun it: a one-phase commit that was not sent is sent to another replica, and
+//! must not be carried out twice.
 
 use bytes::Bytes;
 use clock::{ClockTimestamp, TimeSource};
 use futures::future::{BoxFuture, Either, select};
+use prost::Message;
 use proto::internal::{KvRequest, LookupRequest};
 use replication::range::{NodeId, RangeDescriptor};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::Key;
-use tonic::Code;
+use tonic::Request;
 use txn::api::{Batch, KvError, Peers, Reply};
 use txn::runtime::HlcSource;
 use txn::wire;
@@ -16,10 +21,14 @@ use txn::wire;
 use crate::faults::Link;
 use crate::shard::{Input, ShardHandle};
 use crate::shared::Shared;
-use crate::transport::connections::{Class, Connections};
+use crate::transport::connections::{Class, Connections, too_long};
+use crate::transport::handover::Handover;
+use crate::transport::inbound::is_not_begun;
 
 /// A call to another node ends after this at the latest. Above the time after which a range reports itself unavailable.
-const CALL_TIMEOUT: Duration = Duration::from_secs(8);
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(8);
+/// A call that has not left by then is given up: the connection's windows are full, by others' calls.
+pub const HANDOVER_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long it takes to notice that a node is cut off, when a call to it is started.
 const CUT_NOTICE: Duration = Duration::from_millis(300);
 
@@ -49,10 +58,11 @@ impl NodePeers {
         self.shared.time.sleep_until(self.shared.time.monotonic().plus(duration)).await;
     }
 
-    /// Runs a call under the link's latency, its cuts, and the time limit.
+    /// Runs a call under the link's latency, its cuts, and the time limits.
     async fn over_link<T>(
         &self,
         to: NodeId,
+        handover: Handover,
         call: impl Future<Output = Result<T, tonic::Status>>,
     ) -> Result<T, NoAnswer> {
         match self.shared.link(self.shared.node, to) {
@@ -62,12 +72,19 @@ impl NodePeers {
             }
             Link::Delay(delay) => self.delay(delay).await,
         }
-        let limit = self.shared.time.sleep_until(self.shared.time.monotonic().plus(CALL_TIMEOUT));
-        let answer = match select(Box::pin(call), limit).await {
-            Either::Left((answer, _)) => {
-                answer.map_err(|status| NoAnswer { sent: was_sent(&status) })?
+        let given_up = || NoAnswer { sent: !handover.abandon() };
+        let limit = Box::pin(async {
+            self.pause(HANDOVER_TIMEOUT).await;
+            if handover.is_taken() {
+                self.pause(CALL_TIMEOUT - HANDOVER_TIMEOUT).await;
             }
-            Either::Right(_) => return Err(NoAnswer { sent: true }),
+        });
+        let answer = match select(Box::pin(call), limit).await {
+            Either::Left((Err(status), _)) if is_not_begun(&status) => {
+                return Err(NoAnswer { sent: false });
+            }
+            Either::Left((answer, _)) => answer.map_err(|_| given_up())?,
+            Either::Right(_) => return Err(given_up()),
         };
         match self.shared.link(to, self.shared.node) {
             Link::Cut => {
@@ -96,9 +113,13 @@ impl NodePeers {
             clock: self.shared.clocks.now().raw(),
             batch: wire::encode(&batch),
         };
+        if let Some(why) = too_long("a request between nodes", request.encoded_len()) {
+            return Err(KvError::Invalid(why));
+        }
+        let (request, handover) = watched(request);
         let call = async move { client.kv(request).await };
-        let reply =
-            self.over_link(to, call).await.map_err(|lost| unreachable(lost.sent))?.into_inner();
+        let reply = self.over_link(to, handover, call).await;
+        let reply = reply.map_err(|lost| unreachable(lost.sent))?.into_inner();
         // A refused reading is dropped with its message: the answer of a node whose clock is far off must not be believed to be fresh.
         self.shared
             .clocks
@@ -108,10 +129,12 @@ impl NodePeers {
     }
 }
 
-/// Only a connection that was never made proves that nothing was sent.
-fn was_sent(status: &tonic::Status) -> bool {
-    let text = status.message();
-    !(status.code() == Code::Unavailable && (text.contains("connect") || text.contains("dns")))
+/// A request, and what tells whether it has left.
+fn watched<T>(message: T) -> (Request<T>, Handover) {
+    let handover = Handover::default();
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(handover.clone());
+    (request, handover)
 }
 
 impl Peers for NodePeers {
@@ -138,9 +161,10 @@ impl Peers for NodePeers {
             let mut client = self.connections.client(to, Class::Kv).ok_or(unreachable(false))?;
             let request =
                 LookupRequest { key: key.bytes().clone(), clock: self.shared.clocks.now().raw() };
+            let (request, handover) = watched(request);
             let call = async move { client.lookup(request).await };
-            let reply =
-                self.over_link(to, call).await.map_err(|lost| unreachable(lost.sent))?.into_inner();
+            let reply = self.over_link(to, handover, call).await;
+            let reply = reply.map_err(|lost| unreachable(lost.sent))?.into_inner();
             wire::decode(reply.ranges).map_err(|_| unreachable(true))
         })
     }
