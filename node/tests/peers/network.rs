@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -114,10 +115,13 @@ pub(crate) struct Side {
     inward: Pipe,
     outward: Pipe,
     arrival: Option<Pin<Box<Sleep>>>,
+    /// Whether it is held by anybody.
+    held: Arc<AtomicBool>,
 }
 
 impl Drop for Side {
     fn drop(&mut self) {
+        self.held.store(false, Ordering::Relaxed);
         self.inward.set(End::Broken);
         self.outward.set(End::Left);
     }
@@ -204,6 +208,8 @@ impl AsyncWrite for Side {
 pub(crate) struct Link {
     there: Pipe,
     back: Pipe,
+    dialler: Arc<AtomicBool>,
+    server: Arc<AtomicBool>,
 }
 
 impl Link {
@@ -229,12 +235,12 @@ impl Link {
 
     /// Whether the side that dialled has not left.
     pub(crate) fn has_dialler(&self) -> bool {
-        self.there.0.lock().end == End::There
+        self.dialler.load(Ordering::Relaxed)
     }
 
     /// Whether the side that accepted has not left.
     pub(crate) fn has_server(&self) -> bool {
-        self.back.0.lock().end == End::There
+        self.server.load(Ordering::Relaxed)
     }
 }
 
@@ -302,16 +308,23 @@ impl Network {
         let capacity = state.weather.capacities[self.below(3) as usize];
         let there = Pipe::new(&self.random, latency, capacity);
         let back = Pipe::new(&self.random, latency, capacity);
-        let side = |inward: &Pipe, outward: &Pipe| Side {
+        let [dialler, server] = [true, true].map(|held| Arc::new(AtomicBool::new(held)));
+        let side = |inward: &Pipe, outward: &Pipe, held: &Arc<AtomicBool>| Side {
             inward: inward.clone(),
             outward: outward.clone(),
             arrival: None,
+            held: held.clone(),
         };
-        if accept.send(Ok(side(&there, &back))).is_err() {
+        if accept.send(Ok(side(&there, &back, &server))).is_err() {
             return refused();
         }
-        let ours = side(&back, &there);
-        state.links.entry(address.to_string()).or_default().push(Link { there, back });
+        let ours = side(&back, &there, &dialler);
+        state.links.entry(address.to_string()).or_default().push(Link {
+            there,
+            back,
+            dialler,
+            server,
+        });
         Ok((ours, latency))
     }
 
