@@ -352,7 +352,8 @@ impl Desk {
             }
         };
         let left = matches!(select(pin!(think), pin!(reply.closed())).await, Either::Right(_));
-        let answer = Reply { responses: vec![response], clock: ClockTimestamp::MIN, range: None };
+        let (clock, read_at) = (ClockTimestamp::MIN, Timestamp::MIN);
+        let answer = Reply { responses: vec![response], clock, read_at, range: None };
         if left || reply.send(Ok(answer)).is_err() {
             self.deserted.fetch_add(1, Ordering::Relaxed);
         }
