@@ -26,6 +26,7 @@ pub mod machine;
 pub mod network;
 pub mod port;
 mod sql_cluster;
+mod standstill;
 pub mod tally;
 pub mod time;
 mod watch;
@@ -52,6 +53,7 @@ use fault::Fault;
 use machine::{Input, Machine, Waiter};
 use network::Network;
 use port::{Answered, Call, Outgoing, Packet};
+use standstill::Standstill;
 use tally::{Tally, Trace};
 use time::{MachineClock, Truth};
 use watch::Watch;
@@ -62,10 +64,6 @@ pub use watch::Violation;
 
 /// The cluster's name in messages.
 const CLUSTER: u128 = 0x5eed;
-/// In so short a time ...
-const INSTANT: Duration = Duration::from_millis(1);
-/// ... there are hundreds of events at most, unless a machine wakes itself for ever. From then on nothing happens any more.
-const INSTANT_EVENTS_MAX: u64 = 30_000;
 /// Between two rounds of asking peers for the time.
 const GOSSIP_INTERVAL: Duration = Duration::from_secs(1);
 /// Of 1000 messages so many are very late while the network disorders them.
@@ -222,8 +220,7 @@ pub struct World {
     tally: Tally,
     trace: Trace,
     events: u64,
-    /// When the present instant began, and the events in it.
-    instant: (u64, u64),
+    standstill: Standstill,
 }
 
 impl World {
@@ -314,7 +311,7 @@ impl World {
             tally: Tally::default(),
             trace: Trace::default(),
             events: 0,
-            instant: (0, 0),
+            standstill: Standstill::default(),
         };
         world.found();
         clocks.into_iter().for_each(|fault| world.apply(fault));
@@ -426,7 +423,7 @@ impl World {
 
     /// Everything that can happen now happens; then true time moves to the next event, unless that is after `end`.
     fn step(&mut self, end: u64) -> bool {
-        if self.instant.1 >= INSTANT_EVENTS_MAX {
+        if self.standstill.has_come() {
             self.truth.advance_to(end);
             return false;
         }
@@ -444,13 +441,8 @@ impl World {
         }
         self.truth.advance_to(next);
         self.events += 1;
-        if next.saturating_sub(self.instant.0) > nanos(INSTANT) {
-            self.instant = (next, 0);
-        }
-        self.instant.1 += 1;
-        if self.instant.1 == INSTANT_EVENTS_MAX {
-            let what = "somebody goes round in circles";
-            self.violate(format!("{INSTANT_EVENTS_MAX} events in {INSTANT:?}: {what}"));
+        if let Some(what) = self.standstill.note(next) {
+            self.violate(what);
         }
         self.trace.number(next);
         if timer_at == Some(next) {

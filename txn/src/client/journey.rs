@@ -94,16 +94,14 @@ impl<'a> Journey<'a> {
         }
     }
 
-    /// Until when the node asked now is waited for alone; `waits`: how much longer it may take because others are in the way.
+    /// Until when the node asked now is waited for alone.
     pub(super) fn patience(
         &self,
         now: Monotonic,
         usual: Duration,
-        waits: Duration,
         settings: &RouterSettings,
     ) -> Monotonic {
-        let usual = usual * (1 << self.silences.min(SILENCES_COUNTED_MAX));
-        now.plus(usual + waits).min(self.end(settings))
+        now.plus(usual * (1 << self.silences.min(SILENCES_COUNTED_MAX))).min(self.end(settings))
     }
 
     /// A node has said nothing for so long: it stays listened for.

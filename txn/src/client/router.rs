@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::{Direction, Key, Span};
 
-use crate::api::{Batch, Footing, Kv, KvError, Peers, Reply, Request, Response, WAIT_SLICE};
+use crate::api::{Batch, Footing, Kv, KvError, Peers, Reply, Request, Response};
 use crate::client::cache::{Known, RangeCache};
 use crate::client::journey::{Answered, Heard, Journey};
 use crate::client::patience::Patience;
@@ -377,11 +377,9 @@ impl Router {
         let mut part = batch.clone();
         part.range = Some((descriptor.id, descriptor.generation));
         let first = journey.ask(node, self.peers.send(node, part));
-        let usual = self.patience.lock().with(node);
-        // An ordinary slice is in the patience.
-        let waits = batch.wait.slice().saturating_sub(WAIT_SLICE);
+        let slice = batch.wait.slice();
         let until = if is_idempotent(batch) {
-            journey.patience(now, usual, waits, &self.settings)
+            journey.patience(now, self.patience.lock().with(node, slice), &self.settings)
         } else {
             journey.end(&self.settings)
         };
@@ -389,16 +387,11 @@ impl Router {
         match &heard {
             Some(heard) if first && heard.node == node => {
                 let took = time.monotonic().since(now);
-                match &heard.outcome {
-                    Err(KvError::Blocked { .. }) => {
-                        self.patience.lock().answered(node, took.saturating_sub(waits));
-                    }
-                    // Of another that took long nobody knows how much of it was waiting.
-                    Ok(_) | Err(_) if waits.is_zero() || took <= usual => {
-                        self.patience.lock().answered(node, took);
-                    }
-                    Ok(_) | Err(_) => {}
-                }
+                let own = match &heard.outcome {
+                    Err(KvError::Blocked { .. }) => Some(took.saturating_sub(slice)),
+                    Ok(_) | Err(_) => slice.is_zero().then_some(took),
+                };
+                self.patience.lock().answered(node, took, own);
             }
             Some(_) => {}
             None => self.patience.lock().silent(node),
@@ -665,7 +658,7 @@ impl Router {
                     continue;
                 }
                 let time = &self.runtime.time;
-                let patience = self.patience.lock().with(node);
+                let patience = self.patience.lock().with(node, Duration::ZERO);
                 let limit = time.sleep_until(time.monotonic().plus(patience));
                 match select(self.peers.lookup(node, key.clone()), limit).await {
                     Either::Left((Ok(ranges), _)) => {
