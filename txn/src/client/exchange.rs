@@ -25,7 +25,7 @@ const SLICE_TRIPS_MIN: u32 = 4;
 /// The same for one who holds something.
 const HOLDER_SLICE_TRIPS_MIN: u32 = 2;
 /// But no longer than this.
-const SLICE_MAX: Duration = Duration::from_secs(2);
+const SLICE_MAX: Duration = Duration::from_secs(1);
 
 /// What a batch is for: decides whether it must wait for others or may have them moved out of its way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -7,6 +7,8 @@ use replication::range::NodeId;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::api::WAIT_SLICE;
+
 /// See the module. Between a least and a most.
 #[derive(Debug)]
 pub(super) struct Patience {
@@ -34,10 +36,14 @@ impl Patience {
     }
 
     /// With `node`, for a request that waits there for others for up to `slice`. The most, as long as nothing is known. (The least has room for
-    /// an ordinary slice at a node that is near.)
+    /// an ordinary slice at a node that is near, and so has the most.)
     pub(super) fn with(&self, node: NodeId, slice: Duration) -> Duration {
         match self.nodes.get(&node) {
-            Some(estimate) => estimate.patience.max(estimate.takes() + slice),
+            Some(estimate) => {
+                let (takes, longer) = (estimate.takes(), slice.saturating_sub(WAIT_SLICE));
+                let ordinary = estimate.patience.max((takes + slice).min(self.max));
+                ordinary.max(takes.min(self.max) + longer)
+            }
             None => self.max.max(self.min + slice),
         }
     }
@@ -122,6 +128,11 @@ mod tests {
         patience.answered(node, millis(950), Some(millis(190)));
         patience.answered(node, millis(800), None);
         assert_eq!(patience.with(node, Duration::ZERO), millis(250));
+        // However slow a node is, its own time counts up to the most.
+        (0..50).for_each(|_| patience.answered(node, millis(5000), Some(millis(5000))));
+        assert_eq!(patience.with(node, millis(100)), millis(1000));
+        assert_eq!(patience.with(node, millis(300)), millis(1200));
+        (0..50).for_each(|_| patience.answered(node, millis(190), Some(millis(190))));
         // A node that has become slow is silent first, then believed.
         (0..2).for_each(|_| patience.silent(node));
         patience.answered(node, millis(800), None);
