@@ -4,7 +4,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use txn::runtime::Random;
 
-use crate::clients::link::{Reader, Writer};
+use crate::pipe::{Reader, Writer};
 
 /// What the server may send after the startup.
 const TAGS: &[u8] = b"RKSZTDCEIN12n3tsGcd";

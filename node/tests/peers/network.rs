@@ -1,25 +1,26 @@
-//! Value: a network in memory, on tokio's virtual time. Bytes arrive late and in pieces of any size, a full link makes its writer wait; a
-//! link breaks (both sides hear of it), or falls silent (nobody does: what is written fills the link and stays there); an
-//! address may be listening, refusing, or dark, as a machine without power is.
+//! Value: a network in memory, on tokio's virtual time. Links are pipes ([`crate::pipe`]) that break or fall silent; an address may be listening,
+//! refusing, or dark, as a machine without power is.
 
 use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
 use node::transport::dial::{Dial, Duplex};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::sleep;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::codegen::{Service, http::Uri};
 use txn::runtime::Random;
+
+use crate::pipe::{End, Pipe, Reader, Writer};
 
 /// What becomes of new links.
 #[derive(Clone, Copy, Debug)]
@@ -38,83 +39,10 @@ impl Weather {
     pub(crate) const FAIR: Weather = Weather { latency_ms_max: 1, capacities: [1 << 20; 3] };
 }
 
-/// What became of a pipe's other end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum End {
-    There,
-    /// It has left: what it sent arrives, then nothing more.
-    Left,
-    /// Reset: nothing arrives any more, and both sides hear of it.
-    Broken,
-}
-
-struct PipeState {
-    pieces: VecDeque<(Instant, VecDeque<u8>)>,
-    bytes: usize,
-    capacity: usize,
-    latency: Duration,
-    end: End,
-    /// Nothing arrives, not even the news of its end.
-    silent: bool,
-    random: Arc<dyn Random>,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-}
-
-impl PipeState {
-    fn wake(&mut self) {
-        for waker in [self.reader.take(), self.writer.take()].into_iter().flatten() {
-            waker.wake();
-        }
-    }
-
-    /// Some part of `most`, at least one.
-    fn piece(&self, most: usize) -> usize {
-        let random = self.random.next_u64();
-        // Often everything at once, as on a quiet network.
-        if random.is_multiple_of(2) { most } else { 1 + (random >> 8) as usize % most }
-    }
-}
-
-/// One direction.
-#[derive(Clone)]
-struct Pipe(Arc<Mutex<PipeState>>);
-
-impl Pipe {
-    fn new(random: &Arc<dyn Random>, latency: Duration, capacity: usize) -> Pipe {
-        Pipe(Arc::new(Mutex::new(PipeState {
-            pieces: VecDeque::new(),
-            bytes: 0,
-            capacity,
-            latency,
-            end: End::There,
-            silent: false,
-            random: random.clone(),
-            reader: None,
-            writer: None,
-        })))
-    }
-
-    fn set(&self, end: End) {
-        let mut state = self.0.lock();
-        if state.end != End::Broken {
-            state.end = end;
-        }
-        state.wake();
-    }
-
-    fn set_silent(&self, silent: bool) {
-        let mut state = self.0.lock();
-        state.silent = silent;
-        state.wake();
-    }
-}
-
 /// One end of a connection. Dropped, it has left, as a process does.
 pub(crate) struct Side {
-    inward: Pipe,
-    outward: Pipe,
-    arrival: Option<Pin<Box<Sleep>>>,
+    reader: Reader,
+    writer: Writer,
     /// Whether it is held by anybody.
     held: Arc<AtomicBool>,
 }
@@ -122,8 +50,6 @@ pub(crate) struct Side {
 impl Drop for Side {
     fn drop(&mut self) {
         self.held.store(false, Ordering::Relaxed);
-        self.inward.set(End::Broken);
-        self.outward.set(End::Left);
     }
 }
 
@@ -133,73 +59,25 @@ impl AsyncRead for Side {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let arrives_at = {
-            let mut state = self.inward.0.lock();
-            state.reader = Some(context.waker().clone());
-            if state.silent {
-                return Poll::Pending;
-            }
-            if state.end == End::Broken {
-                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-            }
-            match state.pieces.front() {
-                Some((at, piece)) if *at <= Instant::now() => {
-                    let count = state.piece(piece.len().min(buffer.remaining()));
-                    let (_, piece) = state.pieces.front_mut().expect("seen above");
-                    let bytes: Vec<u8> = piece.drain(..count).collect();
-                    if piece.is_empty() {
-                        state.pieces.pop_front();
-                    }
-                    state.bytes -= count;
-                    buffer.put_slice(&bytes);
-                    state.wake();
-                    return Poll::Ready(Ok(()));
-                }
-                Some((at, _)) => *at,
-                None if state.end == End::Left => return Poll::Ready(Ok(())),
-                None => return Poll::Pending,
-            }
-        };
-        let arrival = self.arrival.get_or_insert_with(|| Box::pin(sleep_until(arrives_at)));
-        arrival.as_mut().reset(arrives_at);
-        // Woken then; whatever else happens wakes as well.
-        if arrival.as_mut().poll(context).is_ready() {
-            context.waker().wake_by_ref();
-        }
-        Poll::Pending
+        Pin::new(&mut self.reader).poll_read(context, buffer)
     }
 }
 
 impl AsyncWrite for Side {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let mut state = self.outward.0.lock();
-        if state.end == End::Broken && !state.silent {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        let most = bytes.len().min(state.capacity - state.bytes);
-        if most == 0 {
-            state.writer = Some(context.waker().clone());
-            return Poll::Pending;
-        }
-        let count = state.piece(most);
-        let arrives_at = Instant::now() + state.latency;
-        state.pieces.push_back((arrives_at, bytes[..count].iter().copied().collect()));
-        state.bytes += count;
-        state.wake();
-        Poll::Ready(Ok(count))
+        Pin::new(&mut self.writer).poll_write(context, bytes)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_flush(context)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.outward.set(End::Left);
-        Poll::Ready(Ok(()))
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_shutdown(context)
     }
 }
 
@@ -309,16 +187,12 @@ impl Network {
         let there = Pipe::new(&self.random, latency, capacity);
         let back = Pipe::new(&self.random, latency, capacity);
         let [dialler, server] = [true, true].map(|held| Arc::new(AtomicBool::new(held)));
-        let side = |inward: &Pipe, outward: &Pipe, held: &Arc<AtomicBool>| Side {
-            inward: inward.clone(),
-            outward: outward.clone(),
-            arrival: None,
-            held: held.clone(),
-        };
-        if accept.send(Ok(side(&there, &back, &server))).is_err() {
+        let ((inward, to_server), (from_server, outward)) = (there.halves(), back.halves());
+        let theirs = Side { reader: inward, writer: outward, held: server.clone() };
+        let ours = Side { reader: from_server, writer: to_server, held: dialler.clone() };
+        if accept.send(Ok(theirs)).is_err() {
             return refused();
         }
-        let ours = side(&back, &there, &dialler);
         state.links.entry(address.to_string()).or_default().push(Link {
             there,
             back,
