@@ -1,6 +1,7 @@
 //! Value: what a store knows about its ranges, for metrics, `SHOW RANGES` and people with questions. Costs a pass over all ranges.
 
 use clock::{Monotonic, Now, Timestamp};
+use std::collections::BTreeMap;
 
 use super::core::Store;
 use super::replica::{Reign, Replica};
@@ -68,6 +69,9 @@ pub struct GroupView<'a> {
     pub durable: LogIndex,
     /// Who counts, as far as we know: of the newest entry in our log.
     pub membership: &'a Membership,
+    /// Where the others of its group live, as far as we know: their numbers alone do not tell, as changes of members that were lost
+    /// may have given one to another node.
+    pub routes: &'a BTreeMap<ReplicaId, NodeId>,
     /// The floor of our reign: everything at or below it counts as read. `None`: we do not lead.
     pub floor: Option<Timestamp>,
 }
@@ -166,6 +170,7 @@ fn group_view(replica: &Replica) -> GroupView<'_> {
         last: replica.raft.last_index(),
         durable: replica.raft.durable_index(),
         membership: replica.raft.newest_membership(),
+        routes: &replica.routes,
         floor: match replica.reign {
             Reign::Led { floor, .. } => Some(floor),
             Reign::None | Reign::Elected { .. } => None,

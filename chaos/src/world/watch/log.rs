@@ -70,6 +70,7 @@ impl LogWatch {
 
 /// What one replica has on disk, or in memory, of one group.
 struct Copy<'a> {
+    node: NodeId,
     view: GroupView<'a>,
     process: &'a Process,
 }
@@ -150,39 +151,29 @@ impl World {
         index: LogIndex,
         term: Term,
     ) -> Option<String> {
-        let store = self.machines[&leader].process.as_ref()?.shard.store();
-        let own = store.group(range)?;
-        // A change of members that was lost may have made a replica of the same number elsewhere.
-        let is_stray = |replica: ReplicaId, node: NodeId| {
-            let peer = store.descriptor(range).and_then(|descriptor| descriptor.peer(replica));
-            peer.is_some_and(|peer| peer.node != node)
+        let copy_on = |node: NodeId| {
+            let process = self.machines[&node].process.as_ref()?;
+            Some(Copy { node, view: process.shard.store().group(range)?, process })
         };
-        let copies: BTreeMap<ReplicaId, Copy<'_>> = self
-            .machines
-            .values()
-            .filter_map(|machine| Some((machine.id, machine.process.as_ref()?)))
-            .filter_map(|(node, process)| {
-                let view = process.shard.store().group(range)?;
-                (!is_stray(view.replica, node)).then_some((view.replica, Copy { view, process }))
-            })
-            .collect();
+        // Where `of` would send it a message. A change of members that was lost may have made a replica of that number elsewhere.
+        let peer = |of: &Copy<'_>, id: ReplicaId| {
+            let node = if id == of.view.replica { of.node } else { *of.view.routes.get(&id)? };
+            copy_on(node).filter(|copy| copy.view.replica == id)
+        };
+        let own = copy_on(leader)?;
+        let membership = own.view.membership;
         // Of a replica that does not run, nobody knows here: it may have it, and it does not vote.
-        let durable = |id: ReplicaId| {
-            copies.get(&id).is_none_or(|copy| copy.has(index, term, copy.durable()))
-        };
-        if !is_quorum(own.membership, durable) {
-            let on: Vec<String> = copies
-                .iter()
-                .filter(|(id, _)| own.membership.is_voter(**id) && durable(**id))
-                .map(|(id, _)| id.to_string())
-                .collect();
+        let durable =
+            |id: ReplicaId| peer(&own, id).is_none_or(|copy| copy.has(index, term, copy.durable()));
+        if !is_quorum(membership, durable) {
+            let voters = membership.all_voters();
+            let on = voters.iter().filter(|id| durable(**id)).count();
             return Some(format!(
-                "{leader} committed entry {index} of {range}, which is durable on {} of {} voters only",
-                on.len(),
-                own.membership.all_voters().len()
+                "{leader} committed entry {index} of {range}, which is durable on {on} of {} voters only",
+                voters.len()
             ));
         }
-        copies.values().find_map(|candidate| {
+        self.machines.keys().filter_map(|node| copy_on(*node)).find_map(|candidate| {
             let membership: &Membership = candidate.view.membership;
             let id = candidate.view.replica;
             if !membership.is_voter(id) || candidate.has(index, term, candidate.view.last) {
@@ -190,7 +181,7 @@ impl World {
             }
             let end = candidate.end();
             let votes = |voter: ReplicaId| {
-                voter == id || copies.get(&voter).is_some_and(|copy| copy.durable_end() <= end)
+                voter == id || peer(&candidate, voter).is_some_and(|copy| copy.durable_end() <= end)
             };
             is_quorum(membership, votes).then(|| {
                 format!(
