@@ -26,13 +26,10 @@ impl Binder<'_> {
         let mut result: Option<(Plan, Scope)> = None;
         for item in from {
             result = Some(match result {
-                None => self.joins(item, None)?,
+                None => self.joins(item)?,
                 Some((left, scope)) => {
-                    let (right, right_scope, lateral) = self.right_side(
-                        &scope,
-                        |binder, scope| binder.joins(item, scope),
-                        is_lateral(item),
-                    )?;
+                    let (right, right_scope, lateral) =
+                        self.right_side(&scope, |binder| binder.joins(item), is_lateral(item))?;
                     check_aliases(&scope, &right_scope)?;
                     cross(left, scope, right, right_scope, lateral)
                 }
@@ -45,30 +42,25 @@ impl Binder<'_> {
     fn right_side(
         &mut self,
         left: &Scope,
-        f: impl FnOnce(&mut Self, Option<&Scope>) -> Result<(Plan, Scope), SqlError>,
+        f: impl FnOnce(&mut Self) -> Result<(Plan, Scope), SqlError>,
         lateral: bool,
     ) -> Result<(Plan, Scope, bool), SqlError> {
         if !lateral {
-            let (plan, scope) = f(self, None)?;
+            let (plan, scope) = f(self)?;
             return Ok((plan, scope, false));
         }
-        let (plan, scope) = self.in_scope(left.clone(), |binder| f(binder, Some(left)))?;
+        let (plan, scope) = self.in_scope(left.clone(), f)?;
         Ok((plan, scope, true))
     }
 
-    fn joins(
-        &mut self,
-        item: &ast::TableWithJoins,
-        _outer: Option<&Scope>,
-    ) -> Result<(Plan, Scope), SqlError> {
+    fn joins(&mut self, item: &ast::TableWithJoins) -> Result<(Plan, Scope), SqlError> {
         let (mut plan, mut scope) = self.factor(&item.relation)?;
         for join in &item.joins {
             let lateral = is_lateral_factor(&join.relation);
             let (right, right_scope, lateral) =
-                self.right_side(&scope, |binder, _| binder.factor(&join.relation), lateral)?;
+                self.right_side(&scope, |binder| binder.factor(&join.relation), lateral)?;
             check_aliases(&scope, &right_scope)?;
-            (plan, scope) =
-                self.join(plan, scope, right, right_scope, lateral, &join.join_operator)?;
+            (plan, scope) = self.join(plan, scope, right, right_scope, lateral, join)?;
         }
         Ok((plan, scope))
     }
@@ -80,9 +72,9 @@ impl Binder<'_> {
         right: Plan,
         right_scope: Scope,
         lateral: bool,
-        operator: &JoinOperator,
+        join: &ast::Join,
     ) -> Result<(Plan, Scope), SqlError> {
-        let (kind, constraint) = match operator {
+        let (kind, constraint) = match &join.join_operator {
             JoinOperator::Join(constraint) | JoinOperator::Inner(constraint) => {
                 (JoinKind::Inner, constraint)
             }
@@ -96,7 +88,10 @@ impl Binder<'_> {
             JoinOperator::CrossJoin(_) => {
                 return Ok(cross(left, left_scope, right, right_scope, lateral));
             }
-            other => return Err(SqlError::unsupported(format!("join {other:?} is not supported"))),
+            _ => {
+                let join = join.to_string();
+                return Err(SqlError::unsupported(format!("{} is not supported", join.trim())));
+            }
         };
         if lateral && kind.keeps_right() {
             return Err(SqlError::new(
@@ -208,7 +203,7 @@ impl Binder<'_> {
                 Ok((bound.plan, scope))
             }
             TableFactor::NestedJoin { table_with_joins, alias: None } => {
-                self.joins(table_with_joins, None)
+                self.joins(table_with_joins)
             }
             other => Err(SqlError::unsupported(format!("{other} in FROM is not supported"))),
         }
