@@ -267,6 +267,7 @@ marks! {
         QueuedBehindOthers: "a free key was left to who had come first",
         QueuedBeforeYounger: "a transaction took a place in a queue ahead of younger ones",
         CircleBroken: "transactions of one shard waited for each other in a circle, and one gave way at once",
+        WaiterForsaken: rare "a request was sent away that waited for a lock on behalf of a transaction that had given it up",
         LockNotKept: rare "a lock was not kept because there were too many",
         LockTakenAgain: "a lock was taken again by its holder",
         LockMovedBySplit: rare "a lock moved to the right side of a split",

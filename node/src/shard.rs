@@ -16,6 +16,7 @@ use clock::{Monotonic, Now, TimeSource};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use replication::range::{NodeId, RangeDescriptor};
 use replication::store::{Deferred, FlushMark, Persisted, Placement, RangeStatus, StoreMessage};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use storage::log::{Log, LogSequence};
@@ -38,7 +39,9 @@ pub type ReplyTo = oneshot::Sender<Result<Reply, KvError>>;
 /// What the thread is given.
 pub enum Input {
     /// A batch for a range of this shard.
-    Request(Batch, ReplyTo),
+    Request(RequestId, Batch, ReplyTo),
+    /// Nobody waits for the answer to that any more.
+    Cancel(RequestId),
     /// Messages of another store, in order.
     Messages(NodeId, Vec<StoreMessage>),
     /// An event of the node itself.
@@ -68,13 +71,31 @@ pub trait Outbox: Send + 'static {
 pub struct ShardHandle {
     inbox: Sender<Input>,
     refused: Arc<AtomicU64>,
+    last_request: Arc<AtomicU64>,
+}
+
+/// A request whose answer is awaited. Dropped before it comes, it tells the shard, where the request may wait for a lock: it would take it
+/// for nobody.
+struct Awaited<'a> {
+    shard: &'a ShardHandle,
+    id: Option<RequestId>,
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            // A full inbox: then it is answered in its time, to nobody.
+            self.shard.send(Input::Cancel(id));
+        }
+    }
 }
 
 impl ShardHandle {
     /// An inbox, and what its inputs are taken from.
     pub fn new() -> (ShardHandle, Receiver<Input>) {
         let (inbox, receiver) = bounded(INBOX_MAX);
-        (ShardHandle { inbox, refused: Arc::default() }, receiver)
+        let (refused, last_request) = (Arc::default(), Arc::default());
+        (ShardHandle { inbox, refused, last_request }, receiver)
     }
 
     /// Queues an input. `false`: the shard has stopped or is overloaded, nothing was queued.
@@ -91,13 +112,17 @@ impl ShardHandle {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Carries out a batch.
+    /// Carries out a batch. Dropped, it is withdrawn where it waits; what it has done is done.
     pub async fn request(&self, node: NodeId, batch: Batch) -> Result<Reply, KvError> {
         let (reply, answer) = oneshot::channel();
-        if !self.send(Input::Request(batch, reply)) {
+        let id = RequestId(self.last_request.fetch_add(1, Ordering::Relaxed) + 1);
+        if !self.send(Input::Request(id, batch, reply)) {
             return Err(KvError::Unreachable { node, sent: false });
         }
-        answer.await.unwrap_or(Err(KvError::Unreachable { node, sent: true }))
+        let mut awaited = Awaited { shard: self, id: Some(id) };
+        let answer = answer.await;
+        awaited.id = None;
+        answer.unwrap_or(Err(KvError::Unreachable { node, sent: true }))
     }
 
     /// Asks something that `make` packs with its way back; `None` if the shard has stopped.
@@ -139,17 +164,11 @@ pub fn start(parts: ShardParts) -> (ShardHandle, std::thread::JoinHandle<()>) {
     (handle, thread)
 }
 
-/// Who waits for which request.
-#[derive(Default)]
-struct Waiting {
-    last: u64,
-    replies: std::collections::BTreeMap<u64, ReplyTo>,
-}
-
 struct ShardThread {
     parts: Option<ShardParts>,
     inbox: Receiver<Input>,
-    waiting: Waiting,
+    /// Who waits for which request.
+    waiting: BTreeMap<RequestId, ReplyTo>,
     wake_at: Monotonic,
 }
 
@@ -164,7 +183,7 @@ impl ShardThread {
         ShardThread {
             parts: Some(parts),
             inbox,
-            waiting: Waiting::default(),
+            waiting: BTreeMap::new(),
             wake_at: Monotonic::ZERO,
         }
     }
@@ -205,11 +224,15 @@ impl ShardThread {
 
     fn take(&mut self, parts: &mut ShardParts, input: Input) -> Result<(), End> {
         match input {
-            Input::Request(batch, reply) => {
-                self.waiting.last += 1;
-                let id = self.waiting.last;
-                self.waiting.replies.insert(id, reply);
-                parts.shard.step(read_clocks(parts), Event::Request { id: RequestId(id), batch });
+            Input::Request(id, batch, reply) => {
+                self.waiting.insert(id, reply);
+                parts.shard.step(read_clocks(parts), Event::Request { id, batch });
+            }
+            // Or it has been answered.
+            Input::Cancel(id) => {
+                if self.waiting.remove(&id).is_some() {
+                    parts.shard.step(read_clocks(parts), Event::Cancel { id });
+                }
             }
             Input::Messages(from, messages) => {
                 for message in messages {
@@ -264,7 +287,7 @@ impl ShardThread {
             Some(sequence)
         };
         for (id, reply) in ready.replies {
-            if let Some(waiter) = self.waiting.replies.remove(&id.0) {
+            if let Some(waiter) = self.waiting.remove(&id) {
                 drop(waiter.send(reply));
             }
         }
@@ -286,8 +309,7 @@ fn read_clocks(parts: &ShardParts) -> Now {
 
 /// One queueing per destination, in order.
 fn send_all(outbox: &dyn Outbox, messages: Vec<(NodeId, StoreMessage)>) {
-    let mut by_node: std::collections::BTreeMap<NodeId, Vec<StoreMessage>> =
-        std::collections::BTreeMap::new();
+    let mut by_node: BTreeMap<NodeId, Vec<StoreMessage>> = BTreeMap::new();
     for (to, message) in messages {
         by_node.entry(to).or_default().push(message);
     }

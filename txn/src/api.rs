@@ -381,6 +381,32 @@ pub struct Batch {
     pub requests: Vec<Request>,
 }
 
+impl Request {
+    /// Whether it may have to queue at a key.
+    pub fn may_queue(&self) -> bool {
+        match self {
+            Request::Get { lock, .. } | Request::Scan { lock, .. } => lock.is_some(),
+            Request::Write { .. }
+            | Request::CommitOnePhase { .. }
+            | Request::Stage { .. }
+            | Request::EndTxn { .. } => true,
+            Request::Refresh { .. }
+            | Request::QueryWrites { .. }
+            | Request::Resolve { .. }
+            | Request::Push { .. }
+            | Request::Heartbeat
+            | Request::QueryTxn { .. }
+            | Request::ForgetTxn { .. }
+            | Request::Settle { .. }
+            | Request::Changes { .. }
+            | Request::Fence { .. }
+            | Request::Split { .. }
+            | Request::TransferLease { .. }
+            | Request::Gc { .. } => false,
+        }
+    }
+}
+
 impl Batch {
     /// On nobody's behalf, under no schema, at `at` without uncertainty, for whichever range its keys are in.
     pub fn bare(at: Timestamp, wait: Wait, requests: Vec<Request>) -> Batch {

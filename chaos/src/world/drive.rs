@@ -118,7 +118,7 @@ impl World {
             return Ok(());
         }
         while let Some(input) = process.inbox.pop_front() {
-            self.take_input(process, input);
+            self.take_input(node, process, input);
         }
         let now = read(process);
         if process.wake_at <= self.truth.now() {
@@ -128,7 +128,7 @@ impl World {
         self.carry_out(node, process)
     }
 
-    fn take_input(&mut self, process: &mut Process, input: Input) {
+    fn take_input(&mut self, node: NodeId, process: &mut Process, input: Input) {
         match input {
             Input::Request(batch, waiter) => {
                 process.last_request += 1;
@@ -136,6 +136,23 @@ impl World {
                 process.waiting.insert(id, waiter);
                 process.asked.extend(self.note_asked(&batch).map(|asked| (id, asked)));
                 process.shard.step(read(process), ShardEvent::Request { id: RequestId(id), batch });
+            }
+            Input::Withdrawal(of, incarnation, call) => {
+                let is_it = |waiter: &Waiter| match waiter {
+                    Waiter::Local(id, _) => of == node && *id == call,
+                    Waiter::Remote(from, asked) => {
+                        *from == of && (asked.incarnation, asked.id) == (incarnation, call)
+                    }
+                };
+                let waiting = process.waiting.iter();
+                let ids: Vec<u64> =
+                    waiting.filter(|(_, waiter)| is_it(waiter)).map(|(id, _)| *id).collect();
+                for id in ids {
+                    self.tally.count("calls withdrawn");
+                    process.waiting.remove(&id);
+                    process.asked.remove(&id);
+                    process.shard.step(read(process), ShardEvent::Cancel { id: RequestId(id) });
+                }
             }
             Input::Messages(from, messages) => {
                 for message in messages {
@@ -325,7 +342,7 @@ impl World {
             self.check_durable(node, process, &reply);
         }
         match waiter {
-            Waiter::Local(sender) => drop(sender.send(reply)),
+            Waiter::Local(_, sender) => drop(sender.send(reply)),
             Waiter::Remote(to, call) => {
                 let clock = process.clock.now().raw();
                 let body = wire::encode(&reply);

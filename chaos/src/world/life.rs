@@ -633,7 +633,7 @@ impl World {
                 ..Batch::bare(at, Wait::Queue(WAIT_SLICE), vec![make(&descriptor.span, at)])
             };
             let (nobody, _) = futures::channel::oneshot::channel();
-            process.inbox.push_back(Input::Request(batch, Waiter::Local(nobody)));
+            process.inbox.push_back(Input::Request(batch, Waiter::Local(0, nobody)));
             let node = *node;
             self.turn(node);
             return true;

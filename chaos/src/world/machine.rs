@@ -63,8 +63,8 @@ pub struct Machine {
 
 /// Where an answer goes.
 pub enum Waiter {
-    /// To our own gateway.
-    Local(oneshot::Sender<Result<Reply, KvError>>),
+    /// To our own gateway, which has that number for the call.
+    Local(u64, oneshot::Sender<Result<Reply, KvError>>),
     /// To another machine's; `body` is empty.
     Remote(NodeId, Call),
 }
@@ -73,6 +73,8 @@ pub enum Waiter {
 pub enum Input {
     /// A batch.
     Request(Batch, Waiter),
+    /// Of a process of that node, which has given up a call.
+    Withdrawal(NodeId, u64, u64),
     /// Messages of another store.
     Messages(NodeId, Vec<StoreMessage>),
     /// Anything else.

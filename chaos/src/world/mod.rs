@@ -40,7 +40,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::MemoryEngine;
 use storage::log::SimDir;
-use txn::api::Request;
 use txn::runtime::HlcSource;
 use txn::server::{Event as ShardEvent, ServerConfig};
 use txn::wire;
@@ -493,8 +492,11 @@ impl World {
             return;
         };
         match outgoing {
-            Outgoing::Local(batch, reply) => {
-                process.inbox.push_back(Input::Request(batch, Waiter::Local(reply)))
+            Outgoing::Local(id, batch, reply) => {
+                process.inbox.push_back(Input::Request(batch, Waiter::Local(id, reply)))
+            }
+            Outgoing::LocalWithdrawal(id) => {
+                process.inbox.push_back(Input::Withdrawal(node, process.incarnation, id))
             }
             Outgoing::LocalLookup(key, reply) => drop(reply.send(process.shard.lookup(&key))),
             Outgoing::Remote(to, packet) => self.send(node, to, packet),
@@ -509,7 +511,7 @@ impl World {
         let mut arrivals =
             self.network.arrivals(link, now, &mut self.chances.network, &mut self.tally);
         let once = arrivals.len() > 1 || self.network.is_disordered();
-        let once = once && !self.layout.has(WorldBug::CallsDoubled) && happens_once(&packet);
+        let once = once && !self.layout.has(WorldBug::CallsDoubled) && packet.happens_once();
         if once {
             // Such a call goes over a stream, which does not double it. Its receiver may take it up long after its caller has given it up.
             arrivals.truncate(1);
@@ -523,7 +525,7 @@ impl World {
         }
         let strays = match &packet {
             Packet::Request(_) if self.network.calls_stray() => {
-                let may_double = self.layout.has(WorldBug::CallsDoubled) || !happens_once(&packet);
+                let may_double = self.layout.has(WorldBug::CallsDoubled) || !packet.happens_once();
                 self.network.stray(may_double, &mut self.chances.network, &mut self.tally)
             }
             _ => vec![Duration::ZERO],
@@ -635,6 +637,10 @@ impl World {
                 let waiter = Waiter::Remote(from, Call { body: bytes::Bytes::new(), ..call });
                 process.inbox.push_back(Input::Request(batch, waiter));
                 self.check_carried(to, carried);
+                self.turn(to);
+            }
+            Packet::Withdrawal(call) => {
+                process.inbox.push_back(Input::Withdrawal(from, call.incarnation, call.id));
                 self.turn(to);
             }
             Packet::Lookup(call) => {
@@ -750,17 +756,6 @@ impl Drop for World {
 /// Nanoseconds, saturating.
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Whether a packet is a call that must not be carried out twice (`txn::api` says which are idempotent).
-fn happens_once(packet: &Packet) -> bool {
-    let Packet::Request(call) = packet else { return false };
-    let batch: txn::api::Batch =
-        wire::decode(call.body.clone()).expect("what was encoded can be decoded");
-    let mut requests = batch.requests.iter();
-    requests.any(|request| {
-        matches!(request, Request::CommitOnePhase { .. } | Request::TransferLease { .. })
-    })
 }
 
 /// Which machine's process an event happens to, if it stands still while that is paused.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::Key;
-use txn::api::{Batch, KvError, Peers, Reply};
+use txn::api::{Batch, KvError, Peers, Reply, Request};
 use txn::runtime::{HlcSource, Random, Spawn};
 use txn::wire;
 
@@ -31,6 +31,8 @@ pub enum Packet {
     Lookup(Call),
     /// The answer to either.
     Answer(Call),
+    /// Nobody waits for the answer to that any more (as HTTP/2 resets a stream); `body` is empty.
+    Withdrawal(Call),
     /// "The catalog has this version now."
     Catalog(u64),
     /// "What time is it?" Sent at this reading of the sender's monotonic clock.
@@ -54,15 +56,27 @@ pub enum Packet {
 }
 
 impl Packet {
+    /// Whether it is a call that must not be carried out twice (`txn::api` says which are idempotent).
+    pub fn happens_once(&self) -> bool {
+        let Packet::Request(call) = self else { return false };
+        let batch: Batch =
+            wire::decode(call.body.clone()).expect("what was encoded can be decoded");
+        let mut requests = batch.requests.iter();
+        requests.any(|request| {
+            matches!(request, Request::CommitOnePhase { .. } | Request::TransferLease { .. })
+        })
+    }
+
     /// How many bytes it takes on a wire, about.
     pub fn bytes(&self) -> u64 {
         const HEADER: u64 = 64;
         HEADER
             + match self {
                 Packet::Store(bytes) => bytes.len() as u64,
-                Packet::Request(call) | Packet::Lookup(call) | Packet::Answer(call) => {
-                    call.body.len() as u64
-                }
+                Packet::Request(call)
+                | Packet::Lookup(call)
+                | Packet::Answer(call)
+                | Packet::Withdrawal(call) => call.body.len() as u64,
                 Packet::Catalog(_) | Packet::Ping { .. } | Packet::Pong { .. } => 0,
             }
     }
@@ -92,8 +106,10 @@ pub enum Answered {
 
 /// What the world's loop has to do for a process.
 pub enum Outgoing {
-    /// A batch for our own shard.
-    Local(Batch, oneshot::Sender<Result<Reply, KvError>>),
+    /// A batch for our own shard, with the call's number.
+    Local(u64, Batch, oneshot::Sender<Result<Reply, KvError>>),
+    /// Nobody waits for the answer to that any more.
+    LocalWithdrawal(u64),
     /// A question to our own shard.
     LocalLookup(Key, oneshot::Sender<Vec<RangeDescriptor>>),
     /// A packet; when it is a call, its number is given.
@@ -156,6 +172,12 @@ impl Port {
         self.state.lock().outgoing.push(outgoing);
     }
 
+    fn next_call(&self) -> u64 {
+        let mut state = self.state.lock();
+        state.last += 1;
+        state.last
+    }
+
     async fn call(
         &self,
         to: NodeId,
@@ -163,23 +185,19 @@ impl Port {
         wrap: fn(Call) -> Packet,
     ) -> Result<Bytes, KvError> {
         let (sender, answer) = oneshot::channel();
-        let clock = self.clock.now().raw();
-        let id = {
-            let mut state = self.state.lock();
-            state.last += 1;
-            let id = state.last;
-            state.answers.insert(id, sender);
-            let call = Call { incarnation: self.incarnation, id, clock, body };
-            state.outgoing.push(Outgoing::Remote(to, wrap(call)));
-            id
-        };
+        let (clock, id) = (self.clock.now().raw(), self.next_call());
+        self.state.lock().answers.insert(id, sender);
+        let call = Call { incarnation: self.incarnation, id, clock, body };
+        self.leave(Outgoing::Remote(to, wrap(call)));
+        let mut awaited = Awaited { port: self, to, id, waits: true };
         let time = &self.clock.time;
         let limit = time.sleep_until(time.monotonic().plus(self.call_timeout));
         let answered = match select(answer, limit).await {
             Either::Left((answered, _)) => answered.ok(),
             Either::Right(_) => None,
         };
-        self.state.lock().answers.remove(&id);
+        awaited.waits = answered.is_none();
+        drop(awaited);
         match answered {
             Some(Answered::With(clock, bytes)) => {
                 let observed = self.clock.observe(ClockTimestamp::from_raw(clock));
@@ -192,14 +210,44 @@ impl Port {
     }
 }
 
+/// A call whose answer is awaited. Given up before that comes, it is withdrawn where it was sent.
+struct Awaited<'a> {
+    port: &'a Port,
+    to: NodeId,
+    id: u64,
+    waits: bool,
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        let Awaited { port, to, id, waits } = *self;
+        port.state.lock().answers.remove(&id);
+        if !waits {
+            return;
+        }
+        port.leave(match to == port.node {
+            true => Outgoing::LocalWithdrawal(id),
+            false => {
+                // It carries no clock: a process that ends does not look at its own any more.
+                let (incarnation, clock) = (port.incarnation, 0);
+                let call = Call { incarnation, id, clock, body: Bytes::new() };
+                Outgoing::Remote(to, Packet::Withdrawal(call))
+            }
+        });
+    }
+}
+
 impl Peers for Port {
     fn send(&self, to: NodeId, batch: Batch) -> BoxFuture<'_, Result<Reply, KvError>> {
         Box::pin(async move {
             let lost = KvError::Unreachable { node: to, sent: true };
             if to == self.node {
-                let (sender, answer) = oneshot::channel();
-                self.leave(Outgoing::Local(batch, sender));
-                return answer.await.unwrap_or(Err(lost));
+                let ((sender, answer), id) = (oneshot::channel(), self.next_call());
+                self.leave(Outgoing::Local(id, batch, sender));
+                let mut awaited = Awaited { port: self, to, id, waits: true };
+                let answer = answer.await;
+                awaited.waits = false;
+                return answer.unwrap_or(Err(lost));
             }
             let bytes = self.call(to, wire::encode(&batch), Packet::Request).await?;
             wire::decode::<Result<Reply, KvError>>(bytes).unwrap_or(Err(lost))

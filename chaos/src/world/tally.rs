@@ -17,6 +17,7 @@ pub const SOMETIMES: &[&str] = &[
     "blackouts",
     "calls that came again",
     "calls that strayed",
+    "calls withdrawn",
     "changes of weather",
     "clock drifts",
     "clock steps",

@@ -6,6 +6,7 @@ use node::transport::peers::CALL_TIMEOUT;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -208,6 +209,8 @@ fn a_call_that_its_caller_drops_is_dropped_at_the_server_and_nobody_waits_for_it
             }
             sleep(Duration::from_secs(1)).await;
             assert_eq!((two.desk.waiting(), calls[kept].is_finished()), (1, false));
+            let withdrawn = two.desk.withdrawn.load(Ordering::Relaxed);
+            assert_eq!(withdrawn, 49, "the shard hears of each: it may wait there for a lock");
             let links = scene.network.open_links(&address(2));
             assert_eq!(links.len(), 1, "the connection has not suffered");
         });

@@ -286,8 +286,8 @@ pub(crate) struct Desk {
     pub(crate) heard: Mutex<Vec<u64>>,
     /// Calls whose caller waits.
     pub(crate) waiting: AtomicUsize,
-    /// Calls whose caller left before they were answered.
-    pub(crate) deserted: AtomicU64,
+    /// Calls that were withdrawn, because their callers had left.
+    pub(crate) withdrawn: AtomicU64,
 }
 
 impl Desk {
@@ -299,7 +299,7 @@ impl Desk {
             executed: Mutex::default(),
             heard: Mutex::default(),
             waiting: AtomicUsize::new(0),
-            deserted: AtomicU64::new(0),
+            withdrawn: AtomicU64::new(0),
         }
     }
 
@@ -309,7 +309,10 @@ impl Desk {
                 Ok(Input::Messages(_, messages)) => {
                     self.heard.lock().extend(messages.iter().map(number_of));
                 }
-                Ok(Input::Request(batch, reply)) => self.take(&batch, reply),
+                Ok(Input::Request(_, batch, reply)) => self.take(&batch, reply),
+                Ok(Input::Cancel(_)) => {
+                    self.withdrawn.fetch_add(1, Ordering::Relaxed);
+                }
                 Ok(Input::Lookup(_, reply)) => drop(reply.send(Vec::new())),
                 Ok(_) => {}
                 Err(TryRecvError::Empty) => sleep(DESK_INTERVAL).await,
@@ -351,12 +354,12 @@ impl Desk {
                 None => std::future::pending().await,
             }
         };
-        let left = matches!(select(pin!(think), pin!(reply.closed())).await, Either::Right(_));
+        if let Either::Right(_) = select(pin!(think), pin!(reply.closed())).await {
+            return;
+        }
         let (clock, read_at) = (ClockTimestamp::MIN, Timestamp::MIN);
         let answer = Reply { responses: vec![response], clock, read_at, range: None };
-        if left || reply.send(Ok(answer)).is_err() {
-            self.deserted.fetch_add(1, Ordering::Relaxed);
-        }
+        drop(reply.send(Ok(answer)));
     }
 
     pub(crate) fn waiting(&self) -> usize {

@@ -159,7 +159,7 @@ impl Txn {
                 reads_elsewhere: false,
                 deadline: self.commit_deadline,
             };
-            let batch = self.batch(vec![request], self.wait_mode(&trials));
+            let batch = self.batch(vec![request], self.wait_mode(&mut trials));
             coverage::reached(Mark::OnePhaseSent);
             self.may_arrive_late = true;
             let reply = match self.send_and_ask(batch, mutations).await {

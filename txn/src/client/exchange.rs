@@ -46,8 +46,10 @@ pub(super) struct Trials {
     pub(super) holder: Option<TxnId>,
     /// How often somebody was in the way for a whole slice.
     pub(super) slices: u32,
-    /// How much longer than its slice such an answer took: the way there and back.
-    pub(super) trip: Duration,
+    /// When the last batch left, and how long it may wait at the range.
+    asked: (Monotonic, Duration),
+    /// How much longer than its slice an answer took that told of somebody in the way: the way there and back.
+    trip: Duration,
     pub(super) moves: u32,
     pub(super) lost: u32,
 }
@@ -60,10 +62,18 @@ impl Trials {
             blocked_since: None,
             holder: None,
             slices: 0,
+            asked: (Monotonic::ZERO, Duration::ZERO),
             trip: Duration::ZERO,
             moves: 0,
             lost: 0,
         }
+    }
+
+    /// The answer to what was asked last told of somebody in the way. What it took beyond the slice was no waiting for anybody.
+    fn was_blocked(&mut self, now: Monotonic) {
+        let (asked, slice) = self.asked;
+        self.trip = now.since(asked).saturating_sub(slice);
+        self.blocked_since.get_or_insert(asked.plus(self.trip));
     }
 }
 
@@ -78,24 +88,16 @@ impl Txn {
         let mut trials = Trials::new(purpose, on_lock);
         loop {
             self.check_open()?;
-            let mut batch = self.batch(requests.to_vec(), self.wait_mode(&trials));
+            let mut batch = self.batch(requests.to_vec(), self.wait_mode(&mut trials));
             if self.may_read_later(requests) {
                 batch.footing = Footing::Free;
             }
-            let (asked, slice) = (self.db.runtime().time.monotonic(), batch.wait.slice());
             match self.send(batch).await {
                 Ok(reply) if reply.responses.len() == requests.len() => {
                     self.read_at = self.read_at.forward(reply.read_at);
                     return Ok(reply.responses);
                 }
                 Ok(_) => return Err(unexpected("a batch")),
-                Err(error @ KvError::Blocked { .. }) => {
-                    // It has waited since then, and not only since it was told.
-                    trials.blocked_since.get_or_insert(asked);
-                    let took = self.db.runtime().time.monotonic().since(asked);
-                    trials.trip = took.saturating_sub(slice);
-                    self.overcome(error, &mut trials).await?;
-                }
                 Err(error) => self.overcome(error, &mut trials).await?,
             }
         }
@@ -126,6 +128,7 @@ impl Txn {
                 self.move_to(ts).await
             }
             KvError::Blocked { key, holder, active, .. } => {
+                trials.was_blocked(self.db.runtime().time.monotonic());
                 self.give_way(key, holder, active, trials).await
             }
             KvError::Ambiguous { reason } => {
@@ -213,29 +216,37 @@ impl Txn {
         Ok(reply)
     }
 
-    pub(super) fn wait_mode(&self, trials: &Trials) -> Wait {
-        match trials.on_lock {
+    /// How a batch that leaves now is to wait.
+    pub(super) fn wait_mode(&self, trials: &mut Trials) -> Wait {
+        let now = self.db.runtime().time.monotonic();
+        let wait = match trials.on_lock {
             OnLock::Fail => Wait::Error,
             OnLock::Skip => Wait::Skip,
             OnLock::Wait => {
-                let now = self.db.runtime().time.monotonic();
                 let waited = trials.blocked_since.map_or(Duration::ZERO, |since| now.since(since));
                 let statement = self.deadline.map(|deadline| deadline.since(now));
                 let lock = self.lock_timeout.map(|limit| limit.saturating_sub(waited));
                 let limits = statement.into_iter().chain(lock);
                 Wait::Queue(limits.fold(self.slice(trials), Duration::min))
             }
-        }
+        };
+        trials.asked = (now, wait.slice());
+        wait
+    }
+
+    /// Whether others may have to wait for it: it holds something, or some of what it is asking for now.
+    pub(super) fn may_hold(&self) -> bool {
+        let asks_for_more = self.locking.len() > 1 || self.locking.iter().any(|it| !it.is_point());
+        !self.locks.is_empty() || !self.intents.is_empty() || asks_for_more
     }
 
     /// How long it waits at a range before it asks after who is in its way. Who holds something may be in a circle, which those in it
     /// find out by asking. Who holds nothing only wants to know whether the holder lives, and most of those that want a row hold
     /// nothing: what they ask is work that holds up the one who has it.
     fn slice(&self, trials: &Trials) -> Duration {
-        let holds = !self.locks.is_empty() || !self.intents.is_empty() || self.locking.len() > 1;
         let slice = self.db.settings().wait_slice;
         let far = |trips: u32| (trials.trip * trips).min(SLICE_MAX);
-        if holds || trials.slices == 0 {
+        if self.may_hold() || trials.slices == 0 {
             return slice.max(far(HOLDER_SLICE_TRIPS_MIN));
         }
         coverage::reached(Mark::WaitedInLongerSlices);

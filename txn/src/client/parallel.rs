@@ -25,7 +25,7 @@ use coverage::Mark;
 use storage::mvcc::Sequence;
 use storage::{Key, Span};
 
-use crate::api::{KvError, Mutation, Reply, Request, Response};
+use crate::api::{KvError, Mutation, Reply, Request, Response, Wait};
 use crate::client::commit::{CommitInfo, CommitPath};
 use crate::client::exchange::{Purpose, Trials};
 use crate::client::split::gravest;
@@ -83,7 +83,8 @@ impl Txn {
                 self.intents.add(Span::point(&mutation.key), limit);
             }
             self.commit_sent = true;
-            match self.send_staged(mutations, &trials).await? {
+            let wait = self.wait_mode(&mut trials);
+            match self.send_staged(mutations, wait).await? {
                 Sent::All { decided: Some(ts), .. } => {
                     return Ok(CommitInfo { ts, path: CommitPath::TwoPhase });
                 }
@@ -115,7 +116,7 @@ impl Txn {
     }
 
     /// Sends writes and staging once; what concerns the anchor's range in one batch, which is one command there.
-    async fn send_staged(&self, mutations: &[Mutation], trials: &Trials) -> Result<Sent, TxnError> {
+    async fn send_staged(&self, mutations: &[Mutation], wait: Wait) -> Result<Sent, TxnError> {
         let anchor = self.anchor.clone().expect("it was taken before anything was sent");
         let around = self.range_around(&anchor).await?;
         let (here, elsewhere): (Vec<Mutation>, Vec<Mutation>) =
@@ -130,12 +131,10 @@ impl Txn {
         };
         let beside: Vec<Request> = write(here).into_iter().chain([stage]).collect();
         coverage::reached(Mark::StagingSent);
-        let staging = self.send(self.batch(beside, self.wait_mode(trials)));
+        let staging = self.send(self.batch(beside, wait));
         let laying = async {
             match write(elsewhere) {
-                Some(write) => {
-                    Some(self.send(self.batch(vec![write], self.wait_mode(trials))).await)
-                }
+                Some(write) => Some(self.send(self.batch(vec![write], wait)).await),
                 None => None,
             }
         };

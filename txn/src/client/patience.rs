@@ -40,9 +40,9 @@ impl Patience {
     pub(super) fn with(&self, node: NodeId, slice: Duration) -> Duration {
         match self.nodes.get(&node) {
             Some(estimate) => {
-                let (takes, longer) = (estimate.takes(), slice.saturating_sub(WAIT_SLICE));
-                let ordinary = estimate.patience.max((takes + slice).min(self.max));
-                ordinary.max(takes.min(self.max) + longer)
+                let ordinary = slice.min(WAIT_SLICE);
+                let waits = (estimate.takes() + ordinary).min(self.max) + (slice - ordinary);
+                estimate.patience.max(waits)
             }
             None => self.max.max(self.min + slice),
         }
@@ -124,6 +124,11 @@ mod tests {
         (0..50).for_each(|_| patience.answered(node, millis(190), Some(millis(190))));
         assert_eq!(patience.with(node, Duration::ZERO), millis(250));
         assert!(patience.with(node, millis(100)) >= millis(290));
+        assert!(
+            patience.with(node, millis(760)) >= millis(950),
+            "also where that is more than the most"
+        );
+        assert!(patience.with(node, millis(1000)) >= millis(1190));
         // Blocked for a slice; and then it took long, perhaps because of others.
         patience.answered(node, millis(950), Some(millis(190)));
         patience.answered(node, millis(800), None);

@@ -13,7 +13,7 @@ use storage::{Direction, Key, Span};
 use crate::api::{Expect, Lock, Request, Response, Row, TxnId, TxnMeta};
 use crate::client::buffer::WriteBuffer;
 use crate::client::cleanup::{Outcome, Remains};
-use crate::client::exchange::Purpose;
+use crate::client::exchange::{Purpose, Trials};
 use crate::client::heartbeat::Pulse;
 use crate::client::held::Held;
 use crate::client::open::OpenMark;
@@ -576,6 +576,14 @@ impl Txn {
     pub(super) fn leave_roster(&mut self, fate: Fate) {
         let wrote = std::mem::take(&mut self.wrote);
         self.db.roster().leave(self.id, self.started, &self.doing, (fate, wrote));
+    }
+
+    /// Whether its statement may go on, for who works without asking ranges.
+    ///
+    /// # Errors
+    /// `Timeout`: the time that was set for the statement is over.
+    pub fn check_time(&self) -> Result<(), TxnError> {
+        self.check_deadline(None, &Trials::new(Purpose::Read, OnLock::Wait))
     }
 
     /// What ended or doomed it, if anything has.

@@ -263,10 +263,9 @@ impl Txn {
 
     /// Who waits for this transaction, which waits for `holder`, directly or not. It must hold something for that.
     async fn dependents(&mut self, key: &Key, holder: TxnId) -> Result<Vec<TxnId>, TxnError> {
-        let Some(anchor) = self.anchor.clone() else { return Ok(Vec::new()) };
-        if self.locks.is_empty() && self.locking.is_empty() && self.intents.is_empty() {
+        let Some(anchor) = self.anchor.clone().filter(|_| self.may_hold()) else {
             return Ok(Vec::new());
-        }
+        };
         let request = Request::QueryTxn { txn: self.id, anchor };
         let reply = match self.send(self.batch(vec![request], Wait::Error)).await {
             Ok(reply) => reply,

@@ -1,9 +1,10 @@
 //! Value: transactions that wait for each other in a circle, as far as one shard's lock tables tell.
 //!
 //! A circle over several shards is found by those in it, who push each other (`push`): that takes slices of waiting. A circle within
-//! one shard is there in its tables the moment that it closes: whoever takes a place in a queue closes it, if anybody does, for who is
-//! granted a lock waits for nobody. So it is looked for there and then, and the youngest of those whose requests are here gives
-//! way at once. What is not known here (an intent's owner that waits elsewhere, say) is left to the pushes.
+//! one shard is there in its tables the moment that it closes, and whoever takes a place in a queue closes it. So it is looked for there
+//! and then, and the youngest of those whose requests are here gives way at once. Left to the pushes is what is not known here (an intent's
+//! owner that waits elsewhere, say), and the circle that a batch over several ranges closes which is granted one lock while it waits for
+//! another.
 //!
 //! INVARIANT: of a circle the oldest of the highest priority never gives way, so somebody always gets through.
 
@@ -17,9 +18,10 @@ use storage::mvcc::TxnId;
 
 /// A circle that `txn` closes by waiting where it does: its members in the order of waiting, `txn` first. Empty: there is none.
 pub(super) fn circle<'a>(tables: &[&'a LockTable], txn: &'a TxnMeta) -> Vec<&'a TxnMeta> {
-    // For nobody else is it worth looking: who holds nothing is waited for only at its place, and who is behind it there waits already
-    // for whomever it waits for.
-    if !tables.iter().any(|table| table.holds_any(txn.id)) {
+    // For nobody else is it worth looking: who holds nothing that is wanted is waited for only at its place, and who is behind it there
+    // waits already for whomever it waits for; unless it has places in two ranges at once.
+    let places = tables.iter().filter(|table| table.has_place(txn.id)).count();
+    if places < 2 && !tables.iter().any(|table| table.is_waited_for(txn.id)) {
         return Vec::new();
     }
     // Who was reached, and from whom.

@@ -90,31 +90,25 @@ impl LockTable {
     /// behind. (Were it behind everybody, one that wants two keys could go to and fro between
     /// their queues for ever, as each time it is sent away by a younger one that it then overtakes.)
     pub fn in_the_way(&self, key: &Key, txn: &TxnMeta, strength: Lock) -> Option<InTheWay> {
-        let row = self.rows.get(key)?;
-        if let Some(holder) = row.holder_against(txn.id, strength) {
-            return Some(InTheWay { txn: holder.txn.clone(), active: holder.active });
+        match self.rows.get(key)?.obstacle(txn, strength)? {
+            Obstacle::Holder(holder) => {
+                Some(InTheWay { txn: holder.txn.clone(), active: holder.active })
+            }
+            Obstacle::Ahead(place) => {
+                coverage::reached(Mark::QueuedBehindOthers);
+                Some(InTheWay { txn: place.txn.clone(), active: place.active })
+            }
         }
-        if row.holders.iter().any(|holder| holder.txn.id == txn.id) {
-            return None;
-        }
-        let ahead = row.queue.iter().take(row.turn_of(txn));
-        ahead.into_iter().find(|place| conflicts(place.strength, strength)).map(|place| {
-            coverage::reached(Mark::QueuedBehindOthers);
-            InTheWay { txn: place.txn.clone(), active: place.active }
-        })
+    }
+
+    /// Whether nobody is in its way.
+    pub fn may_pass(&self, key: &Key, txn: &TxnMeta, strength: Lock) -> bool {
+        self.rows.get(key).is_none_or(|row| row.obstacle(txn, strength).is_none())
     }
 
     /// A holder that excludes `txn`, the queue aside (SKIP LOCKED).
     pub fn holder_against(&self, key: &Key, txn: TxnId, strength: Lock) -> Option<&Holder> {
         self.rows.get(key)?.holder_against(txn, strength)
-    }
-
-    /// Locked keys of `span` that somebody other than `txn` holds against `strength`.
-    pub fn held_in(&self, span: &Span) -> impl Iterator<Item = (&Key, &Holder)> {
-        let rows = (!span.is_empty()).then(|| self.rows.range(&span.start..&span.end));
-        rows.into_iter()
-            .flatten()
-            .flat_map(|(key, row)| row.holders.iter().map(move |holder| (key, holder)))
     }
 
     /// Takes the lock (keeps the stronger one) and gives up the place in the key's queue. The
@@ -169,6 +163,8 @@ impl LockTable {
                 place.strength = place.strength.max(strength);
                 place.ticket = ticket;
                 place.kept_until = None;
+                // It is alive: it has come back.
+                place.active = place.active.max(active);
             }
             None => {
                 let at = row.turn_of(txn);
@@ -204,9 +200,15 @@ impl LockTable {
         !self.places.is_empty()
     }
 
-    /// Whether `txn` holds a lock here.
-    pub fn holds_any(&self, txn: TxnId) -> bool {
-        self.held.contains_key(&txn)
+    /// Whether `txn` holds a lock here that somebody has a place for.
+    pub fn is_waited_for(&self, txn: TxnId) -> bool {
+        let queued = |key: &Key| self.rows.get(key).is_some_and(|row| !row.queue.is_empty());
+        self.held.get(&txn).is_some_and(|keys| keys.iter().any(queued))
+    }
+
+    /// Whether `txn` has a place in a queue here.
+    pub fn has_place(&self, txn: TxnId) -> bool {
+        self.places.contains_key(&txn)
     }
 
     /// The request of `txn` that waits here now.
@@ -349,7 +351,8 @@ impl LockTable {
     }
 
     /// How many wait at `key`.
-    pub fn queue_len(&self, key: &Key) -> usize {
+    #[cfg(test)]
+    fn queue_len(&self, key: &Key) -> usize {
         self.rows.get(key).map_or(0, |row| row.queue.len())
     }
 
@@ -360,7 +363,25 @@ impl LockTable {
     }
 }
 
+/// Who keeps another from a key.
+enum Obstacle<'a> {
+    Holder(&'a Holder),
+    /// In the queue.
+    Ahead(&'a Place),
+}
+
 impl Row {
+    fn obstacle(&self, txn: &TxnMeta, strength: Lock) -> Option<Obstacle<'_>> {
+        if let Some(holder) = self.holder_against(txn.id, strength) {
+            return Some(Obstacle::Holder(holder));
+        }
+        if self.holders.iter().any(|holder| holder.txn.id == txn.id) {
+            return None;
+        }
+        let mut ahead = self.queue.iter().take(self.turn_of(txn));
+        ahead.find(|place| conflicts(place.strength, strength)).map(Obstacle::Ahead)
+    }
+
     /// How many places are ahead of the one that `txn` has, or would take.
     fn turn_of(&self, txn: &TxnMeta) -> usize {
         let own = self.queue.iter().position(|place| place.txn.id == txn.id);

@@ -8,7 +8,8 @@ use clock::Monotonic;
 use coverage::Mark;
 use replication::range::RangeId;
 use std::collections::{BTreeMap, BTreeSet};
-use storage::Key;
+use storage::mvcc::TxnId;
+use storage::{Key, Span};
 
 use super::RequestId;
 use super::evaluate::Conflict;
@@ -63,6 +64,7 @@ pub(super) struct Parked {
 #[derive(Default, Debug)]
 pub(super) struct ParkedRequests {
     all: BTreeMap<Ticket, Parked>,
+    by_request: BTreeMap<RequestId, Ticket>,
     woken: BTreeSet<Ticket>,
     by_deadline: BTreeSet<(Monotonic, Ticket)>,
     by_range: BTreeSet<(RangeId, Ticket)>,
@@ -92,12 +94,14 @@ impl ParkedRequests {
                 self.by_key.entry((parked.range, conflict.key.clone())).or_default().insert(ticket);
             }
         }
+        self.by_request.insert(parked.work.id, ticket);
         let former = self.all.insert(ticket, parked);
         assert!(former.is_none(), "request {ticket:?} is parked once");
     }
 
     pub(super) fn remove(&mut self, ticket: Ticket) -> Option<Parked> {
         let parked = self.all.remove(&ticket)?;
+        self.by_request.remove(&parked.work.id);
         self.woken.remove(&ticket);
         self.by_deadline.remove(&(parked.deadline, ticket));
         self.by_range.remove(&(parked.range, ticket));
@@ -122,8 +126,7 @@ impl ParkedRequests {
     }
 
     pub(super) fn remove_request(&mut self, id: RequestId) -> Option<(Ticket, Parked)> {
-        let (ticket, _) = self.all.iter().find(|(_, parked)| parked.work.id == id)?;
-        let ticket = *ticket;
+        let ticket = *self.by_request.get(&id)?;
         self.remove(ticket).map(|parked| (ticket, parked))
     }
 
@@ -133,6 +136,18 @@ impl ParkedRequests {
             Why::Lock(conflict) => Some(conflict),
             Why::Lease | Why::Bound | Why::Latch(_) => None,
         }
+    }
+
+    /// What waits on behalf of `txn` for keys of `span`.
+    pub(super) fn of_txn(&self, range: RangeId, span: &Span, txn: TxnId) -> Vec<Ticket> {
+        let from = (range, span.start.clone());
+        let keys =
+            self.by_key.range(from..).take_while(|((of, key), _)| *of == range && *key < span.end);
+        let is_its = |ticket: &Ticket| {
+            let batch = self.all.get(ticket).map(|parked| &parked.work.batch);
+            batch.and_then(|batch| batch.txn.as_ref()).is_some_and(|of| of.id == txn)
+        };
+        keys.flat_map(|(_, tickets)| tickets.iter().copied().filter(is_its)).collect()
     }
 
     /// The woken request that arrived first.

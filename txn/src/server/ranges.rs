@@ -126,11 +126,7 @@ impl Ranges {
     pub fn cancel(&mut self, now: Now, replicas: &mut dyn Replicas, id: RequestId) {
         if let Some((ticket, parked)) = self.parked.remove_request(id) {
             self.withdraw(parked.range, ticket);
-            self.leave_queue(
-                parked.range,
-                ticket,
-                parked.work.batch.txn.as_ref().map(|txn| txn.id),
-            );
+            self.leave_queue(parked.range, ticket, &parked.work.batch);
         }
         for proposal in self.proposals.values_mut() {
             if proposal.work.as_ref().is_some_and(|work| work.id == id) {
@@ -247,11 +243,6 @@ impl Ranges {
         &self.contention
     }
 
-    /// How many requests wait here.
-    pub fn parked_count(&self) -> usize {
-        self.parked.count()
-    }
-
     /// Attempts what was woken, in the order of arrival; a bounded piece of it, the rest at the
     /// next call.
     fn run(&mut self, now: Now, replicas: &mut dyn Replicas) {
@@ -263,7 +254,7 @@ impl Ranges {
                 coverage::reached(Mark::ClaimsGivenUp);
                 // It will be answered, or go on elsewhere: what it claimed where it waited would block others for ever.
                 self.withdraw(range, ticket);
-                self.leave_queue(range, ticket, work.batch.txn.as_ref().map(|txn| txn.id));
+                self.leave_queue(range, ticket, &work.batch);
             }
             self.attempt(now, replicas, ticket, work);
         }
@@ -372,7 +363,7 @@ impl Ranges {
             }
         }
         self.release_locks(range, &effects.releases);
-        self.leave_queue(range, ticket, reader);
+        self.leave_queue(range, ticket, &work.batch);
         self.withdraw(range, ticket);
         // A lease that was just given away has served this answer.
         let read_under = effects.transfer.is_none().then_some(term);
@@ -473,9 +464,8 @@ impl Ranges {
                 leading.remember_aborted(*txn, now.monotonic);
             }
         }
-        if !proposal.again {
-            let txn = proposal.work.as_ref().and_then(|work| work.batch.txn.as_ref());
-            self.leave_queue(range, proposal.ticket, txn.map(|txn| txn.id));
+        if let Some(work) = proposal.work.as_ref().filter(|_| !proposal.again) {
+            self.leave_queue(range, proposal.ticket, &work.batch);
         }
     }
 
@@ -565,7 +555,7 @@ impl Ranges {
     }
 
     /// A parked request's deadline has passed.
-    fn give_up(&mut self, now: Now, replicas: &dyn Replicas, ticket: Ticket) {
+    fn give_up(&mut self, now: Now, replicas: &mut dyn Replicas, ticket: Ticket) {
         let Some(parked) = self.parked.remove(ticket) else { return };
         self.note_wait(now, &parked);
         let Parked { range, work, why, since, .. } = parked;
@@ -577,17 +567,18 @@ impl Ranges {
             return self.parked.insert(ticket, Parked { range, work, why, since, deadline });
         }
         let error = match why {
-            Why::Lease => self.not_leaseholder(replicas, range),
+            // Who is in the way by now: whom it met when it came may be gone.
+            Why::Lock(_) => return self.attempt(now, replicas, ticket, work),
+            Why::Lease => self.not_leaseholder(&*replicas, range),
             Why::Latch(_) => {
-                unavailable(replicas, now, range, "a write before this one is not replicated")
+                unavailable(&*replicas, now, range, "a write before this one is not replicated")
             }
             Why::Bound => unavailable(
-                replicas,
+                &*replicas,
                 now,
                 range,
                 "the read lies too far ahead of what the lease allows",
             ),
-            Why::Lock(conflict) => blocked_error(*conflict),
         };
         self.refuse(Some((now, range)), ticket, work, error);
     }
@@ -628,12 +619,11 @@ impl Ranges {
                     Some(txn),
                     Some(leading),
                 ) => {
-                    self.places_due =
-                        self.places_due.min(now.monotonic.plus(self.config.place_kept));
                     let until = now.monotonic.plus(self.config.place_kept);
+                    self.places_due = self.places_due.min(until);
                     leading.locks.keep_place(txn, ticket, until);
                 }
-                _ => self.leave_queue(range, ticket, txn),
+                _ => self.leave_queue(range, ticket, &work.batch),
             }
         }
         self.answers.push(Answer { id: work.id, range, read_under: None, result: Err(error) });

@@ -34,7 +34,7 @@ use judge::Committed;
 
 const KEYS: u64 = 8;
 const CLIENTS: usize = 4;
-const STEPS: usize = 2_000;
+const STEPS: usize = 2_400;
 /// Keys from here on lie in the second range.
 const MIDDLE: u64 = 4;
 

@@ -52,13 +52,12 @@ impl World {
         let relied_on = own.shard.store().relied_on(read(own), range);
         let lead = own.shard.store().group(range)?;
         let leader = lead.replica;
-        let descriptor = own.shard.store().descriptor(range)?;
         self.machines.values().find_map(|machine| {
             let process = machine.process.as_ref()?;
             let store = process.shard.store();
             let voter = store.group(range).filter(|voter| relied_on.contains(&voter.replica))?;
             // A change of members that was lost may have made a replica of the same number elsewhere.
-            descriptor.peer(voter.replica).filter(|peer| peer.node == machine.id)?;
+            lead.routes.get(&voter.replica).filter(|node| **node == machine.id)?;
             let knows = voter.membership.voters.is_empty() || voter.membership.is_voter(leader);
             let free = knows && store.is_free(read(process), range)?;
             free.then(|| {

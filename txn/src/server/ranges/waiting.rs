@@ -6,8 +6,8 @@ use replication::range::RangeId;
 use storage::mvcc::TxnId;
 use storage::{Key, Span};
 
-use super::{Ranges, blocked_error};
-use crate::api::{KvError, TxnMeta};
+use super::{Answer, Ranges, blocked_error};
+use crate::api::{Batch, KvError, Request, TxnMeta};
 use crate::contention::Stretch;
 use crate::server::PlantedBug;
 use crate::server::circle;
@@ -90,8 +90,27 @@ impl Ranges {
         let Some(leading) = self.leading.get_mut(&range) else { return };
         let release = |(txn, span): &(TxnId, Span)| leading.locks.release(*txn, span);
         let freed: Vec<Key> = releases.iter().flat_map(release).collect();
+        self.forsake(range, releases);
         for key in freed {
             self.wake_key(range, &key);
+        }
+    }
+
+    /// A request that waits for a lock which its transaction has just given up is a late copy, or its sender has left: it would take the
+    /// lock, and nobody would know. It is sent away; should somebody wait for it all the same, it will be back.
+    fn forsake(&mut self, range: RangeId, releases: &[(TxnId, Span)]) {
+        for (txn, span) in releases {
+            for ticket in self.parked.of_txn(range, span, *txn) {
+                let Some(Parked { work, why: Why::Lock(conflict), .. }) =
+                    self.parked.remove(ticket)
+                else {
+                    continue;
+                };
+                coverage::reached(Mark::WaiterForsaken);
+                self.withdraw(range, ticket);
+                let result = Err(blocked_error(*conflict));
+                self.answers.push(Answer { id: work.id, range, read_under: None, result });
+            }
         }
     }
 
@@ -100,17 +119,20 @@ impl Ranges {
         let Some(leading) = self.leading.get(&range) else { return };
         self.parked.wake_key(range, key, |work, conflict| {
             match (&work.batch.txn, conflict.wants) {
-                (Some(txn), Some(wants)) => {
-                    leading.locks.in_the_way(&conflict.key, txn, wants).is_none()
-                }
+                (Some(txn), Some(wants)) => leading.locks.may_pass(&conflict.key, txn, wants),
                 (None, _) | (_, None) => true,
             }
         });
     }
 
-    pub(super) fn leave_queue(&mut self, range: RangeId, ticket: Ticket, txn: Option<TxnId>) {
-        let Some((leading, txn)) = self.leading.get_mut(&range).zip(txn) else { return };
-        if let Some(key) = leading.locks.leave(txn, ticket) {
+    /// A request needs its transaction's place no more. Requests that never queue have none: a waiter that asks in between who is in its
+    /// way, or how it fares itself, keeps its place.
+    pub(super) fn leave_queue(&mut self, range: RangeId, ticket: Ticket, batch: &Batch) {
+        let (Some(leading), Some(txn)) = (self.leading.get_mut(&range), &batch.txn) else { return };
+        if !batch.requests.iter().any(Request::may_queue) {
+            return;
+        }
+        if let Some(key) = leading.locks.leave(txn.id, ticket) {
             self.wake_key(range, &key);
         }
     }
