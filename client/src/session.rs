@@ -98,6 +98,8 @@ pub struct Session {
     /// Which node answered, and its region.
     node: (u32, String),
     in_transaction: bool,
+    /// Transaction blocks whose connection broke, as told to a caller who went on.
+    blocks_lost: u64,
 }
 
 impl Session {
@@ -131,6 +133,7 @@ impl Session {
             stream: None,
             node: (0, String::new()),
             in_transaction: false,
+            blocks_lost: 0,
         };
         session.ensure_connected().await?;
         Ok(session)
@@ -174,9 +177,8 @@ impl Session {
         for _ in 0..=self.addresses.len() {
             if self.stream.is_none() && self.in_transaction {
                 self.in_transaction = false;
-                return Err(Error::Unreachable(
-                    "the connection was lost inside a transaction; it was rolled back".to_string(),
-                ));
+                self.blocks_lost += 1;
+                return Err(block_lost());
             }
             self.ensure_connected().await?;
             // Put back when the answer is whole: of a stream whose reader was dropped half way, or that broke, nothing more can be told.
@@ -223,7 +225,13 @@ impl Session {
             other => other,
         };
         self.query("BEGIN", &[]).await.map_err(lost)?;
+        let lost_before = self.blocks_lost;
         match body(self).await {
+            // It has heard of that, and gone on as if nothing were.
+            Ok(_) if self.blocks_lost > lost_before || self.stream.is_none() => {
+                self.in_transaction = false;
+                Err(block_lost())
+            }
             Ok(value) => match self.query("COMMIT", &[]).await {
                 Ok(_) => Ok(value),
                 Err(error) => self.after_commit(error).await.map(|()| value),
@@ -385,6 +393,11 @@ impl Session {
             }
         }
     }
+}
+
+fn block_lost() -> Error {
+    let why = "the connection was lost inside a transaction block: what was not committed by then is rolled back";
+    Error::Unreachable(why.to_string())
 }
 
 fn status_of(results: &[QueryResult]) -> Option<Outcome> {

@@ -128,7 +128,7 @@ impl Serving {
         match select(pin!(work), pin!(self.replies.closed())).await {
             Either::Left((done, _)) => done,
             Either::Right(((), work)) => {
-                cancel.cancel();
+                cancel.client_gone();
                 work.await
             }
         }

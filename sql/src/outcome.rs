@@ -130,6 +130,7 @@ impl Notice {
 #[derive(Clone, Debug, Default)]
 pub struct CancelHandle {
     flag: Arc<AtomicBool>,
+    gone: Arc<AtomicBool>,
     waker: Arc<futures::task::AtomicWaker>,
 }
 
@@ -140,13 +141,19 @@ impl CancelHandle {
         self.waker.wake();
     }
 
+    /// The client has gone: what runs ends with 57014, and whatever begins after it.
+    pub fn client_gone(&self) {
+        self.gone.store(true, Ordering::SeqCst);
+        self.cancel();
+    }
+
     /// Forgets a cancellation that came before a statement began.
     pub(crate) fn reset(&self) {
         self.flag.store(false, Ordering::SeqCst);
     }
 
     pub(crate) fn is_canceled(&self) -> bool {
-        self.flag.load(Ordering::SeqCst)
+        self.flag.load(Ordering::SeqCst) || self.gone.load(Ordering::SeqCst)
     }
 
     /// Ready once [`CancelHandle::cancel`] was called.

@@ -135,7 +135,7 @@ async fn watched<T>(
     match select(work, watch).await {
         Either::Left((done, _)) => done,
         Either::Right(((), work)) => {
-            cancel.cancel();
+            cancel.client_gone();
             work.await
         }
     }

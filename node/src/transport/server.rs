@@ -95,18 +95,29 @@ impl<IO> Connected for Accepted<IO> {
     fn connect_info(&self) {}
 }
 
+impl<IO> Accepted<IO> {
+    /// What came of a poll, or that the connection is cut. Only one that waits needs to be woken: for bytes to read, or, with a peer that
+    /// takes none, for room to write (HTTP/2 reads nothing then).
+    fn or_cut<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_pending() && self.cut.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        polled
+    }
+}
+
 impl<IO: AsyncRead + Unpin> AsyncRead for Accepted<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.io).poll_read(context, buffer);
-        // Only a connection that waits needs to be woken.
-        if read.is_pending() && self.cut.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
-        read
+        let polled = Pin::new(&mut self.io).poll_read(context, buffer);
+        self.or_cut(context, polled)
     }
 }
 
@@ -116,15 +127,18 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Accepted<IO> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
+        let polled = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.or_cut(context, polled)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
+        let polled = Pin::new(&mut self.io).poll_flush(context);
+        self.or_cut(context, polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
+        let polled = Pin::new(&mut self.io).poll_shutdown(context);
+        self.or_cut(context, polled)
     }
 
     fn poll_write_vectored(
@@ -132,7 +146,8 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Accepted<IO> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, slices)
+        let polled = Pin::new(&mut self.io).poll_write_vectored(context, slices);
+        self.or_cut(context, polled)
     }
 
     fn is_write_vectored(&self) -> bool {

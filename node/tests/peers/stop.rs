@@ -1,6 +1,7 @@
 //! A node that stops in good order: ends its streams, finishes what it has begun, waits for nobody who is gone.
 
 use node::transport::server::DRAIN_TIMEOUT;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use txn::api::KvError;
@@ -98,4 +99,27 @@ fn a_node_that_stops_is_not_held_up_by_who_has_only_connected() {
         let [link] = &scene.network.links(&address(2))[..] else { panic!("one link") };
         assert!(!link.has_server());
     });
+}
+
+#[test]
+fn a_node_that_stops_does_not_wait_for_who_takes_no_more_bytes() {
+    for seed in 0..8 {
+        play(seed, Weather::FAIR, |scene| async move {
+            let (one, two) = scene.pair().await;
+            two.desk.answer_bytes.store(8 << 20, Ordering::Relaxed);
+            *two.desk.thinking.lock() = Thinking::Exactly(Duration::from_millis(300));
+            let (caller, to) = (one.clone(), two.id);
+            let asked =
+                tokio::runtime::Handle::current().spawn(async move { caller.ask(to, 1).await });
+            sleep(Duration::from_millis(200)).await;
+            scene.network.open_links(&address(2)).iter().for_each(Link::silence);
+            // The answer is written by then, as far as there was room.
+            sleep(Duration::from_millis(300 + scene.below(500))).await;
+            let took = two.stop().await;
+            assert!(took <= DRAIN_TIMEOUT + SLACK, "seed {seed}: it took {took:?}");
+            let answer = asked.await.expect("it does not panic");
+            let lost = matches!(answer, Err(KvError::Unreachable { sent: true, .. }));
+            assert!(lost, "seed {seed}: {answer:?}");
+        });
+    }
 }
