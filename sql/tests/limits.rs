@@ -98,6 +98,30 @@ fn over_a_limit_is_an_error_that_says_which_and_how_much() {
 }
 
 #[test]
+fn who_makes_many_rows_of_few_is_stopped_as_it_makes_them() {
+    let cluster = TestCluster::new();
+    let mut session = cluster.session(&cluster.east);
+    cluster.run(&mut session, "SET statement_memory_limit = '4MB'");
+    let few = "(SELECT n FROM generate_series(1, 3000) n)";
+    // Nine million pairs each: more than the limit, and more than this test has time for.
+    for query in [
+        format!("SELECT * FROM {few} a CROSS JOIN {few} b"),
+        format!("SELECT * FROM {few} a LEFT JOIN {few} b ON a.n >= 0 OR b.n = 7"),
+        format!("SELECT * FROM {few} a JOIN {few} b ON a.n / 10000 = b.n / 10000"),
+        format!("SELECT * FROM {few} a, LATERAL (SELECT a.n + m FROM {few} b(m)) c"),
+        format!("SELECT generate_series(1, 3000) FROM {few} a"),
+    ] {
+        let over = cluster.world.block_on(error(&mut session, &query));
+        assert_eq!(over.code.to_string(), "53200", "{query}");
+        let detail = over.detail.expect("a detail");
+        let held = detail.split(' ').nth(3).and_then(|bytes| bytes.parse::<u64>().ok());
+        assert!(held.is_some_and(|bytes| bytes < 5 << 20), "{query}: {detail}");
+    }
+    let fits = format!("SELECT count(*) FROM {few} a JOIN {few} b ON a.n = b.n");
+    assert_eq!(cluster.run(&mut session, &fits), "count\n3000\n");
+}
+
+#[test]
 fn a_session_that_is_idle_for_too_long_is_ended() {
     let cluster = TestCluster::new();
     let mut session = cluster.session(&cluster.east);

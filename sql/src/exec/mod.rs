@@ -71,7 +71,11 @@ pub(crate) struct Exec<'a> {
     commons: BTreeMap<usize, Arc<Vec<Row>>>,
     memory_bytes: usize,
     memory_bytes_max: usize,
+    steps: u32,
 }
+
+/// Pairs of rows that a join tries between two looks at the time.
+const BREATH_STEPS: u32 = 4096;
 
 impl<'a> Exec<'a> {
     /// For one statement.
@@ -100,6 +104,7 @@ impl<'a> Exec<'a> {
             commons: BTreeMap::new(),
             memory_bytes: 0,
             memory_bytes_max,
+            steps: 0,
         }
     }
 
@@ -127,6 +132,33 @@ impl<'a> Exec<'a> {
                 ))
                 .with_hint("Read less at once: use LIMIT, a cursor, or COPY."));
         }
+        Ok(())
+    }
+
+    /// Counts a row and adds it to those that are held: for operators that make more rows than they are given.
+    pub(crate) fn keep(&mut self, kept: &mut Vec<Row>, row: Row) -> Result<(), SqlError> {
+        self.charge(std::slice::from_ref(&row))?;
+        kept.push(row);
+        Ok(())
+    }
+
+    /// Between two steps of work that reads nothing: the client may want no more, its time may be over, and others use this thread too.
+    pub(crate) async fn breathe(&mut self) -> Result<(), SqlError> {
+        self.steps = self.steps.wrapping_add(1);
+        if !self.steps.is_multiple_of(BREATH_STEPS) {
+            return Ok(());
+        }
+        self.check_canceled()?;
+        self.txn.check_time()?;
+        let mut yielded = false;
+        std::future::poll_fn(|context| {
+            if std::mem::replace(&mut yielded, true) {
+                return std::task::Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            std::task::Poll::Pending
+        })
+        .await;
         Ok(())
     }
 

@@ -39,11 +39,12 @@ impl<'a> Exec<'a> {
                 }
                 Plan::Virtual(scan) => self.virtual_rows(scan).await?,
                 Plan::Function(scan) => self.function_rows(scan).await?,
+                // These count each row that they make.
                 Plan::ProjectSet { input, calls } => {
                     let input = self.rows(input, None).await?;
-                    self.project_set(input, calls).await?
+                    return self.project_set(input, calls).await;
                 }
-                Plan::Join(join) => self.join(join).await?,
+                Plan::Join(join) => return self.join(join).await,
                 Plan::Aggregate { input, keys, grouped, aggregates } => {
                     self.aggregate(input, keys, *grouped, aggregates).await?
                 }
@@ -166,6 +167,7 @@ impl<'a> Exec<'a> {
             // Subqueries of the step read the last round: what they gave before is stale.
             self.deferred.iter_mut().for_each(|value| *value = None);
             last = fresh(self.rows(step, None).await?);
+            self.breathe().await?;
         }
         Err(SqlError::new(
             SqlState::PROGRAM_LIMIT_EXCEEDED,
@@ -205,14 +207,15 @@ impl<'a> Exec<'a> {
             let row = self.outer.pop().expect("pushed above");
             let mut found = false;
             for other in right? {
+                self.breathe().await?;
                 let pair = paired(&row, &other);
                 if self.matches(join.on.as_ref(), &pair).await? {
                     found = true;
-                    result.push(pair);
+                    self.keep(&mut result, pair)?;
                 }
             }
             if !found && join.kind.keeps_left() {
-                result.push(padded_right(row, join.right_width));
+                self.keep(&mut result, padded_right(row, join.right_width))?;
             }
         }
         Ok(result)
@@ -229,19 +232,19 @@ impl<'a> Exec<'a> {
         for row in left {
             let mut found = false;
             for (other, matched) in right.iter().zip(&mut right_found) {
+                self.breathe().await?;
                 let pair = paired(&row, other);
                 if self.matches(join.on.as_ref(), &pair).await? {
                     found = true;
                     *matched = true;
-                    result.push(pair);
+                    self.keep(&mut result, pair)?;
                 }
             }
             if !found && join.kind.keeps_left() {
-                result.push(padded_right(row, join.right_width));
+                self.keep(&mut result, padded_right(row, join.right_width))?;
             }
-            self.check_canceled()?;
         }
-        self.unmatched(join, right, right_found, &mut result);
+        self.unmatched(join, right, right_found, &mut result)?;
         Ok(result)
     }
 
@@ -271,32 +274,40 @@ impl<'a> Exec<'a> {
                 None => &[],
             };
             for place in places {
+                self.breathe().await?;
                 let pair = paired(&row, &right[*place]);
                 if self.matches(join.on.as_ref(), &pair).await? {
                     found = true;
                     right_found[*place] = true;
-                    result.push(pair);
+                    self.keep(&mut result, pair)?;
                 }
             }
             if !found && join.kind.keeps_left() {
-                result.push(padded_right(row, join.right_width));
+                self.keep(&mut result, padded_right(row, join.right_width))?;
             }
         }
-        self.unmatched(join, right, right_found, &mut result);
+        self.unmatched(join, right, right_found, &mut result)?;
         Ok(result)
     }
 
-    fn unmatched(&self, join: &Join, right: Vec<Row>, found: Vec<bool>, result: &mut Vec<Row>) {
+    fn unmatched(
+        &mut self,
+        join: &Join,
+        right: Vec<Row>,
+        found: Vec<bool>,
+        result: &mut Vec<Row>,
+    ) -> Result<(), SqlError> {
         if !join.kind.keeps_right() {
-            return;
+            return Ok(());
         }
         for (row, found) in right.into_iter().zip(found) {
             if !found {
                 let mut pair = vec![Datum::Null; join.left_width];
                 pair.extend(row);
-                result.push(pair);
+                self.keep(result, pair)?;
             }
         }
+        Ok(())
     }
 
     /// The key of a row; `None` if a part is NULL: it equals nothing.

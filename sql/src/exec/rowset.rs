@@ -59,7 +59,8 @@ impl Exec<'_> {
                 out.extend(
                     columns.iter().map(|values| values.get(at).cloned().unwrap_or(Datum::Null)),
                 );
-                result.push(out);
+                self.keep(&mut result, out)?;
+                self.breathe().await?;
             }
             self.check_canceled()?;
         }
