@@ -1,6 +1,8 @@
 //! Driver: one connection of the shell or a workload, over either protocol, with the same answers.
 
 use client::{Error, Options, SqlError};
+use futures::future::{Either, select};
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
@@ -86,6 +88,37 @@ impl Backend {
                 }
                 Ok(answers)
             }
+        }
+    }
+}
+
+impl Backend {
+    /// The same, until `interrupt`: then the statement is cancelled. Over gRPC that costs the stream, and a block that was open on it.
+    pub(crate) async fn query_until(
+        &mut self,
+        sql: &str,
+        interrupt: impl Future<Output = ()>,
+    ) -> Result<Vec<Answer>, Error> {
+        let token = match self {
+            Backend::Postgres { client, .. } => Some(client.cancel_token()),
+            Backend::Grpc(_) => None,
+        };
+        let query = match select(Box::pin(self.query(sql)), pin!(interrupt)).await {
+            Either::Left((answers, _)) => return answers,
+            Either::Right(((), query)) => query,
+        };
+        match token {
+            Some(token) => {
+                token.cancel_query(NoTls).await.map_err(from_postgres_error)?;
+                query.await
+            }
+            None => Err(Error::Sql(SqlError {
+                code: "57014".to_string(),
+                message: "canceling statement due to user request".to_string(),
+                detail: String::new(),
+                hint: "A transaction block that was open is rolled back.".to_string(),
+                position: 0,
+            })),
         }
     }
 }

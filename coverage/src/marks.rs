@@ -394,6 +394,7 @@ marks! {
         ChangeCameAgain: "a change came to a copy that had it already",
         ConflictRecorded: rare "two regions had written one row, and the conflict was recorded",
         StreamResumed: "a stream went on from its stored frontier",
+        StreamTookWhole: rare "a stream took a copy as it stands, the history that it lacked being gone",
         StreamWaited: "a stream waited for an open transaction of its origin",
         FrontierFurther: rare "a stream's frontier had been moved further by another gateway",
         StreamMetSchemaChange: rare "a stream met a schema change of its table",

@@ -1,8 +1,15 @@
 //! The past: AS OF SYSTEM TIME in all its forms, how long history is kept, and what is told when it is gone.
 
 use crate::world::{TestCluster, run};
+use coverage::Mark;
+use replication::range::RegionId;
 use sql::{Collector, PROTECTED_MAX, PROTECTION_KEPT, Session};
 use std::time::Duration;
+use storage::{Key, Span};
+use txn::api::{Batch, Kv, Request, Wait};
+
+const EAST: RegionId = RegionId(1);
+const WEST: RegionId = RegionId(2);
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -282,4 +289,50 @@ fn a_ttl_is_a_duration_within_reason() {
         let answer = cluster.run(&mut session, &format!("ALTER TABLE t SET (gc_ttl = {right})"));
         assert_eq!(answer, "ALTER TABLE\n", "{right}");
     }
+}
+
+#[test]
+fn a_table_that_is_younger_than_what_was_collected_around_it_reaches_every_region() {
+    let cluster = TestCluster::new();
+    let (mut east, mut west) = (cluster.session(&cluster.east), cluster.session(&cluster.west));
+    let make = "CREATE TABLE late (id int PRIMARY KEY, n COUNTER, t text) WITH (consistency = 'available')";
+    cluster.run(&mut east, make);
+    cluster.run(&mut east, "CREATE INDEX late_t ON late (t)");
+    let table = cluster.east.catalog().find_table("meridian", "public", "late").cloned();
+    let table = table.expect("it was just made");
+    cluster
+        .run(&mut east, "INSERT INTO late SELECT n, n, 'row ' || n FROM generate_series(1, 100) n");
+    cluster.run(&mut east, "UPDATE late SET n = n + 1 WHERE id = 7; DELETE FROM late WHERE id = 8");
+    pass(&cluster, Duration::from_secs(1));
+    // What was split off a range inherits from when on that has its history.
+    let now = cluster.world.runtime().hlc.now().timestamp();
+    for region in [EAST, WEST] {
+        let span = Span::prefix(&Key::new(table.index_prefix(region.0, table.primary().id)));
+        let gc = Request::Gc { span, threshold: now };
+        let batch = Batch::bare(now.next(), Wait::Error, vec![gc]);
+        cluster.world.block_on(cluster.kv.send(batch)).expect("it lies in the past");
+    }
+    cluster.run(&mut west, "INSERT INTO late VALUES (1000, 5, 'west')");
+    let before = coverage::count(Mark::StreamTookWhole);
+    cluster.world.block_on(async {
+        cluster.west.refresh_catalog().await.expect("reads the catalog");
+        for _ in 0..2 {
+            sql::pump(&cluster.west, table.id, EAST, WEST).await.expect("streams");
+            sql::pump(&cluster.east, table.id, WEST, EAST).await.expect("streams");
+        }
+    });
+    assert_eq!(coverage::count(Mark::StreamTookWhole), before + 2, "each once");
+    for session in [&mut east, &mut west] {
+        let sums = cluster.run(session, "SELECT count(*), sum(n), sum(id) FROM late");
+        assert_eq!(sums, "count|sum|sum\n100|5048|6042\n");
+        let found = cluster.run(session, "SELECT id FROM late WHERE t = 'row 42'");
+        assert_eq!(found, "id\n42\n");
+    }
+    // From here on by its changes.
+    cluster.run(&mut east, "UPDATE late SET n = n + 10 WHERE id = 1");
+    cluster.world.block_on(async {
+        sql::pump(&cluster.west, table.id, EAST, WEST).await.expect("streams");
+    });
+    assert_eq!(cluster.run(&mut west, "SELECT n FROM late WHERE id = 1"), "n\n11\n");
+    assert_eq!(coverage::count(Mark::StreamTookWhole), before + 2);
 }

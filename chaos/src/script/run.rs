@@ -79,6 +79,9 @@ pub fn run_in_sim(script: &Script) -> ScriptReport {
     let access = world.access();
     let loaded = |(kind, workload): (&Kind, &Arc<dyn Workload>)| {
         let judged = match &verdict {
+            Ok(()) if workload.counts().0 == 0 => {
+                Err("nothing has ended well: such a run proves nothing".to_string())
+            }
             Ok(()) => workload.check(script.real_time()),
             Err(_) => Err("not judged: the world itself is wrong".to_string()),
         };

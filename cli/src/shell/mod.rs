@@ -41,11 +41,18 @@ pub(crate) fn run(arguments: &SqlArguments) -> Result<ExitCode, String> {
     let backend = runtime
         .block_on(Backend::connect(&url, "meridian sql"))
         .map_err(|error| error.to_string())?;
-    let mut shell =
-        Shell { runtime, backend, layout: Layout::Aligned, timing: false, failed: false };
+    let at_terminal = arguments.command.is_none() && std::io::stdin().is_terminal();
+    let mut shell = Shell {
+        runtime,
+        backend,
+        layout: Layout::Aligned,
+        timing: false,
+        failed: false,
+        at_terminal,
+    };
     match &arguments.command {
         Some(text) => shell.run_script(&mut text.as_bytes())?,
-        None if std::io::stdin().is_terminal() => shell.converse()?,
+        None if at_terminal => shell.converse()?,
         // Line by line: whoever writes into the pipe may wait for the answers.
         None => shell.run_script(&mut std::io::stdin().lock())?,
     }
@@ -58,6 +65,8 @@ struct Shell {
     layout: Layout,
     timing: bool,
     failed: bool,
+    /// Whether somebody types: then Ctrl-C cancels a statement.
+    at_terminal: bool,
 }
 
 /// Whether the shell goes on.
@@ -145,7 +154,18 @@ impl Shell {
 
     fn run_statement(&mut self, statement: &str) {
         let start = Instant::now();
-        match self.runtime.block_on(self.backend.query(statement)) {
+        let (backend, at_terminal) = (&mut self.backend, self.at_terminal);
+        let answers = self.runtime.block_on(async {
+            // A script ends with Ctrl-C, as any program.
+            let interrupted = async {
+                match at_terminal {
+                    true => tokio::signal::ctrl_c().await.expect("signals can be listened to"),
+                    false => std::future::pending().await,
+                }
+            };
+            backend.query_until(statement, interrupted).await
+        });
+        match answers {
             Ok(answers) => {
                 for answer in answers {
                     answer.notices.iter().for_each(|notice| eprintln!("NOTICE:  {notice}"));

@@ -7,6 +7,10 @@
 //!
 //! The frontier lies beside the copy it belongs to (`prefix | index 0 | origin`), so that reading and storing it needs no WAN. It is
 //! stored by the transactions that apply: INVARIANT: everything of the origin at or below a stored frontier is in the copy.
+//!
+//! Where the origin's history after the frontier is gone (the table lies in a range that was collected before the table was made, or
+//! this region has joined since), the copy is taken as it stands. Every row has its whole state in it, deleted ones too, so that merging it
+//! does what merging its changes would have done; only that the rows of one transaction may be seen apart until the frontier is there.
 
 use super::apply::apply_changes;
 use crate::catalog::{TableDescriptor, TableMode};
@@ -19,6 +23,7 @@ use replication::range::RegionId;
 use std::time::Duration;
 use storage::{Key, Span};
 use txn::api::{Batch, Change, KvError, Request, Response, WAIT_SLICE, Wait};
+use txn::client::ScanOptions;
 
 /// Bytes of changes asked for at once.
 const PULL_BYTES: u64 = 256 << 10;
@@ -68,7 +73,9 @@ pub async fn pump(
         return Err(SqlError::internal("only available tables have streams, between two regions"));
     }
     let since = frontier(engine, &table, origin, destination).await?;
-    let (mut changes, upto) = pull(engine, &table, origin, since).await?;
+    let Some((mut changes, upto)) = pull(engine, &table, origin, since).await? else {
+        return take_whole(engine, &table, origin, destination, since).await;
+    };
     // One stream at a time writes into a copy: two would wait for each other's rows, and take turns as a deadlock's victim.
     let turn = engine.copy_turn(table.id, destination);
     let _turn = turn.lock().await;
@@ -96,6 +103,46 @@ pub async fn pump(
         apply_group(engine, &table, origin, destination, &[], upto).await?;
     }
     Ok(Progress { frontier: upto.max(since), applied, more: upto < now && !changes.is_empty() })
+}
+
+/// Brings the copy here to where the origin's is now, without its history.
+async fn take_whole(
+    engine: &Engine,
+    table: &TableDescriptor,
+    origin: RegionId,
+    destination: RegionId,
+    since: Timestamp,
+) -> Result<Progress, SqlError> {
+    coverage::reached(Mark::StreamTookWhole);
+    tracing::info!(
+        table = table.name,
+        origin = origin.0,
+        "a copy is taken as it stands: its history is gone"
+    );
+    let turn = engine.copy_turn(table.id, destination);
+    let _turn = turn.lock().await;
+    // Every page is read at this moment or later, so that all that was committed by then is in one of them.
+    let at = engine.db.runtime().hlc.now().timestamp();
+    let mut rest = Some(Span::prefix(&Key::new(table.index_prefix(origin.0, table.primary().id))));
+    let mut applied = 0;
+    while let Some(span) = rest.take() {
+        let options = ScanOptions { bytes_max: PULL_BYTES, ..ScanOptions::default() };
+        let page = engine.run("take a copy", |txn, _| {
+            let span = span.clone();
+            Box::pin(async move { Ok(txn.scan(span, options).await?) })
+        });
+        let page = page.await?;
+        rest = page.resume;
+        let rows = page.rows.into_iter();
+        let states: Vec<Change> =
+            rows.map(|(key, value)| Change { ts: at, key, value: Some(value) }).collect();
+        applied += states.len() as u64;
+        for piece in states.chunks(APPLY_CHANGES_MAX) {
+            apply_group(engine, table, origin, destination, piece, since).await?;
+        }
+    }
+    apply_group(engine, table, origin, destination, &[], at).await?;
+    Ok(Progress { frontier: at, applied, more: false })
 }
 
 /// How many changes from the first on are applied at once: whole transactions, about [`APPLY_CHANGES_MAX`], one at least.
@@ -178,13 +225,13 @@ async fn frontier(
     }
 }
 
-/// What the origin's copy has committed after `since`, in commit order, and up to where that is complete.
+/// What the origin's copy has committed after `since`, in commit order, and up to where that is complete. `None`: nobody knows any more.
 async fn pull(
     engine: &Engine,
     table: &TableDescriptor,
     origin: RegionId,
     since: Timestamp,
-) -> Result<(Vec<Change>, Timestamp), SqlError> {
+) -> Result<Option<(Vec<Change>, Timestamp)>, SqlError> {
     let now = engine.db.runtime().hlc.now().timestamp();
     let span = Span::prefix(&Key::new(table.index_prefix(origin.0, table.primary().id)));
     let batch = Batch::bare(
@@ -194,19 +241,20 @@ async fn pull(
     );
     match engine.db.kv().send(batch).await {
         Ok(reply) => match reply.responses.into_iter().next() {
-            Some(Response::Changes { changes, upto }) => Ok((changes, upto)),
+            Some(Response::Changes { changes, upto }) => Ok(Some((changes, upto))),
             _ => Err(SqlError::internal("a range answered something else than its changes")),
         },
         // An open transaction is in the way. If its gateway has died, perhaps nobody else ever asks.
         Err(KvError::Blocked { key, holder, active, .. }) => {
             coverage::reached(Mark::StreamWaited);
             engine.db.is_over(&key, holder, active).await?;
-            Ok((Vec::new(), since))
+            Ok(Some((Vec::new(), since)))
         }
         Err(KvError::Overloaded { .. }) => {
             coverage::reached(Mark::StreamWaited);
-            Ok((Vec::new(), since))
+            Ok(Some((Vec::new(), since)))
         }
+        Err(KvError::BelowGc { .. }) => Ok(None),
         Err(error) => Err(SqlError::new(
             codes::SYSTEM_ERROR,
             format!("changes of table \"{}\" cannot be read: {error}", table.name),

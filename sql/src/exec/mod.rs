@@ -183,7 +183,11 @@ impl<'a> Exec<'a> {
             if !one.correlated && self.deferred[one.id].is_some() {
                 continue;
             }
+            let held = self.memory_bytes;
             let value = self.value_of(one, row).await?;
+            // The subquery's rows are gone; the value of a correlated one takes the place of its former one.
+            let kept = if one.correlated { 0 } else { value.memory_bytes() };
+            self.memory_bytes = held + kept;
             self.deferred[one.id] = Some(value);
         }
         Ok(())
