@@ -43,6 +43,7 @@ impl Binder<'_> {
     }
 
     fn query_body(&mut self, query: &ast::Query) -> Result<Bound, SqlError> {
+        super::clauses::refuse_in_query(query)?;
         let order: &[ast::OrderByExpr] = match query.order_by.as_ref().map(|order| &order.kind) {
             None => &[],
             Some(ast::OrderByKind::Expressions(keys)) => keys,
@@ -339,7 +340,7 @@ impl Binder<'_> {
                         Some(slot) => Expr::Slot(slot),
                         None => binder.value(&key.expr)?.expr,
                     };
-                    keys.push(sort_key_of(expr, &key.options));
+                    keys.push(sort_key_of(expr, key)?);
                 }
                 Ok(keys)
             })
@@ -352,7 +353,7 @@ impl Binder<'_> {
         select: &ast::Select,
         order: &[ast::OrderByExpr],
     ) -> Result<Bound, SqlError> {
-        refuse_foreign_clauses(select)?;
+        super::clauses::refuse_in_select(select)?;
         let (plan, scope) = self.bind_from(&select.from)?;
         self.scopes.push(scope);
         self.levels.push(Level::default());
@@ -551,7 +552,7 @@ impl Binder<'_> {
         let mut keys = Vec::new();
         for key in order {
             let expr = self.item_or_expression(&key.expr, items)?;
-            keys.push(sort_key_of(expr, &key.options));
+            keys.push(sort_key_of(expr, key)?);
         }
         Ok(keys)
     }
@@ -758,23 +759,5 @@ fn lock_scans(plan: &mut Plan, lock: Lock, on_lock: OnLock) {
         | Plan::Insert(_)
         | Plan::Update(_)
         | Plan::Delete(_) => {}
-    }
-}
-
-/// Clauses of other dialects that the parser accepts.
-fn refuse_foreign_clauses(select: &ast::Select) -> Result<(), SqlError> {
-    let foreign = [
-        ("TOP", select.top.is_some()),
-        ("SELECT INTO", select.into.is_some()),
-        ("LATERAL VIEW", !select.lateral_views.is_empty()),
-        ("PREWHERE", select.prewhere.is_some()),
-        ("CONNECT BY", !select.connect_by.is_empty()),
-        ("QUALIFY", select.qualify.is_some()),
-        ("WINDOW", !select.named_window.is_empty()),
-        ("EXCLUDE", select.exclude.is_some()),
-    ];
-    match foreign.iter().find(|(_, there)| *there) {
-        Some((word, _)) => Err(SqlError::unsupported(format!("{word} is not supported"))),
-        None => Ok(()),
     }
 }
