@@ -648,12 +648,40 @@ fn ordinal(ast: &ast::Expr, count: usize) -> Result<Option<usize>, SqlError> {
 
 /// The name that PostgreSQL gives to an expression without an alias.
 pub(super) fn output_name(ast: &ast::Expr) -> String {
+    named(ast).0
+}
+
+/// Its name, and whether that is only a type's or a word's: a cast around it then gives its own.
+fn named(ast: &ast::Expr) -> (String, bool) {
+    let type_name = |ty: &ast::DataType| match super::data_type(ty) {
+        Ok((ty, _)) => ty.internal_name().trim_start_matches('_').to_string(),
+        Err(_) => "?column?".to_string(),
+    };
+    match ast {
+        ast::Expr::Nested(inner) | ast::Expr::Collate { expr: inner, .. } => named(inner),
+        ast::Expr::Cast { expr, data_type, .. } => match named(expr) {
+            (name, false) if name != "?column?" => (name, false),
+            _ => (type_name(data_type), true),
+        },
+        ast::Expr::TypedString(typed) => (type_name(&typed.data_type), true),
+        ast::Expr::Interval(_) => ("interval".to_string(), true),
+        ast::Expr::Value(value) if matches!(value.value, ast::Value::Boolean(_)) => {
+            ("bool".to_string(), true)
+        }
+        ast::Expr::Case { else_result, .. } => match else_result.as_deref().map(named) {
+            Some((name, false)) if name != "?column?" => (name, false),
+            _ => ("case".to_string(), true),
+        },
+        other => (own_name(other), false),
+    }
+}
+
+fn own_name(ast: &ast::Expr) -> String {
     match ast {
         ast::Expr::Identifier(ident) => crate::parse::name(ident),
         ast::Expr::CompoundIdentifier(parts) => {
             parts.last().map(crate::parse::name).unwrap_or_default()
         }
-        ast::Expr::Nested(inner) | ast::Expr::Collate { expr: inner, .. } => output_name(inner),
         ast::Expr::Function(function) => function
             .name
             .0
@@ -661,19 +689,6 @@ pub(super) fn output_name(ast: &ast::Expr) -> String {
             .and_then(|part| part.as_ident())
             .map(crate::parse::name)
             .unwrap_or_default(),
-        ast::Expr::Cast { expr, data_type, .. } => match output_name(expr).as_str() {
-            "?column?" | "case" => match super::data_type(data_type) {
-                Ok((ty, _)) => ty.internal_name().trim_start_matches('_').to_string(),
-                Err(_) => "?column?".to_string(),
-            },
-            name => name.to_string(),
-        },
-        ast::Expr::TypedString(typed) => super::data_type(&typed.data_type)
-            .map_or_else(|_| "?column?".into(), |(ty, _)| ty.internal_name().into_owned()),
-        ast::Expr::Case { else_result, .. } => match else_result.as_deref().map(output_name) {
-            Some(name) if name != "?column?" => name,
-            _ => "case".to_string(),
-        },
         ast::Expr::Exists { negated: false, .. } => "exists".to_string(),
         ast::Expr::Extract { .. } => "extract".to_string(),
         ast::Expr::Position { .. } => "position".to_string(),
@@ -682,7 +697,6 @@ pub(super) fn output_name(ast: &ast::Expr) -> String {
         ast::Expr::Ceil { .. } => "ceil".to_string(),
         ast::Expr::Floor { .. } => "floor".to_string(),
         ast::Expr::AtTimeZone { .. } => "timezone".to_string(),
-        ast::Expr::Interval(_) => "interval".to_string(),
         ast::Expr::Trim { trim_where, .. } => match trim_where {
             Some(ast::TrimWhereField::Leading) => "ltrim".to_string(),
             Some(ast::TrimWhereField::Trailing) => "rtrim".to_string(),
@@ -690,9 +704,6 @@ pub(super) fn output_name(ast: &ast::Expr) -> String {
         },
         ast::Expr::Array(_) => "array".to_string(),
         ast::Expr::Tuple(_) => "row".to_string(),
-        ast::Expr::Value(value) if matches!(value.value, ast::Value::Boolean(_)) => {
-            "bool".to_string()
-        }
         ast::Expr::Subquery(query) => match query.body.as_ref() {
             SetExpr::Select(select) => match select.projection.first() {
                 Some(SelectItem::UnnamedExpr(expr)) => output_name(expr),

@@ -163,3 +163,7 @@ DROP SEQUENCE drawn;
 SELECT $1;
 PREPARE untyped AS SELECT $1;
 EXECUTE untyped('x');
+
+-- A cast names its column, unless what it casts has a name.
+SELECT '12:00'::time::text, true::int, '1'::jsonb::int, 1.5::numeric::text, date '2024-01-01'::text, NOT true;
+SELECT g::text, upper(v)::varchar, CASE WHEN true THEN 1 ELSE 2::int END, CASE WHEN true THEN 1 ELSE g END, '{1}'::int[] FROM a LIMIT 1;
