@@ -100,8 +100,21 @@ impl Binder<'_> {
         args: Vec<Typed>,
         position: Option<usize>,
     ) -> Result<Typed, SqlError> {
+        if let (Some(to), [only]) = (to_json(name), args.as_slice())
+            && only.ty == Type::Json
+        {
+            return self.explicit_cast(only.clone(), to, -1);
+        }
         let found = self.resolve_function(name, &args, position)?;
-        let exprs = self.arguments(args, &found.args)?;
+        let mut exprs = self.arguments(args, &found.args)?;
+        if crate::types::makes_json(name) {
+            // What is JSON already is embedded: it goes with its type, because its datum is a text.
+            for (expr, _) in exprs.iter_mut().zip(&found.args).filter(|(_, ty)| **ty == Type::Json)
+            {
+                let value = std::mem::replace(expr, Expr::Const(Datum::Null));
+                *expr = Expr::Row(vec![(Type::Json, value)], Some(Vec::new().into()));
+            }
+        }
         Ok(Typed::new(self.fold(found.callee, exprs)?, found.result).at(position))
     }
 
@@ -154,6 +167,8 @@ impl Binder<'_> {
             .at(position));
         }
         let (args, star) = arguments_of(function)?;
+        super::clauses::refuse_in_call(function, crate::types::is_aggregate(name))
+            .map_err(|error| error.at(position))?;
         if let Some(window) = &function.over {
             return self.window(name, function, &args, window, position);
         }
@@ -235,7 +250,14 @@ impl Binder<'_> {
                 Ok(Some(Typed::new(Expr::Coalesce(exprs), ty)))
             }
             ("nullif", [left, right]) => {
-                let (left, right) = (self.value(left)?, self.expression(right)?);
+                let (left, right) = (self.expression(left)?, self.expression(right)?);
+                let left = match left.ty {
+                    Type::Unknown => {
+                        let to = if right.ty == Type::Unknown { Type::Text } else { right.ty };
+                        self.coerce_implicit(left, to, "argument of NULLIF")?
+                    }
+                    _ => left,
+                };
                 let (value, ty) = (left.expr.clone(), left.ty);
                 let equal = self.compare(Comparison::Eq, left, right)?.expr;
                 Ok(Some(Typed::new(Expr::NullIf(Box::new(equal), Box::new(value)), ty)))
@@ -256,6 +278,12 @@ impl Binder<'_> {
                     self.deferred(DeferredKind::NextVal(sequence.expr)),
                     Type::Int8,
                 )))
+            }
+            // In the order in which they were written, among the calls that change what they give.
+            ("currval", [_]) | ("lastval", []) => {
+                let typed = self.call_named_at(name, args, position)?;
+                let deferred = self.deferred(DeferredKind::Drawn(typed.expr));
+                Ok(Some(Typed { expr: deferred, ..typed }))
             }
             ("setval", [sequence, rest @ ..]) if !rest.is_empty() => {
                 let sequence = self.expression(sequence)?;
@@ -286,7 +314,7 @@ impl Binder<'_> {
                     let typed = self.value(arg)?;
                     fields.push((typed.ty, typed.expr));
                 }
-                Ok(Some(Typed::new(Expr::Row(fields), Type::Record)))
+                Ok(Some(Typed::new(Expr::Row(fields, None), Type::Record)))
             }
             _ => Ok(None),
         }
@@ -366,10 +394,14 @@ impl Binder<'_> {
         if let ast::FunctionArguments::List(list) = &function.args {
             distinct = matches!(list.duplicate_treatment, Some(ast::DuplicateTreatment::Distinct));
             for clause in &list.clauses {
-                if let ast::FunctionArgumentClause::OrderBy(keys) = clause {
-                    for key in keys {
-                        order.push(self.sort_key(key)?);
-                    }
+                let ast::FunctionArgumentClause::OrderBy(keys) = clause else {
+                    return Err(SqlError::unsupported(format!(
+                        "{clause} in a call of {name} is not supported"
+                    ))
+                    .at(position));
+                };
+                for key in keys {
+                    order.push(self.sort_key(key)?);
                 }
             }
         }
@@ -394,7 +426,7 @@ impl Binder<'_> {
     /// A key of ORDER BY, over the innermost scope.
     pub(super) fn sort_key(&mut self, key: &ast::OrderByExpr) -> Result<SortKey, SqlError> {
         let typed = self.value(&key.expr)?;
-        Ok(sort_key_of(typed.expr, &key.options))
+        sort_key_of(typed.expr, key)
     }
 
     fn window(
@@ -462,10 +494,35 @@ impl Binder<'_> {
     }
 }
 
+/// What `to_json` and `to_jsonb` make.
+fn to_json(name: &str) -> Option<Type> {
+    match name {
+        "to_json" => Some(Type::Json),
+        "to_jsonb" => Some(Type::Jsonb),
+        _ => None,
+    }
+}
+
 /// A key with its direction; NULLs are larger than everything unless said otherwise.
-pub(super) fn sort_key_of(expr: Expr, options: &ast::OrderByOptions) -> SortKey {
-    let descending = matches!(options.sort, Some(ast::OrderBySort::Desc));
-    SortKey { expr, descending, nulls_first: options.nulls_first.unwrap_or(descending) }
+pub(super) fn sort_key_of(expr: Expr, key: &ast::OrderByExpr) -> Result<SortKey, SqlError> {
+    let descending = match &key.options.sort {
+        None | Some(ast::OrderBySort::Asc) => false,
+        Some(ast::OrderBySort::Desc) => true,
+        Some(ast::OrderBySort::Using(operator)) => match operator.to_string().as_str() {
+            "<" | "pg_catalog.<" => false,
+            ">" | "pg_catalog.>" => true,
+            other => {
+                return Err(SqlError::unsupported(format!(
+                    "ORDER BY ... USING {other} is not supported"
+                ))
+                .with_hint("It sorts by < or by >."));
+            }
+        },
+    };
+    if key.with_fill.is_some() {
+        return Err(SqlError::unsupported("WITH FILL is not supported"));
+    }
+    Ok(SortKey { expr, descending, nulls_first: key.options.nulls_first.unwrap_or(descending) })
 }
 
 /// The arguments of a call; `true`: it was `(*)`.

@@ -60,8 +60,8 @@ impl Binder<'_> {
     pub(super) fn compare_rows(
         &mut self,
         comparison: Comparison,
-        left: &[ast::Expr],
-        right: &[ast::Expr],
+        left: &[&ast::Expr],
+        right: &[&ast::Expr],
     ) -> Result<Typed, SqlError> {
         if left.len() != right.len() {
             return Err(SqlError::new(
@@ -127,7 +127,7 @@ impl Binder<'_> {
                         "unequal number of entries in row expressions",
                     )
                 })?;
-                arms.push(self.compare_rows(Comparison::Eq, left, right)?.expr);
+                arms.push(self.compare_rows(Comparison::Eq, &left, &right)?.expr);
             }
             let any = Expr::Or(arms);
             return Ok(Typed::boolean(if negated { Expr::Not(Box::new(any)) } else { any }));

@@ -16,6 +16,9 @@ impl Binder<'_> {
 
     fn expression_inner(&mut self, ast: &ast::Expr) -> Result<Typed, SqlError> {
         use ast::Expr as E;
+        if let Some(mended) = super::precedence::mended(ast) {
+            return self.expression_inner(&mended);
+        }
         match ast {
             E::Nested(inner) => self.expression(inner),
             E::Value(value) => self.literal(value),
@@ -38,9 +41,15 @@ impl Binder<'_> {
             }
             E::BinaryOp { left, op, right } => self.binary(left, op, right),
             E::IsNull(inner) => Ok(Typed::boolean(Expr::IsNull(Box::new(self.value(inner)?.expr)))),
-            E::IsNotNull(inner) => Ok(Typed::boolean(Expr::Not(Box::new(Expr::IsNull(Box::new(
-                self.value(inner)?.expr,
-            )))))),
+            E::IsNotNull(inner) => {
+                let inner = self.value(inner)?;
+                let (row, inner) = (inner.ty == Type::Record, Box::new(inner.expr));
+                // Of a row this is more than "not null": no field may be.
+                Ok(Typed::boolean(match row {
+                    true => Expr::NoneNull(inner),
+                    false => Expr::Not(Box::new(Expr::IsNull(inner))),
+                }))
+            }
             E::IsTrue(inner) => self.is(inner, true, false),
             E::IsNotTrue(inner) => self.is(inner, true, true),
             E::IsFalse(inner) => self.is(inner, false, false),
@@ -74,7 +83,13 @@ impl Binder<'_> {
                 self.quantified(left, compare_op, right, false)
             }
             E::AllOp { left, compare_op, right } => self.quantified(left, compare_op, right, true),
-            E::Cast { expr, data_type: ty, .. } => self.cast(expr, ty),
+            E::Cast {
+                kind: ast::CastKind::Cast | ast::CastKind::DoubleColon,
+                expr,
+                data_type: ty,
+                format: None,
+                ..
+            } => self.cast(expr, ty),
             E::TypedString(typed) => {
                 let (ty, typmod) = data_type(&typed.data_type)?;
                 let value = self.literal(&typed.value)?;
@@ -122,7 +137,10 @@ impl Binder<'_> {
                 args.extend(overlay_for.as_deref());
                 self.call_named("overlay", &args)
             }
-            E::Collate { expr, .. } => self.expression(expr),
+            E::Collate { expr, collation } => {
+                super::clauses::refuse_collation(collation)?;
+                self.expression(expr)
+            }
             E::Function(function) => self.function(function),
             E::Case { operand, conditions, else_result, .. } => {
                 self.case(operand.as_deref(), conditions, else_result.as_deref())
@@ -309,7 +327,7 @@ impl Binder<'_> {
         let symbol = symbol(op)?;
         if let Some(comparison) = comparison(&symbol) {
             if let (Some(left), Some(right)) = (tuple(left), tuple(right)) {
-                return self.compare_rows(comparison, left, right);
+                return self.compare_rows(comparison, &left, &right);
             }
             let (left, right) = (self.expression(left)?, self.expression(right)?);
             return self.compare(comparison, left, right);
@@ -439,7 +457,7 @@ impl Binder<'_> {
             let typed = self.value(item)?;
             fields.push((typed.ty, typed.expr));
         }
-        Ok(Typed::new(Expr::Row(fields), Type::Record))
+        Ok(Typed::new(Expr::Row(fields, None), Type::Record))
     }
 }
 
@@ -458,10 +476,21 @@ fn number(text: &str) -> Result<Typed, SqlError> {
     Ok(Typed::new(Expr::Const(Datum::Numeric(value)), Type::Numeric))
 }
 
-pub(super) fn tuple(ast: &ast::Expr) -> Option<&[ast::Expr]> {
+/// The items of `(a, b)` or `ROW(a, b)`.
+pub(super) fn tuple(ast: &ast::Expr) -> Option<Vec<&ast::Expr>> {
     match ast {
-        ast::Expr::Tuple(items) if items.len() > 1 => Some(items),
+        ast::Expr::Tuple(items) if items.len() > 1 => Some(items.iter().collect()),
         ast::Expr::Nested(inner) => tuple(inner),
+        ast::Expr::Function(function) => {
+            let [ast::ObjectNamePart::Identifier(name)] = function.name.0.as_slice() else {
+                return None;
+            };
+            if name.quote_style.is_some() || !name.value.eq_ignore_ascii_case("row") {
+                return None;
+            }
+            let (items, star) = super::call::arguments_of(function).ok()?;
+            (!star && !items.is_empty()).then_some(items)
+        }
         _ => None,
     }
 }

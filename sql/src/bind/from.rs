@@ -131,9 +131,15 @@ impl Binder<'_> {
             }
             (_, None) => None,
         };
+        let order = scope.star(None);
         for (a, b) in &merged {
             let hidden = if kind == JoinKind::Right { *a } else { *b };
             scope.columns[hidden].visibility = Visibility::Qualified;
+        }
+        if !merged.is_empty() {
+            let shown = |(a, b): &(usize, usize)| if kind == JoinKind::Right { *b } else { *a };
+            let shared: Vec<usize> = merged.iter().map(shown).collect();
+            scope.first = shared.iter().copied().chain(rest_of(&order, &merged)).collect();
         }
         let mut plan = Plan::Join(Box::new(Join {
             left,
@@ -176,6 +182,7 @@ impl Binder<'_> {
                 format!("a statement may name up to {FROM_ITEMS_MAX} tables, its views' included"),
             ));
         }
+        super::clauses::refuse_in_factor(factor)?;
         match factor {
             TableFactor::Table { name, alias, args: None, .. } => self.named(name, alias.as_ref()),
             TableFactor::Table { name, alias, args: Some(args), with_ordinality, .. } => {
@@ -466,7 +473,7 @@ fn check_aliases(left: &Scope, right: &Scope) -> Result<(), SqlError> {
 
 fn common_names(left: &Scope, right: &Scope) -> Vec<String> {
     let visible = |column: &&ScopeColumn| column.visibility == Visibility::Full;
-    let names = left.columns.iter().filter(visible).map(|column| &column.name);
+    let names = left.star(None).into_iter().map(|slot| &left.columns[slot].name);
     names
         .filter(|name| right.columns.iter().filter(visible).any(|column| column.name == **name))
         .map(ToString::to_string)
@@ -503,6 +510,14 @@ fn using_slots(scope: &Scope, left_width: usize, name: &str) -> Result<(usize, u
     Ok((in_side(0, left_width, "left")?, in_side(left_width, scope.width(), "right")?))
 }
 
+/// What `*` shows after the merged columns.
+fn rest_of<'a>(
+    order: &'a [usize],
+    merged: &'a [(usize, usize)],
+) -> impl Iterator<Item = usize> + 'a {
+    order.iter().copied().filter(|slot| !merged.iter().any(|(a, b)| a == slot || b == slot))
+}
+
 /// FULL JOIN USING: the merged column is whichever side is there.
 fn merge_full(plan: Plan, mut scope: Scope, merged: &[(usize, usize)]) -> (Plan, Scope) {
     let mut exprs: Vec<Expr> = (0..scope.width()).map(Expr::Slot).collect();
@@ -515,6 +530,9 @@ fn merge_full(plan: Plan, mut scope: Scope, merged: &[(usize, usize)]) -> (Plan,
             ..scope.columns[*a].clone()
         };
         scope.columns[*a].visibility = Visibility::Qualified;
+        for first in scope.first.iter_mut().filter(|first| *first == a) {
+            *first = scope.columns.len();
+        }
         scope.columns.push(column);
     }
     (Plan::Project { input: Box::new(plan), exprs }, scope)

@@ -1,6 +1,6 @@
 //! Value: names and types. From a statement's syntax tree and a catalog snapshot to a plan whose expressions are slots.
 //!
-//! Rooms: `scope` what names mean; `expression`, `call`, `comparison`, `array`, `subquery` expressions; `coerce` conversions that nobody wrote; `overload` which
+//! Rooms: `scope` what names mean; `expression`, `call`, `comparison`, `array`, `subquery` expressions; `precedence` what binds tighter; `clauses` what is refused; `coerce` conversions that nobody wrote; `overload` which
 //! function is meant; `query`, `from`, `group` SELECT; `modify` INSERT, UPDATE, DELETE; `datatype` type names.
 //!
 //! Literals in quotes and parameters without a type are of type `unknown` until their surroundings say what they are, as in
@@ -11,6 +11,7 @@
 
 mod array;
 mod call;
+mod clauses;
 mod coerce;
 mod comparison;
 mod datatype;
@@ -19,6 +20,7 @@ mod from;
 mod group;
 mod modify;
 mod overload;
+mod precedence;
 mod query;
 mod scope;
 mod set_function;

@@ -15,6 +15,7 @@ use txn::api::Lock;
 impl Binder<'_> {
     /// INSERT.
     pub(super) fn insert(&mut self, insert: &ast::Insert) -> Result<Bound, SqlError> {
+        super::clauses::refuse_in_insert(insert)?;
         let ast::TableObject::TableName(name) = &insert.table else {
             return Err(SqlError::unsupported("INSERT into this is not supported"));
         };
@@ -349,6 +350,7 @@ impl Binder<'_> {
 
     /// UPDATE.
     pub(super) fn update(&mut self, update: &ast::Update) -> Result<Bound, SqlError> {
+        super::clauses::refuse_in_update(update)?;
         if !update.table.joins.is_empty() || update.limit.is_some() || !update.order_by.is_empty() {
             return Err(SqlError::unsupported("this form of UPDATE is not supported"));
         }
@@ -380,6 +382,9 @@ impl Binder<'_> {
         let [only] = from.as_slice() else {
             return Err(SqlError::unsupported("DELETE from several tables is not supported"));
         };
+        if !only.joins.is_empty() || delete.output.is_some() {
+            return Err(SqlError::unsupported("this form of DELETE is not supported"));
+        }
         let using = delete.using.as_deref().unwrap_or_default();
         let (table, source, scope) =
             self.modified_rows(&only.relation, using, delete.selection.as_ref())?;
@@ -395,6 +400,7 @@ impl Binder<'_> {
         others: &[ast::TableWithJoins],
         selection: Option<&ast::Expr>,
     ) -> Result<(Arc<TableDescriptor>, Plan, Scope), SqlError> {
+        super::clauses::refuse_in_factor(relation)?;
         let ast::TableFactor::Table { name, alias, args: None, .. } = relation else {
             return Err(SqlError::unsupported("this cannot be changed"));
         };

@@ -43,6 +43,7 @@ impl Binder<'_> {
     }
 
     fn query_body(&mut self, query: &ast::Query) -> Result<Bound, SqlError> {
+        super::clauses::refuse_in_query(query)?;
         let order: &[ast::OrderByExpr] = match query.order_by.as_ref().map(|order| &order.kind) {
             None => &[],
             Some(ast::OrderByKind::Expressions(keys)) => keys,
@@ -339,7 +340,7 @@ impl Binder<'_> {
                         Some(slot) => Expr::Slot(slot),
                         None => binder.value(&key.expr)?.expr,
                     };
-                    keys.push(sort_key_of(expr, &key.options));
+                    keys.push(sort_key_of(expr, key)?);
                 }
                 Ok(keys)
             })
@@ -352,7 +353,7 @@ impl Binder<'_> {
         select: &ast::Select,
         order: &[ast::OrderByExpr],
     ) -> Result<Bound, SqlError> {
-        refuse_foreign_clauses(select)?;
+        super::clauses::refuse_in_select(select)?;
         let (plan, scope) = self.bind_from(&select.from)?;
         self.scopes.push(scope);
         self.levels.push(Level::default());
@@ -551,7 +552,7 @@ impl Binder<'_> {
         let mut keys = Vec::new();
         for key in order {
             let expr = self.item_or_expression(&key.expr, items)?;
-            keys.push(sort_key_of(expr, &key.options));
+            keys.push(sort_key_of(expr, key)?);
         }
         Ok(keys)
     }
@@ -647,12 +648,40 @@ fn ordinal(ast: &ast::Expr, count: usize) -> Result<Option<usize>, SqlError> {
 
 /// The name that PostgreSQL gives to an expression without an alias.
 pub(super) fn output_name(ast: &ast::Expr) -> String {
+    named(ast).0
+}
+
+/// Its name, and whether that is only a type's or a word's: a cast around it then gives its own.
+fn named(ast: &ast::Expr) -> (String, bool) {
+    let type_name = |ty: &ast::DataType| match super::data_type(ty) {
+        Ok((ty, _)) => ty.internal_name().trim_start_matches('_').to_string(),
+        Err(_) => "?column?".to_string(),
+    };
+    match ast {
+        ast::Expr::Nested(inner) | ast::Expr::Collate { expr: inner, .. } => named(inner),
+        ast::Expr::Cast { expr, data_type, .. } => match named(expr) {
+            (name, false) if name != "?column?" => (name, false),
+            _ => (type_name(data_type), true),
+        },
+        ast::Expr::TypedString(typed) => (type_name(&typed.data_type), true),
+        ast::Expr::Interval(_) => ("interval".to_string(), true),
+        ast::Expr::Value(value) if matches!(value.value, ast::Value::Boolean(_)) => {
+            ("bool".to_string(), true)
+        }
+        ast::Expr::Case { else_result, .. } => match else_result.as_deref().map(named) {
+            Some((name, false)) if name != "?column?" => (name, false),
+            _ => ("case".to_string(), true),
+        },
+        other => (own_name(other), false),
+    }
+}
+
+fn own_name(ast: &ast::Expr) -> String {
     match ast {
         ast::Expr::Identifier(ident) => crate::parse::name(ident),
         ast::Expr::CompoundIdentifier(parts) => {
             parts.last().map(crate::parse::name).unwrap_or_default()
         }
-        ast::Expr::Nested(inner) | ast::Expr::Collate { expr: inner, .. } => output_name(inner),
         ast::Expr::Function(function) => function
             .name
             .0
@@ -660,19 +689,6 @@ pub(super) fn output_name(ast: &ast::Expr) -> String {
             .and_then(|part| part.as_ident())
             .map(crate::parse::name)
             .unwrap_or_default(),
-        ast::Expr::Cast { expr, data_type, .. } => match output_name(expr).as_str() {
-            "?column?" | "case" => match super::data_type(data_type) {
-                Ok((ty, _)) => ty.internal_name().trim_start_matches('_').to_string(),
-                Err(_) => "?column?".to_string(),
-            },
-            name => name.to_string(),
-        },
-        ast::Expr::TypedString(typed) => super::data_type(&typed.data_type)
-            .map_or_else(|_| "?column?".into(), |(ty, _)| ty.internal_name().into_owned()),
-        ast::Expr::Case { else_result, .. } => match else_result.as_deref().map(output_name) {
-            Some(name) if name != "?column?" => name,
-            _ => "case".to_string(),
-        },
         ast::Expr::Exists { negated: false, .. } => "exists".to_string(),
         ast::Expr::Extract { .. } => "extract".to_string(),
         ast::Expr::Position { .. } => "position".to_string(),
@@ -681,7 +697,6 @@ pub(super) fn output_name(ast: &ast::Expr) -> String {
         ast::Expr::Ceil { .. } => "ceil".to_string(),
         ast::Expr::Floor { .. } => "floor".to_string(),
         ast::Expr::AtTimeZone { .. } => "timezone".to_string(),
-        ast::Expr::Interval(_) => "interval".to_string(),
         ast::Expr::Trim { trim_where, .. } => match trim_where {
             Some(ast::TrimWhereField::Leading) => "ltrim".to_string(),
             Some(ast::TrimWhereField::Trailing) => "rtrim".to_string(),
@@ -689,9 +704,6 @@ pub(super) fn output_name(ast: &ast::Expr) -> String {
         },
         ast::Expr::Array(_) => "array".to_string(),
         ast::Expr::Tuple(_) => "row".to_string(),
-        ast::Expr::Value(value) if matches!(value.value, ast::Value::Boolean(_)) => {
-            "bool".to_string()
-        }
         ast::Expr::Subquery(query) => match query.body.as_ref() {
             SetExpr::Select(select) => match select.projection.first() {
                 Some(SelectItem::UnnamedExpr(expr)) => output_name(expr),
@@ -758,23 +770,5 @@ fn lock_scans(plan: &mut Plan, lock: Lock, on_lock: OnLock) {
         | Plan::Insert(_)
         | Plan::Update(_)
         | Plan::Delete(_) => {}
-    }
-}
-
-/// Clauses of other dialects that the parser accepts.
-fn refuse_foreign_clauses(select: &ast::Select) -> Result<(), SqlError> {
-    let foreign = [
-        ("TOP", select.top.is_some()),
-        ("SELECT INTO", select.into.is_some()),
-        ("LATERAL VIEW", !select.lateral_views.is_empty()),
-        ("PREWHERE", select.prewhere.is_some()),
-        ("CONNECT BY", !select.connect_by.is_empty()),
-        ("QUALIFY", select.qualify.is_some()),
-        ("WINDOW", !select.named_window.is_empty()),
-        ("EXCLUDE", select.exclude.is_some()),
-    ];
-    match foreign.iter().find(|(_, there)| *there) {
-        Some((word, _)) => Err(SqlError::unsupported(format!("{word} is not supported"))),
-        None => Ok(()),
     }
 }

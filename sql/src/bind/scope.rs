@@ -11,6 +11,8 @@ use std::sync::Arc;
 pub(crate) struct Scope {
     /// One per slot.
     pub columns: Vec<ScopeColumn>,
+    /// Slots that `*` begins with: those merged by USING, outermost join first. The others follow in their order.
+    pub first: Vec<usize>,
 }
 
 /// A column of a scope.
@@ -52,7 +54,7 @@ impl Scope {
             origin: column.origin,
             visibility: Visibility::Full,
         });
-        Scope { columns: columns.collect() }
+        Scope { columns: columns.collect(), first: Vec::new() }
     }
 
     /// All columns of a table, by place.
@@ -70,11 +72,18 @@ impl Scope {
                 Visibility::Full
             },
         });
-        Scope { columns: columns.collect() }
+        Scope { columns: columns.collect(), first: Vec::new() }
     }
 
     /// Both, left first.
     pub(crate) fn join(mut self, right: Scope) -> Scope {
+        // `*` over both is all of the left, then all of the right: an order of the right one alone would come before the left.
+        let width = self.columns.len();
+        if !right.first.is_empty() {
+            let slots =
+                [self.star(None), right.star(None).iter().map(|slot| slot + width).collect()];
+            self.first = slots.concat();
+        }
         self.columns.extend(right.columns);
         self
     }
@@ -130,7 +139,10 @@ impl Scope {
     /// Slots that `*` or `relation.*` means.
     pub(crate) fn star(&self, relation: Option<&str>) -> Vec<usize> {
         let mut slots = Vec::new();
-        for (slot, column) in self.columns.iter().enumerate() {
+        let first = if relation.is_none() { self.first.as_slice() } else { &[] };
+        let rest = (0..self.columns.len()).filter(|slot| !first.contains(slot));
+        for slot in first.iter().copied().chain(rest) {
+            let column = &self.columns[slot];
             let wanted = match relation {
                 None => column.visibility == Visibility::Full,
                 Some(relation) => {
@@ -187,12 +199,13 @@ impl Binder<'_> {
                 continue;
             }
             let slots = scope.star(Some(relation));
+            let names = slots.iter().map(|slot| scope.columns[*slot].name.clone()).collect();
             // A function in FROM whose only column bears its name is that column.
             let fields = slots.into_iter().map(|slot| {
                 let expr = if level == 0 { Expr::Slot(slot) } else { Expr::Outer { level, slot } };
                 (scope.columns[slot].ty, expr)
             });
-            return Some(Typed::new(Expr::Row(fields.collect()), Type::Record));
+            return Some(Typed::new(Expr::Row(fields.collect(), Some(names)), Type::Record));
         }
         None
     }

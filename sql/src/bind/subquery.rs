@@ -33,7 +33,7 @@ impl Binder<'_> {
             )));
         };
         let items: Vec<&ast::Expr> = match tuple(left) {
-            Some(items) => items.iter().collect(),
+            Some(items) => items,
             None => vec![left],
         };
         let mut lefts = Vec::new();
@@ -117,7 +117,10 @@ impl Binder<'_> {
     pub(super) fn deferred(&mut self, kind: DeferredKind) -> Expr {
         let mut deferred = Deferred { id: self.deferred_id(), correlated: false, kind };
         deferred.correlated = match &deferred.kind {
-            DeferredKind::NextVal(_) | DeferredKind::SetVal(_) | DeferredKind::Sleep(_) => true,
+            DeferredKind::NextVal(_)
+            | DeferredKind::Drawn(_)
+            | DeferredKind::SetVal(_)
+            | DeferredKind::Sleep(_) => true,
             DeferredKind::Quantified { left, plan, .. } => {
                 reaches_out(plan) || left.iter().any(|expr| !expr.is_constant()) || !left.is_empty()
             }

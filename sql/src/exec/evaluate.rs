@@ -1,7 +1,7 @@
 //! Value: evaluation of expressions for one row. Three-valued logic: NULL is neither true nor false.
 
 use super::{Exec, broken};
-use crate::error::SqlError;
+use crate::error::{SqlError, codes};
 use crate::outcome::Row;
 use crate::plan::{Callee, Code, Expr, Extreme, Test};
 use crate::types::{ArrayValue, Datum, Dim, RecordValue, Type, cast};
@@ -18,7 +18,13 @@ impl Exec<'_> {
                 outer.and_then(|row| row.get(*slot)).cloned().ok_or_else(|| broken("outer slot"))
             }
             Expr::Param(index) => {
-                self.params.get(*index).cloned().ok_or_else(|| broken("parameter"))
+                // A simple query has none, whatever it names.
+                self.params.get(*index).cloned().ok_or_else(|| {
+                    SqlError::new(
+                        codes::UNDEFINED_PARAMETER,
+                        format!("there is no parameter ${}", index + 1),
+                    )
+                })
             }
             Expr::Placeholder(_) => Err(broken("placeholder")),
             Expr::Compare(comparison, left, right) => {
@@ -47,6 +53,15 @@ impl Exec<'_> {
                 Ok(Datum::Bool(match &value {
                     Datum::Record(record) => record.fields.iter().all(|(_, field)| field.is_null()),
                     other => other.is_null(),
+                }))
+            }
+            Expr::NoneNull(inner) => {
+                let value = self.evaluate(inner, row)?;
+                Ok(Datum::Bool(match &value {
+                    Datum::Record(record) => {
+                        record.fields.iter().all(|(_, field)| !field.is_null())
+                    }
+                    other => !other.is_null(),
                 }))
             }
             Expr::Is(inner, truth) => {
@@ -132,16 +147,18 @@ impl Exec<'_> {
                 }
                 array_of(*element, values)
             }
-            Expr::Row(fields) => {
+            Expr::Row(fields, names) => {
                 let mut values = Vec::with_capacity(fields.len());
                 for (ty, field) in fields {
                     values.push((*ty, self.evaluate(field, row)?));
                 }
-                Ok(Datum::Record(Arc::new(RecordValue { fields: values })))
+                let names = names.clone();
+                Ok(Datum::Record(Arc::new(RecordValue { fields: values, names })))
             }
-            Expr::Deferred(deferred) => {
-                self.deferred[deferred.id].clone().ok_or_else(|| broken("deferred value"))
-            }
+            Expr::Deferred(deferred) => self.deferred[deferred.id].clone().ok_or_else(|| {
+                let failed = self.failed.get(&deferred.id).cloned();
+                failed.unwrap_or_else(|| broken("deferred value"))
+            }),
         }
     }
 

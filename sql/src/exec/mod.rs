@@ -67,6 +67,8 @@ pub(crate) struct Exec<'a> {
     outer: Vec<Row>,
     /// Deferred values by id.
     deferred: Vec<Option<Datum>>,
+    /// Those that have failed, and may stand where a CASE never comes to: told when they are asked for.
+    failed: BTreeMap<usize, SqlError>,
     /// Rows of WITH queries.
     commons: BTreeMap<usize, Arc<Vec<Row>>>,
     memory_bytes: usize,
@@ -101,6 +103,7 @@ impl<'a> Exec<'a> {
             hold: Hold::AsLocked,
             outer: Vec::new(),
             deferred: vec![None; deferred_count],
+            failed: BTreeMap::new(),
             commons: BTreeMap::new(),
             memory_bytes: 0,
             memory_bytes_max,
@@ -184,11 +187,17 @@ impl<'a> Exec<'a> {
                 continue;
             }
             let held = self.memory_bytes;
-            let value = self.value_of(one, row).await?;
+            self.failed.remove(&one.id);
+            self.deferred[one.id] = match self.value_of(one, row).await {
+                Err(error) if matches!(one.kind, DeferredKind::Drawn(_)) => {
+                    self.failed.insert(one.id, error);
+                    None
+                }
+                value => Some(value?),
+            };
             // The subquery's rows are gone; the value of a correlated one takes the place of its former one.
-            let kept = if one.correlated { 0 } else { value.memory_bytes() };
-            self.memory_bytes = held + kept;
-            self.deferred[one.id] = Some(value);
+            let kept = self.deferred[one.id].as_ref().filter(|_| !one.correlated);
+            self.memory_bytes = held + kept.map_or(0, Datum::memory_bytes);
         }
         Ok(())
     }
@@ -237,6 +246,7 @@ impl<'a> Exec<'a> {
                     Datum::Oid(id) => self.sequences.next(self.facts, id).await.map(Datum::Int8),
                     _ => Ok(Datum::Null),
                 },
+                DeferredKind::Drawn(call) => self.evaluate(call, row),
                 DeferredKind::SetVal(args) => {
                     let mut values = Vec::new();
                     for arg in args {

@@ -191,6 +191,7 @@ fn one_value(mut row: Row, field: Option<usize>) -> Datum {
         None if row.len() == 1 => row.remove(0),
         None => Datum::Record(Arc::new(RecordValue {
             fields: row.into_iter().map(|value| (Type::Text, value)).collect(),
+            names: None,
         })),
     }
 }

@@ -114,6 +114,14 @@ const CUSTOM: Setting = Setting {
 
 /// A setting's value.
 pub(super) fn current(facts: &Facts, name: &str) -> Option<String> {
+    // What this statement has set so far, it sees.
+    let drawn = facts.sequence_values.lock();
+    let change =
+        drawn.setting_changes.iter().rfind(|change| change.name.eq_ignore_ascii_case(name));
+    if let Some(Change { value: Some(value), .. }) = change {
+        return Some(value.clone());
+    }
+    drop(drawn);
     facts.setting(&name.to_lowercase()).map(str::to_string)
 }
 

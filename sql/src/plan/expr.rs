@@ -43,6 +43,8 @@ pub(crate) enum Expr {
     Not(Box<Expr>),
     /// IS NULL.
     IsNull(Box<Expr>),
+    /// `row IS NOT NULL`: no field is null.
+    NoneNull(Box<Expr>),
     /// IS TRUE, IS FALSE.
     Is(Box<Expr>, bool),
     /// IS DISTINCT FROM.
@@ -61,8 +63,8 @@ pub(crate) enum Expr {
     Quantified(Box<Quantified>),
     /// ARRAY[...]; nested ones are one level of a multidimensional array.
     Array(Type, Vec<Expr>),
-    /// ROW(...).
-    Row(Vec<(Type, Expr)>),
+    /// ROW(...), or a table's row, whose fields have names.
+    Row(Vec<(Type, Expr)>, Option<Arc<[Arc<str>]>>),
     /// Computed beforehand.
     Deferred(Box<Deferred>),
 }
@@ -244,6 +246,8 @@ pub(crate) enum DeferredKind {
     Array(Type, Arc<Plan>),
     /// `nextval(regclass)`.
     NextVal(Expr),
+    /// `currval(regclass)`, `lastval()`: the call, which is told what this statement has drawn before it.
+    Drawn(Expr),
     /// `setval(regclass, value, is_called)`.
     SetVal(Vec<Expr>),
     /// `pg_sleep(seconds)`.
@@ -289,7 +293,7 @@ impl Expr {
             | Expr::Coalesce(list)
             | Expr::Extreme(_, list)
             | Expr::Array(_, list) => list.iter().collect(),
-            Expr::Not(a) | Expr::IsNull(a) | Expr::Is(a, _) => vec![a],
+            Expr::Not(a) | Expr::IsNull(a) | Expr::NoneNull(a) | Expr::Is(a, _) => vec![a],
             Expr::Case(arms, otherwise) => arms
                 .iter()
                 .flat_map(|(a, b)| [a, b])
@@ -297,13 +301,15 @@ impl Expr {
                 .collect(),
             Expr::Cast(cast) => vec![&cast.expr],
             Expr::Quantified(quantified) => vec![&quantified.left, &quantified.array],
-            Expr::Row(list) => list.iter().map(|(_, expr)| expr).collect(),
+            Expr::Row(list, _) => list.iter().map(|(_, expr)| expr).collect(),
             Expr::Deferred(deferred) => match &deferred.kind {
                 DeferredKind::Scalar(_) | DeferredKind::Exists(_) | DeferredKind::Array(..) => {
                     Vec::new()
                 }
                 DeferredKind::Quantified { left, .. } => left.iter().collect(),
-                DeferredKind::NextVal(expr) | DeferredKind::Sleep(expr) => vec![expr],
+                DeferredKind::NextVal(expr)
+                | DeferredKind::Drawn(expr)
+                | DeferredKind::Sleep(expr) => vec![expr],
                 DeferredKind::SetVal(list) => list.iter().collect(),
             },
         }
@@ -324,7 +330,7 @@ impl Expr {
             | Expr::Coalesce(list)
             | Expr::Extreme(_, list)
             | Expr::Array(_, list) => list.iter_mut().collect(),
-            Expr::Not(a) | Expr::IsNull(a) | Expr::Is(a, _) => vec![a],
+            Expr::Not(a) | Expr::IsNull(a) | Expr::NoneNull(a) | Expr::Is(a, _) => vec![a],
             Expr::Case(arms, otherwise) => arms
                 .iter_mut()
                 .flat_map(|(a, b)| [a, b])
@@ -332,13 +338,15 @@ impl Expr {
                 .collect(),
             Expr::Cast(cast) => vec![&mut cast.expr],
             Expr::Quantified(quantified) => vec![&mut quantified.left, &mut quantified.array],
-            Expr::Row(list) => list.iter_mut().map(|(_, expr)| expr).collect(),
+            Expr::Row(list, _) => list.iter_mut().map(|(_, expr)| expr).collect(),
             Expr::Deferred(deferred) => match &mut deferred.kind {
                 DeferredKind::Scalar(_) | DeferredKind::Exists(_) | DeferredKind::Array(..) => {
                     Vec::new()
                 }
                 DeferredKind::Quantified { left, .. } => left.iter_mut().collect(),
-                DeferredKind::NextVal(expr) | DeferredKind::Sleep(expr) => vec![expr],
+                DeferredKind::NextVal(expr)
+                | DeferredKind::Drawn(expr)
+                | DeferredKind::Sleep(expr) => vec![expr],
                 DeferredKind::SetVal(list) => list.iter_mut().collect(),
             },
         }
@@ -352,7 +360,10 @@ impl Expr {
             | DeferredKind::Exists(plan)
             | DeferredKind::Array(_, plan) => Some(plan),
             DeferredKind::Quantified { plan, .. } => Some(plan),
-            DeferredKind::NextVal(_) | DeferredKind::SetVal(_) | DeferredKind::Sleep(_) => None,
+            DeferredKind::NextVal(_)
+            | DeferredKind::Drawn(_)
+            | DeferredKind::SetVal(_)
+            | DeferredKind::Sleep(_) => None,
         }
     }
 
@@ -364,7 +375,10 @@ impl Expr {
             | DeferredKind::Exists(plan)
             | DeferredKind::Array(_, plan) => Some(plan),
             DeferredKind::Quantified { plan, .. } => Some(plan),
-            DeferredKind::NextVal(_) | DeferredKind::SetVal(_) | DeferredKind::Sleep(_) => None,
+            DeferredKind::NextVal(_)
+            | DeferredKind::Drawn(_)
+            | DeferredKind::SetVal(_)
+            | DeferredKind::Sleep(_) => None,
         }
     }
 

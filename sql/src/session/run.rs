@@ -12,7 +12,7 @@ use crate::engine::PlantedBug;
 use crate::error::{Recovery, SqlError, codes};
 use crate::exec::{Exec, Uniqueness};
 use crate::outcome::{Column, Notice, Outcome};
-use crate::parse::{AsOf, BeginOptions, Extension, Parsed, Statement};
+use crate::parse::{AsOf, Extension, Parsed, Statement};
 use crate::plan::Planned;
 use crate::types::{Datum, SqlState, Type};
 use coverage::Mark;
@@ -274,6 +274,8 @@ impl Session {
     ) -> Result<Outcome, SqlError> {
         self.begin_in_transaction().await?;
         let facts = self.facts_now();
+        // A statement that failed has asked for nothing.
+        self.sequence_values.lock().setting_changes.clear();
         let lock_timeout = self.settings.milliseconds("lock_timeout").unwrap_or(Duration::MAX);
         let lock_timeout = Some(lock_timeout.min(lock_wait_max)).filter(|max| *max < Duration::MAX);
         let memory = self.statement_memory_max();
@@ -346,17 +348,23 @@ impl Session {
         use ast::Statement as S;
         let complete = |tag: &str| Ok(Outcome::Complete { tag: tag.to_string() });
         match statement {
-            S::Commit { chain, .. } => {
+            S::Commit { chain: false, .. } => self.commit_block().await,
+            S::Commit { chain: true, .. } => {
+                let modes = self.modes_to_chain("COMMIT AND CHAIN")?;
                 let outcome = self.commit_block().await?;
-                if *chain {
-                    self.begin_block(&BeginOptions::default(), None, &[]).await?;
-                }
+                self.begin_block(&modes, None, &[]).await?;
                 Ok(outcome)
             }
             S::Rollback { savepoint: Some(name), .. } => {
                 self.rollback_to(&crate::parse::name(name)).await
             }
-            S::Rollback { savepoint: None, .. } => self.rollback_block().await,
+            S::Rollback { savepoint: None, chain: false } => self.rollback_block().await,
+            S::Rollback { savepoint: None, chain: true } => {
+                let modes = self.modes_to_chain("ROLLBACK AND CHAIN")?;
+                let outcome = self.rollback_block().await?;
+                self.begin_block(&modes, None, &[]).await?;
+                Ok(outcome)
+            }
             S::Savepoint { name } => self.savepoint(crate::parse::name(name)),
             S::ReleaseSavepoint { name } => self.release(&crate::parse::name(name)),
             S::Set(set) => self.run_set(set),

@@ -372,8 +372,11 @@ fn checked(name: &str, key: &str, value: &str) -> Result<String, SqlError> {
     let lower = value.to_lowercase();
     match key {
         "timezone" => {
-            TimeZone::parse(value).map_err(|_| invalid(canonical, value))?;
-            Ok(value.to_string())
+            match TimeZone::of_setting(value).map_err(|_| invalid(canonical, value))? {
+                // An offset in hours is kept as it is shown, which says its direction.
+                zone if value.trim().parse::<f64>().is_ok() => Ok(zone.to_string()),
+                _ => Ok(value.to_string()),
+            }
         }
         "client_encoding" => match lower.replace('-', "").as_str() {
             "utf8" | "unicode" => Ok("UTF8".into()),
@@ -549,7 +552,12 @@ impl Session {
                 done
             }
             ast::Set::SetTimeZone { local, value } => {
+                let interval = matches!(value, ast::Expr::Interval(_));
                 let value = setting_text(value);
+                let value = match interval {
+                    true => TimeZone::of_interval(&value)?.to_string(),
+                    false => value,
+                };
                 let zone = match value.to_lowercase().as_str() {
                     "default" | "local" => "UTC".to_string(),
                     _ => value,

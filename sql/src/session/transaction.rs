@@ -212,6 +212,18 @@ impl Session {
         }
     }
 
+    /// The modes that the block after AND CHAIN takes over from the one that ends.
+    pub(super) fn modes_to_chain(&self, what: &str) -> Result<BeginOptions, SqlError> {
+        self.in_block(what)?;
+        let on = |name: &str| Some(self.settings.get(name) == Some("on"));
+        let isolation = self.settings.get("transaction_isolation").unwrap_or_default();
+        Ok(BeginOptions {
+            isolation: ISOLATIONS.iter().find(|known| **known == isolation).copied(),
+            read_only: on("transaction_read_only"),
+            deferrable: on("transaction_deferrable"),
+        })
+    }
+
     /// ROLLBACK.
     pub(super) async fn rollback_block(&mut self) -> Result<Outcome, SqlError> {
         if self.block == Block::None {
@@ -351,6 +363,16 @@ impl Session {
         }
     }
 }
+
+/// Levels as they are shown.
+const ISOLATIONS: &[&str] = &[
+    "strict serializable",
+    "serializable",
+    "snapshot",
+    "repeatable read",
+    "read committed",
+    "read uncommitted",
+];
 
 type Savepoints = Vec<(String, SavepointId, Option<Arc<Catalog>>)>;
 

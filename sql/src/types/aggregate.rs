@@ -10,7 +10,7 @@
 use super::context::EvalContext;
 use super::datum::Datum;
 use super::error::{SqlState, TypeError};
-use super::functions_json::to_json;
+use super::functions_json::{json_text_as, to_json_as};
 use super::interval::Interval;
 use super::json::Json;
 use super::numeric::{Class, Numeric, division_scale};
@@ -48,7 +48,9 @@ pub enum Aggregate {
     StringAgg,
     /// `array_agg` over an element type
     ArrayAgg(Type),
-    /// `jsonb_agg`, `json_agg`
+    /// `jsonb_agg` over a type
+    JsonbAgg(Type),
+    /// `json_agg` over a type
     JsonAgg(Type),
     /// Standard deviations and variances
     Spread(Spread, Type),
@@ -167,8 +169,8 @@ pub fn resolve_aggregate(name: &str, args: &[Type]) -> Option<ResolvedAggregate>
                 element => found(ArrayAgg(element), &[element], element.array()?),
             }
         }
-        ("jsonb_agg", [ty]) => found(JsonAgg(Type::Jsonb), &[known(*ty)], Type::Jsonb),
-        ("json_agg", [ty]) => found(JsonAgg(Type::Json), &[known(*ty)], Type::Json),
+        ("jsonb_agg", [ty]) => found(JsonbAgg(known(*ty)), &[known(*ty)], Type::Jsonb),
+        ("json_agg", [ty]) => found(JsonAgg(known(*ty)), &[known(*ty)], Type::Json),
         ("stddev" | "stddev_samp", _) => spread(self::Spread::SampleDeviation),
         ("stddev_pop", _) => spread(self::Spread::PopulationDeviation),
         ("variance" | "var_samp", _) => spread(self::Spread::SampleVariance),
@@ -240,6 +242,8 @@ enum State {
         bytes: usize,
     },
     Json(Option<Vec<Json>>),
+    /// The text of an array that has not ended.
+    JsonText(Option<String>),
 }
 
 impl Aggregate {
@@ -259,7 +263,8 @@ impl Aggregate {
             Aggregate::BitAnd | Aggregate::BitOr => State::Best(None),
             Aggregate::StringAgg => State::Text { text: None },
             Aggregate::ArrayAgg(_) => State::Values { values: Vec::new(), bytes: 0 },
-            Aggregate::JsonAgg(_) => State::Json(None),
+            Aggregate::JsonbAgg(_) => State::Json(None),
+            Aggregate::JsonAgg(_) => State::JsonText(None),
             Aggregate::Spread(_, Type::Float8) => {
                 State::Floats { sum: 0.0, count: 0, squares: 0.0 }
             }
@@ -285,7 +290,10 @@ impl Accumulator {
             return Ok(());
         }
         let value = args.first().ok_or_else(mismatch)?;
-        let keeps_null = matches!(self.aggregate, Aggregate::ArrayAgg(_) | Aggregate::JsonAgg(_));
+        let keeps_null = matches!(
+            self.aggregate,
+            Aggregate::ArrayAgg(_) | Aggregate::JsonAgg(_) | Aggregate::JsonbAgg(_)
+        );
         if value.is_null() && !keeps_null {
             return Ok(());
         }
@@ -340,7 +348,22 @@ impl Accumulator {
                 values.push(value.clone());
             }
             State::Json(values) => {
-                values.get_or_insert_default().push(to_json(value, context)?);
+                let Aggregate::JsonbAgg(ty) = self.aggregate else { return Err(mismatch()) };
+                values.get_or_insert_default().push(to_json_as(value, ty, context)?);
+            }
+            State::JsonText(text) => {
+                let Aggregate::JsonAgg(ty) = self.aggregate else { return Err(mismatch()) };
+                // The line breaks between what is structured are PostgreSQL's.
+                let structured = matches!(value, Datum::Record(_) | Datum::Array(_));
+                let before = match (&text, structured) {
+                    (None, _) => "[",
+                    (Some(_), true) => ", \n ",
+                    (Some(_), false) => ", ",
+                };
+                let text = text.get_or_insert_default();
+                text.push_str(before);
+                text.push_str(&json_text_as(value, ty, context)?);
+                limit(text.len())?;
             }
         }
         Ok(())
@@ -349,7 +372,7 @@ impl Accumulator {
     /// Approximate bytes of memory beyond the accumulator itself.
     pub fn memory_bytes(&self) -> usize {
         match &self.state {
-            State::Text { text } => text.as_ref().map_or(0, String::len),
+            State::Text { text } | State::JsonText(text) => text.as_ref().map_or(0, String::len),
             State::Values { bytes, .. } => *bytes,
             State::Json(values) => values.iter().flatten().map(Json::memory_bytes).sum(),
             State::Best(best) => best.as_ref().map_or(0, Datum::memory_bytes),
@@ -394,10 +417,10 @@ impl Accumulator {
             State::Text { text } => text.map_or(Datum::Null, Datum::text),
             State::Values { values, .. } => gathered(self.aggregate, values)?,
             State::Json(None) => Datum::Null,
-            State::Json(Some(values)) => match self.aggregate {
-                Aggregate::JsonAgg(Type::Json) => Datum::text(Json::Array(values).to_string()),
-                _ => Datum::Jsonb(Arc::new(Json::Array(values))),
-            },
+            State::Json(Some(values)) => Datum::Jsonb(Arc::new(Json::Array(values))),
+            State::JsonText(text) => {
+                text.map_or(Datum::Null, |text| Datum::text(format!("{text}]")))
+            }
         })
     }
 }

@@ -145,6 +145,20 @@ impl ArrayValue {
 pub struct RecordValue {
     /// The fields in order.
     pub fields: Vec<(Type, Datum)>,
+    /// Their names, if it is a table's row. They are not sent, not stored and not compared: JSON alone shows them. None for one
+    /// field: the record is no row but that value with its type (see [`RecordValue::lent`]).
+    pub names: Option<Arc<[Arc<str>]>>,
+}
+
+impl RecordValue {
+    /// The value with its type, of a record that is there only to carry both to a function that must know the type: `json` and
+    /// text are the same datum. INVARIANT: such records are made for a call's arguments, and end there.
+    pub fn lent(&self) -> Option<&(Type, Datum)> {
+        match (self.fields.as_slice(), &self.names) {
+            ([only], Some(names)) if names.is_empty() => Some(only),
+            _ => None,
+        }
+    }
 }
 
 impl Datum {
@@ -165,7 +179,7 @@ impl Datum {
 
     /// A row value.
     pub fn record(fields: Vec<(Type, Datum)>) -> Datum {
-        Datum::Record(Arc::new(RecordValue { fields }))
+        Datum::Record(Arc::new(RecordValue { fields, names: None }))
     }
 
     /// True for NULL.

@@ -2,7 +2,7 @@
 
 use super::context::EvalContext;
 use super::datetime as dt;
-use super::datum::Datum;
+use super::datum::{Datum, RecordValue};
 use super::error::TypeError;
 use super::functions_array::type_of;
 use super::json::{self, Json};
@@ -21,13 +21,13 @@ pub(super) const TABLE: &[Function] = &[
     pure("jsonb_array_length", &[Jsonb], Int4, |_, a| length(a)),
     pure("json_array_length", &[J], Int4, |_, a| length(a)),
     stable(pure("to_jsonb", &[Any], Jsonb, |c, a| Ok(jsonb(to_json(&a[0], c)?)))),
-    stable(pure("to_json", &[Any], J, |c, a| Ok(Datum::text(compact(&to_json(&a[0], c)?))))),
+    stable(pure("to_json", &[Any], J, |c, a| Ok(Datum::text(json_text(&a[0], c)?)))),
     build(pure("jsonb_build_object", &[], Jsonb, |c, a| Ok(jsonb(object(a, c)?)))),
     build(pure("jsonb_build_array", &[], Jsonb, |c, a| Ok(jsonb(Json::Array(all(a, c)?))))),
     build(pure("json_build_object", &[], J, build_json_object)),
     build(pure("json_build_array", &[], J, |c, a| {
-        let parts: Vec<String> = all(a, c)?.iter().map(compact).collect();
-        Ok(Datum::text(format!("[{}]", parts.join(", "))))
+        let parts: Result<Vec<String>, TypeError> = a.iter().map(|one| json_text(one, c)).collect();
+        Ok(Datum::text(format!("[{}]", parts?.join(", "))))
     })),
     pure("jsonb_extract_path", &[Jsonb], Jsonb, |_, a| {
         Ok(path(&*arg::json(a, 0)?, &a[1..])?.map_or(Datum::Null, |json| jsonb(json.clone())))
@@ -85,12 +85,72 @@ fn length(args: &[Datum]) -> Answer {
     }
 }
 
+/// Functions that make JSON of whatever they are given: they must know which text is `json`.
+pub fn makes_json(name: &str) -> bool {
+    matches!(
+        name,
+        "json_build_object" | "jsonb_build_object" | "json_build_array" | "jsonb_build_array"
+    )
+}
+
 /// A SQL value as JSON: numbers and booleans as such, arrays nested, everything else its text.
 pub fn to_json(value: &Datum, context: &dyn EvalContext) -> Result<Json, TypeError> {
     to_json_as(value, type_of(value), context)
 }
 
-fn to_json_as(value: &Datum, ty: Type, context: &dyn EvalContext) -> Result<Json, TypeError> {
+fn json_text(value: &Datum, context: &dyn EvalContext) -> Result<String, TypeError> {
+    json_text_as(value, type_of(value), context)
+}
+
+/// A SQL value as the text of a `json` value: what is `json` stays as it was written, fields and keys in their order.
+pub(super) fn json_text_as(
+    value: &Datum,
+    ty: Type,
+    context: &dyn EvalContext,
+) -> Result<String, TypeError> {
+    Ok(match value {
+        Datum::Text(text) if ty == Type::Json => text.to_string(),
+        Datum::Jsonb(json) => json.to_string(),
+        Datum::Array(array) => {
+            let mut parts = Vec::new();
+            for element in array.elements() {
+                parts.push(json_text_as(element, array.element_type(), context)?);
+            }
+            for dim in array.dims().iter().skip(1).rev() {
+                let rows = parts.chunks(dim.length).map(|row| format!("[{}]", row.join(",")));
+                parts = rows.collect();
+            }
+            format!("[{}]", parts.join(","))
+        }
+        Datum::Record(record) => match record.lent() {
+            Some((ty, value)) => json_text_as(value, *ty, context)?,
+            None => {
+                let mut parts = Vec::new();
+                for (index, (ty, field)) in record.fields.iter().enumerate() {
+                    let mut part = String::new();
+                    json::quote(&mut part, &field_name(record, index));
+                    part.push(':');
+                    part.push_str(&json_text_as(field, *ty, context)?);
+                    parts.push(part);
+                }
+                format!("{{{}}}", parts.join(","))
+            }
+        },
+        other => compact(&to_json_as(other, ty, context)?),
+    })
+}
+
+/// A table's row has names; those of ROW(...) are `f1`, `f2`, ...
+fn field_name(record: &RecordValue, index: usize) -> String {
+    let named = record.names.as_ref().and_then(|names| names.get(index));
+    named.map_or_else(|| format!("f{}", index + 1), ToString::to_string)
+}
+
+pub(super) fn to_json_as(
+    value: &Datum,
+    ty: Type,
+    context: &dyn EvalContext,
+) -> Result<Json, TypeError> {
     let timestamp = |write: &dyn Fn(&mut String)| {
         let mut out = String::new();
         write(&mut out);
@@ -121,12 +181,15 @@ fn to_json_as(value: &Datum, ty: Type, context: &dyn EvalContext) -> Result<Json
             nested(elements?, &array.dims().iter().map(|dim| dim.length).collect::<Vec<_>>())
         }
         Datum::Record(record) => {
+            if let Some((ty, value)) = record.lent() {
+                return to_json_as(value, *ty, context);
+            }
             let fields: Result<Vec<(String, Json)>, TypeError> = record
                 .fields
                 .iter()
                 .enumerate()
                 .map(|(index, (ty, field))| {
-                    Ok((format!("f{}", index + 1), to_json_as(field, *ty, context)?))
+                    Ok((field_name(record, index), to_json_as(field, *ty, context)?))
                 })
                 .collect();
             Json::object(fields?)
@@ -179,6 +242,9 @@ fn keys_and_values<'a>(
         Datum::Null => {
             Err(TypeError::parameter(format!("argument {}: key must not be null", index * 2 + 1)))
         }
+        Datum::Record(_) | Datum::Array(_) | Datum::Jsonb(_) => {
+            Err(TypeError::parameter("key value must be scalar, not array, composite, or json"))
+        }
         key => Ok((text::to_string(key, type_of(key), context), &pair[1])),
     });
     pairs.collect()
@@ -198,7 +264,7 @@ fn build_json_object(context: &dyn EvalContext, args: &[Datum]) -> Answer {
         let mut part = String::new();
         json::quote(&mut part, &key);
         part.push_str(" : ");
-        part.push_str(&compact(&to_json(value, context)?));
+        part.push_str(&json_text(value, context)?);
         parts.push(part);
     }
     Ok(Datum::text(format!("{{{}}}", parts.join(", "))))

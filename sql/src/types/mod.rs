@@ -54,6 +54,7 @@ pub use cast::{CastContext, cast, castable};
 pub use context::{ByteaOutput, EvalContext, FixedContext};
 pub use datum::{ArrayValue, Datum, Dim, RecordValue};
 pub use error::{SqlState, TypeError};
+pub use functions_json::makes_json;
 pub use interval::Interval;
 pub use json::Json;
 pub use key::{Direction, key_decode, key_encode};

@@ -34,6 +34,11 @@ impl TimeZone {
         if let Some(zone) = TimeZone::by_name(name) {
             return Ok(zone);
         }
+        // A POSIX zone with a quoted name, as fixed offsets are shown: `<+02>-02`.
+        let name = name
+            .strip_prefix('<')
+            .and_then(|quoted| quoted.split_once('>'))
+            .map_or(name, |(_, offset)| offset);
         let posix = name.trim_start_matches(|c: char| c.is_ascii_alphabetic());
         if let Some(seconds) = parse_offset(posix) {
             return Ok(TimeZone::Fixed(-seconds));
@@ -44,6 +49,26 @@ impl TimeZone {
             return Ok(TimeZone::Fixed(-seconds));
         }
         Err(TypeError::parameter(format!("time zone \"{text}\" not recognized")))
+    }
+
+    /// The zone as `SET TIME ZONE` takes it: a bare number is hours east of Greenwich, as in the SQL standard; all else is as in
+    /// [`TimeZone::parse`]. 22023 for an unknown one.
+    pub fn of_setting(text: &str) -> Result<TimeZone, TypeError> {
+        let Ok(hours) = text.trim().parse::<f64>() else { return TimeZone::parse(text) };
+        let seconds = (hours * 3600.0).round();
+        if seconds.is_nan() || seconds.abs() > f64::from(OFFSET_SECONDS_MAX) {
+            return Err(TypeError::parameter(format!("time zone \"{text}\" not recognized")));
+        }
+        Ok(TimeZone::Fixed(seconds as i32))
+    }
+
+    /// The zone of `SET TIME ZONE INTERVAL '-08:00' HOUR TO MINUTE`: east is positive. 22023 if it is no offset.
+    pub fn of_interval(text: &str) -> Result<TimeZone, TypeError> {
+        let text = text.trim();
+        let offset = parse_offset(text).or_else(|| parse_offset(&format!("+{text}")));
+        offset.map(TimeZone::Fixed).ok_or_else(|| {
+            TypeError::parameter(format!("time zone interval \"{text}\" not recognized"))
+        })
     }
 
     /// The zone of a full name or a known abbreviation, in any case.
@@ -228,5 +253,21 @@ mod tests {
         assert_eq!(parse_offset("+1600"), None);
         assert!(TimeZone::parse("Mars/Olympus").is_err());
         assert_eq!(TimeZone::Fixed(-3 * 3600).to_string(), "<-03>+03");
+        for seconds in [-19_800, -3600, 0, 7200, 20_700] {
+            let zone = TimeZone::Fixed(seconds);
+            assert_eq!(TimeZone::parse(&zone.to_string()).expect("as shown"), zone);
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_set_is_hours_east() {
+        let set = |text: &str| TimeZone::of_setting(text).expect("a zone");
+        assert_eq!(set("+02"), TimeZone::Fixed(7200));
+        assert_eq!(set("-5"), TimeZone::Fixed(-5 * 3600));
+        assert_eq!(set("5.5"), TimeZone::Fixed(19_800));
+        assert_eq!(set("+02:00"), TimeZone::Fixed(-7200));
+        assert_eq!(TimeZone::of_interval("-08:00").expect("west"), TimeZone::Fixed(-8 * 3600));
+        assert!(TimeZone::of_setting("99").is_err());
+        assert!(TimeZone::of_setting("nan").is_err());
     }
 }

@@ -190,12 +190,28 @@ impl Session {
         &mut self,
         truncate: &ast::Truncate,
     ) -> Result<&'static str, SqlError> {
+        if truncate.partitions.is_some() || truncate.on_cluster.is_some() {
+            return Err(SqlError::unsupported("this form of TRUNCATE is not supported"));
+        }
         let mut tables = Vec::new();
         for target in &truncate.table_names {
             tables.push(self.table_named(&target.name).await?);
         }
-        let ids: Vec<u32> = tables.iter().map(|table| table.id).collect();
         let catalog = self.catalog();
+        if truncate.cascade == Some(ast::CascadeOption::Cascade) {
+            let mut reached = 0;
+            while let Some(table) = tables.get(reached).map(|table| table.id) {
+                for (child, _) in catalog.referencing(table) {
+                    if tables.iter().all(|known| known.id != child.id) {
+                        let name = &child.name;
+                        self.notice(Notice::note(format!("truncate cascades to table \"{name}\"")));
+                        tables.push(child.clone());
+                    }
+                }
+                reached += 1;
+            }
+        }
+        let ids: Vec<u32> = tables.iter().map(|table| table.id).collect();
         for table in &tables {
             if let Some((child, _)) =
                 catalog.referencing(table.id).find(|(child, _)| !ids.contains(&child.id))
