@@ -382,6 +382,16 @@ impl Binder<'_> {
         }
         let (aggregate, params, ty) = self.resolve_aggregate(name, &typed, position)?;
         let exprs = self.arguments(typed, &params)?;
+        let any = |what: &dyn Fn(&Expr) -> bool| exprs.iter().any(|expr| expr.any(what));
+        // Such an aggregate is the outer query's: here it would be computed for each of its rows.
+        if any(&|expr| matches!(expr, Expr::Outer { .. }))
+            && !any(&|expr| matches!(expr, Expr::Slot(_) | Expr::Deferred(_)))
+        {
+            return Err(SqlError::unsupported(
+                "an aggregate of nothing but an outer query's columns is not supported",
+            )
+            .at(position));
+        }
         let filter = match &function.filter {
             Some(filter) => {
                 let filter = self.expression(filter)?;

@@ -167,3 +167,7 @@ EXECUTE untyped('x');
 -- A cast names its column, unless what it casts has a name.
 SELECT '12:00'::time::text, true::int, '1'::jsonb::int, 1.5::numeric::text, date '2024-01-01'::text, NOT true;
 SELECT g::text, upper(v)::varchar, CASE WHEN true THEN 1 ELSE 2::int END, CASE WHEN true THEN 1 ELSE g END, '{1}'::int[] FROM a LIMIT 1;
+
+-- An aggregate belongs to the query whose columns it is of.
+SELECT (SELECT max(a.id) FROM b) FROM a;
+SELECT id, (SELECT max(a.id + c.id) FROM a c) AS both FROM a WHERE id = 2;
