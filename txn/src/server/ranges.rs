@@ -47,6 +47,9 @@ use crate::contention::Contention;
 
 /// How often a request that waits for a lease or its read bound looks again.
 const LEASE_RECHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// A place is kept for at least so many of its request's slices. Those grow with the way to the range, and who is away asks its own record, the
+/// holder's, and perhaps for the holder's writes, before it comes back.
+const PLACE_SLICES: u32 = 3;
 /// Attempts per step.
 const ATTEMPTS_MAX: usize = 10_000;
 
@@ -619,7 +622,8 @@ impl Ranges {
                     Some(txn),
                     Some(leading),
                 ) => {
-                    let until = now.monotonic.plus(self.config.place_kept);
+                    let away = work.batch.wait.slice() * PLACE_SLICES;
+                    let until = now.monotonic.plus(self.config.place_kept.max(away));
                     self.places_due = self.places_due.min(until);
                     leading.locks.keep_place(txn, ticket, until);
                 }
