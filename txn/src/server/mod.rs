@@ -82,8 +82,8 @@ pub struct ServerConfig {
     /// How long a request waits here for a lease whose holder is unknown, before it is sent
     /// elsewhere. Default 1 s.
     pub leaderless_max: Duration,
-    /// How long a place in a lock's queue is kept for a request that was answered "blocked".
-    /// Default 1 s.
+    /// How long a place in a lock's queue is kept for a request that was answered "blocked", at
+    /// least; three of its slices if that is longer. Default 1 s.
     pub place_kept: Duration,
     /// Unreplicated locks not renewed for so long are dropped. Default 10 min.
     pub lock_kept: Duration,
