@@ -379,6 +379,7 @@ marks! {
         CatalogRefreshed: "a gateway learnt of a newer catalog",
         DuplicateFoundAtOnce: rare "a unique violation was found by the statement itself",
         UpsertMetRow: "an INSERT with ON CONFLICT met a row",
+        OwnEffectsHidden: rare "a statement read a table that it had changed, as it was before",
         SequenceBlockTaken: rare "a gateway took a block of a sequence's values",
         SchemaChangeWaited: rare "a schema change waited for open transactions",
         ReferencedTableTold: rare "a table's ranges were told that another references it",

@@ -137,6 +137,8 @@ pub(crate) struct Binder<'a> {
     next_common: usize,
     depth: usize,
     from_items: usize,
+    /// Whether nothing is around what is being bound: there alone a WITH may change rows.
+    is_outermost: bool,
     /// Stored expressions (defaults, checks) are bound in the middle of statements: their positions mean nothing.
     foreign: bool,
 }
@@ -155,6 +157,7 @@ impl<'a> Binder<'a> {
             next_common: 0,
             depth: 0,
             from_items: 0,
+            is_outermost: true,
             foreign: false,
         }
     }
@@ -167,7 +170,16 @@ impl<'a> Binder<'a> {
     /// Binds and optimises a statement that has a plan: SELECT, VALUES, INSERT, UPDATE, DELETE.
     pub(crate) fn statement(mut self, statement: &ast::Statement) -> Result<Planned, SqlError> {
         let (verb, bound) = match statement {
-            ast::Statement::Query(query) => (Verb::Select, self.query(query)?),
+            // What follows a WITH may change rows.
+            ast::Statement::Query(query) => {
+                let verb = match query.body.as_ref() {
+                    ast::SetExpr::Insert(_) => Verb::Insert,
+                    ast::SetExpr::Update(_) => Verb::Update,
+                    ast::SetExpr::Delete(_) => Verb::Delete,
+                    _ => Verb::Select,
+                };
+                (verb, self.query(query)?)
+            }
             ast::Statement::Insert(insert) => (Verb::Insert, self.insert(insert)?),
             ast::Statement::Update(update) => (Verb::Update, self.update(update)?),
             ast::Statement::Delete(delete) => (Verb::Delete, self.delete(delete)?),
@@ -205,6 +217,7 @@ impl<'a> Binder<'a> {
             .collect();
         let plan = crate::plan::optimise::optimise(bound.plan);
         Ok(Planned {
+            reads_what_it_wrote: plan.reads_what_it_wrote(),
             plan,
             columns: returns_rows.then(|| columns.into()),
             verb,

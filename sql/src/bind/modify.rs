@@ -16,6 +16,7 @@ impl Binder<'_> {
     /// INSERT.
     pub(super) fn insert(&mut self, insert: &ast::Insert) -> Result<Bound, SqlError> {
         super::clauses::refuse_in_insert(insert)?;
+        self.is_outermost = false;
         let ast::TableObject::TableName(name) = &insert.table else {
             return Err(SqlError::unsupported("INSERT into this is not supported"));
         };
@@ -351,6 +352,7 @@ impl Binder<'_> {
     /// UPDATE.
     pub(super) fn update(&mut self, update: &ast::Update) -> Result<Bound, SqlError> {
         super::clauses::refuse_in_update(update)?;
+        self.is_outermost = false;
         if !update.table.joins.is_empty() || update.limit.is_some() || !update.order_by.is_empty() {
             return Err(SqlError::unsupported("this form of UPDATE is not supported"));
         }
@@ -374,6 +376,7 @@ impl Binder<'_> {
 
     /// DELETE.
     pub(super) fn delete(&mut self, delete: &ast::Delete) -> Result<Bound, SqlError> {
+        self.is_outermost = false;
         if delete.limit.is_some() || !delete.order_by.is_empty() || !delete.tables.is_empty() {
             return Err(SqlError::unsupported("this form of DELETE is not supported"));
         }

@@ -15,6 +15,11 @@ use std::sync::Arc;
 use txn::api::Lock;
 use txn::client::OnLock;
 
+/// Whether a query's body changes rows.
+fn is_change(body: &SetExpr) -> bool {
+    matches!(body, SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_))
+}
+
 /// A select list's item, expanded.
 pub(super) struct Item {
     pub(super) name: Arc<str>,
@@ -24,11 +29,28 @@ pub(super) struct Item {
 impl Binder<'_> {
     /// A query with its WITH, ORDER BY and LIMIT.
     pub(crate) fn query(&mut self, query: &ast::Query) -> Result<Bound, SqlError> {
+        if is_change(&query.body) && !self.is_outermost {
+            return Err(SqlError::new(
+                SqlState::SYNTAX_ERROR,
+                "INSERT, UPDATE and DELETE cannot stand where a query is read",
+            )
+            .with_hint("Put it into a WITH at the beginning of the statement."));
+        }
+        self.query_with(query)
+    }
+
+    fn query_with(&mut self, query: &ast::Query) -> Result<Bound, SqlError> {
         self.deeper(|binder| {
             let before = binder.commons.len();
+            let is_outermost = std::mem::replace(&mut binder.is_outermost, false);
             let mut tables = Vec::new();
             if let Some(with) = &query.with {
                 for cte in &with.cte_tables {
+                    if !is_outermost && is_change(&cte.query.body) {
+                        return Err(SqlError::unsupported(
+                            "WITH clause containing a data-modifying statement must be at the top level",
+                        ));
+                    }
                     tables.push(binder.common_table(cte, with.recursive)?);
                 }
             }
@@ -169,12 +191,7 @@ impl Binder<'_> {
             let table = CommonTable { plan: base.plan, recursive: Some((step, all)) };
             return Ok((id, Arc::new(table)));
         }
-        let mut bound = match cte.query.body.as_ref() {
-            SetExpr::Insert(ast::Statement::Insert(insert)) => self.insert(insert)?,
-            SetExpr::Update(ast::Statement::Update(update)) => self.update(update)?,
-            SetExpr::Delete(ast::Statement::Delete(delete)) => self.delete(delete)?,
-            _ => self.query(&cte.query)?,
-        };
+        let mut bound = self.query_with(&cte.query)?;
         rename(&mut bound.columns, &aliases)?;
         for column in bound.columns.iter_mut().filter(|column| column.ty == Type::Unknown) {
             column.ty = Type::Text;

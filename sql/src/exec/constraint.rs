@@ -12,7 +12,7 @@ use crate::types::{Datum, text};
 use futures::future::BoxFuture;
 use storage::Key;
 use txn::api::Lock;
-use txn::client::{Hold, OnLock};
+use txn::client::{Hold, OnLock, OwnWrites};
 
 impl<'a> Exec<'a> {
     /// 23503 unless every parent of the row is there. Keys that have not changed are not looked up again.
@@ -122,8 +122,10 @@ impl<'a> Exec<'a> {
         let plan = referencing_rows(key, child, before);
         // That nobody else references the row has to hold when this commits, whatever the isolation level (killer Q10).
         let hold = std::mem::replace(&mut self.hold, Hold::ToCommit);
+        // Constraints are about the rows as the statement leaves them, not as it found them.
+        let own = std::mem::replace(&mut self.own, OwnWrites::All);
         let rows = self.rows(&plan, None).await;
-        self.hold = hold;
+        (self.hold, self.own) = (hold, own);
         let rows = rows?;
         if rows.is_empty() {
             return Ok(());

@@ -26,13 +26,14 @@ use crate::catalog::TableDescriptor;
 use crate::engine::PlantedBug;
 use crate::error::{SqlError, codes};
 use crate::outcome::{CancelHandle, Row};
-use crate::plan::{Deferred, DeferredKind, Expr, Plan};
+use crate::plan::{Deferred, DeferredKind, Expr, Plan, Planned};
 use crate::rows::Place;
 use crate::types::{ArrayValue, Datum, SqlState};
+use coverage::Mark;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use txn::client::{Hold, Txn};
+use txn::client::{Hold, OwnWrites, Txn};
 
 /// When an INSERT finds out that a key is taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,6 +64,8 @@ pub(crate) struct Exec<'a> {
     pub uniqueness: Uniqueness,
     /// What must not change under its scans below SERIALIZABLE.
     pub hold: Hold,
+    /// Which of the transaction's own writes its scans see: those before the statement, as everywhere in SQL.
+    pub own: OwnWrites,
     /// Rows of enclosing queries, the nearest last.
     outer: Vec<Row>,
     /// Deferred values by id.
@@ -101,6 +104,7 @@ impl<'a> Exec<'a> {
             affected: 0,
             uniqueness: Uniqueness::AtOnce,
             hold: Hold::AsLocked,
+            own: OwnWrites::BeforeMark,
             outer: Vec::new(),
             deferred: vec![None; deferred_count],
             failed: BTreeMap::new(),
@@ -108,6 +112,14 @@ impl<'a> Exec<'a> {
             memory_bytes: 0,
             memory_bytes_max,
             steps: 0,
+        }
+    }
+
+    /// Before the first row: a plan that reads what it has changed sees it as it was before.
+    pub(crate) fn enter(&mut self, planned: &Planned) {
+        if planned.reads_what_it_wrote {
+            coverage::reached(Mark::OwnEffectsHidden);
+            self.txn.mark_own_writes();
         }
     }
 

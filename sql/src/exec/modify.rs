@@ -276,7 +276,9 @@ impl Exec<'_> {
             let Some(existing) = decode(table, &value)? else { continue };
             coverage::reached(Mark::UpsertMetRow);
             let Some(assignments) = &conflict.update else { return Ok(None) };
-            if !touched.insert(primary_key(table, self.place, &existing)) {
+            let key = primary_key(table, self.place, &existing);
+            // Another part of the statement may have been there first.
+            if self.txn.is_written_since_mark(&key) || !touched.insert(key) {
                 return Err(SqlError::new(
                     codes::CARDINALITY_VIOLATION,
                     "ON CONFLICT DO UPDATE command cannot affect row a second time",
@@ -397,8 +399,7 @@ impl Exec<'_> {
         let mut done = Vec::new();
         let mut replaced = Vec::new();
         for mut row in rows {
-            // A row that FROM matches several times is changed once.
-            if row.len() > width && !seen.insert(primary_key(table, self.place, &row[..width])) {
+            if !self.is_first(table, &row, &mut seen) {
                 continue;
             }
             let changed = self.assigned(&row[..width], &row, &update.assignments).await?;
@@ -422,6 +423,14 @@ impl Exec<'_> {
         }
     }
 
+    /// Whether a statement has not changed a source row's table row yet: what FROM matches several times is changed once, and of two
+    /// parts of a statement that would change one row the first one does, as in PostgreSQL (manual, 7.8.4).
+    fn is_first(&self, table: &TableDescriptor, row: &Row, seen: &mut BTreeSet<Key>) -> bool {
+        let width = table.columns.len();
+        let key = primary_key(table, self.place, &row[..width]);
+        !self.txn.is_written_since_mark(&key) && (row.len() == width || seen.insert(key))
+    }
+
     /// DELETE.
     pub(super) async fn delete(&mut self, delete: &Delete) -> Result<Vec<Row>, SqlError> {
         let table = &delete.target.table;
@@ -432,7 +441,7 @@ impl Exec<'_> {
         let mut done = Vec::new();
         let mut removed = Vec::new();
         for row in rows {
-            if row.len() > width && !seen.insert(primary_key(table, self.place, &row[..width])) {
+            if !self.is_first(table, &row, &mut seen) {
                 continue;
             }
             let before: Row = row[..width].to_vec();

@@ -78,7 +78,8 @@ impl<'p> TableScan<'p> {
                     return Ok(None);
                 }
                 let batch: Vec<Key> = entries.drain(..entries.len().min(KEYS_PER_BATCH)).collect();
-                let options = GetOptions { hold: exec.hold, ..GetOptions::default() };
+                let options =
+                    GetOptions { hold: exec.hold, own: exec.own, ..GetOptions::default() };
                 let pointers = exec.txn.multi_get_with(&batch, options).await?;
                 let table = &self.scan.table;
                 let keys: Vec<Key> = pointers
@@ -112,7 +113,12 @@ impl<'p> TableScan<'p> {
 
     /// Reads rows by key.
     async fn read(&self, exec: &mut Exec<'_>, keys: &[Key]) -> Result<Vec<Row>, SqlError> {
-        let options = GetOptions { lock: self.scan.lock, wait: self.scan.on_lock, hold: exec.hold };
+        let options = GetOptions {
+            lock: self.scan.lock,
+            wait: self.scan.on_lock,
+            hold: exec.hold,
+            own: exec.own,
+        };
         let values = exec.txn.multi_get_with(keys, options).await?;
         let mut rows = Vec::with_capacity(values.len());
         for value in values.into_iter().flatten() {
@@ -145,6 +151,7 @@ impl<'p> TableScan<'p> {
             lock: if primary { self.scan.lock } else { None },
             wait: self.scan.on_lock,
             hold: exec.hold,
+            own: exec.own,
         };
         let page = exec.txn.scan(span, options).await?;
         if primary {

@@ -7,6 +7,7 @@
 //! ```
 
 pub(crate) mod access;
+mod effects;
 pub(crate) mod explain;
 pub(crate) mod expr;
 pub(crate) mod optimise;
@@ -393,6 +394,8 @@ pub(crate) struct Planned {
     pub deferred_count: usize,
     /// Version of the catalog it was planned under.
     pub catalog: u64,
+    /// Whether it reads a table after it has changed it ([`Plan::reads_what_it_wrote`]).
+    pub reads_what_it_wrote: bool,
 }
 
 /// Kind of statement, as its tag says.

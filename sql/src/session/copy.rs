@@ -233,6 +233,7 @@ impl Session {
             planned.deferred_count,
             memory,
         );
+        exec.enter(&planned);
         let mut out = Chunks {
             options: &copy.options,
             types: &types,

@@ -292,6 +292,7 @@ impl Session {
             memory,
         );
         exec.uniqueness = self.uniqueness;
+        exec.enter(planned);
         let rows = {
             let work = pin!(exec.rows(&planned.plan, None));
             let canceled = pin!(self.cancel.canceled());

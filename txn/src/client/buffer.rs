@@ -52,8 +52,32 @@ impl WriteBuffer {
 
     /// The buffered value of a key: `None` if there is no write, `Some(None)` if it is deleted.
     pub(crate) fn get(&self, key: &Key) -> Option<Option<&Bytes>> {
-        let step = self.steps.get(key)?.last().expect("a key without steps is not kept");
+        self.get_before(key, None)
+    }
+
+    /// The same, of the writes before a savepoint only; `None` (or one that is gone): of all.
+    pub(crate) fn get_before(
+        &self,
+        key: &Key,
+        savepoint: Option<SavepointId>,
+    ) -> Option<Option<&Bytes>> {
+        let step = last_step(self.steps.get(key)?, self.last_before(savepoint))?;
         Some(step.value.as_ref())
+    }
+
+    /// Whether a key was written after a savepoint that is open.
+    pub(crate) fn is_written_since(&self, key: &Key, savepoint: SavepointId) -> bool {
+        let before = self.last_before(Some(savepoint));
+        self.steps
+            .get(key)
+            .and_then(|steps| steps.last())
+            .is_some_and(|step| before.is_some_and(|before| step.sequence > before))
+    }
+
+    /// The last sequence before a savepoint; `None`: there is no such savepoint.
+    fn last_before(&self, savepoint: Option<SavepointId>) -> Option<Sequence> {
+        let id = savepoint?;
+        self.savepoints.iter().find(|(other, _)| *other == id).map(|(_, last)| *last)
     }
 
     /// Adds a write. A condition holds only for the key's first step: the later ones overwrite the transaction's own write.
@@ -163,21 +187,25 @@ impl WriteBuffer {
         self.bytes = 0;
     }
 
-    /// Lays the buffered writes of `span` over the rows that a range answered for all of `span`, in the scan's direction.
+    /// Lays the buffered writes of `span` over the rows that a range answered for all of `span`, in the scan's direction; those before
+    /// a savepoint only, if one is given that is open.
     pub(crate) fn overlay(
         &self,
         span: &Span,
         direction: Direction,
         rows: Vec<(Key, Bytes)>,
+        savepoint: Option<SavepointId>,
     ) -> Vec<(Key, Bytes)> {
         if span.is_empty()
             || self.steps.range(span.start.clone()..span.end.clone()).next().is_none()
         {
             return rows;
         }
+        let before = self.last_before(savepoint);
         let mut merged: BTreeMap<Key, Bytes> = rows.into_iter().collect();
         for (key, steps) in self.steps.range(span.start.clone()..span.end.clone()) {
-            match &steps.last().expect("a key without steps is not kept").value {
+            let Some(step) = last_step(steps, before) else { continue };
+            match &step.value {
                 Some(value) => merged.insert(key.clone(), value.clone()),
                 None => merged.remove(key),
             };
@@ -186,6 +214,14 @@ impl WriteBuffer {
             Direction::Forward => merged.into_iter().collect(),
             Direction::Reverse => merged.into_iter().rev().collect(),
         }
+    }
+}
+
+/// The last of a key's steps; of those up to a sequence, if there is one.
+fn last_step(steps: &[Step], up_to: Option<Sequence>) -> Option<&Step> {
+    match up_to {
+        None => steps.last(),
+        Some(last) => steps[..steps.partition_point(|step| step.sequence <= last)].last(),
     }
 }
 

@@ -51,8 +51,8 @@ pub use commit::{CommitInfo, CommitPath};
 pub use db::Db;
 pub use error::{RetryKind, TimeoutKind, TxnError};
 pub use options::{
-    Access, GetOptions, Hold, Isolation, OnLock, PRIORITY_NORMAL, PlantedBug, ScanOptions,
-    Settings, TxnLimits, TxnOptions,
+    Access, GetOptions, Hold, Isolation, OnLock, OwnWrites, PRIORITY_NORMAL, PlantedBug,
+    ScanOptions, Settings, TxnLimits, TxnOptions,
 };
 pub use roster::{Doing, Fate, Question, Sighting};
 pub use router::{Router, RouterSettings};

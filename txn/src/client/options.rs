@@ -118,6 +118,16 @@ pub enum OnLock {
     Skip,
 }
 
+/// Which of its own writes a transaction sees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OwnWrites {
+    /// All so far.
+    #[default]
+    All,
+    /// Those before [`super::Txn::mark_own_writes`]; all, if the statement has not called it.
+    BeforeMark,
+}
+
 /// How rows are read by key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct GetOptions {
@@ -127,6 +137,8 @@ pub struct GetOptions {
     pub wait: OnLock,
     /// Below `SERIALIZABLE`.
     pub hold: Hold,
+    /// Which of the transaction's own writes are seen.
+    pub own: OwnWrites,
 }
 
 /// How a span is read.
@@ -144,6 +156,8 @@ pub struct ScanOptions {
     pub wait: OnLock,
     /// Below `SERIALIZABLE`.
     pub hold: Hold,
+    /// Which of the transaction's own writes are seen.
+    pub own: OwnWrites,
 }
 
 impl Default for ScanOptions {
@@ -155,6 +169,7 @@ impl Default for ScanOptions {
             lock: None,
             wait: OnLock::Wait,
             hold: Hold::AsLocked,
+            own: OwnWrites::All,
         }
     }
 }
@@ -183,7 +198,7 @@ pub struct Settings {
     pub wait_slice: Duration,
     /// Between two signs of life of a transaction that holds locks or intents.
     pub heartbeat_interval: Duration,
-    /// A one-phase commit that is not answered by then is asked for.
+    /// A one-phase commit that is not answered by then, and the time for which it may wait for locks, is asked for.
     pub commit_asked_after: Duration,
     /// So often a parallel commit one of whose writes had to go above the rest moves there and stages again: one message to each range,
     /// as the commit in two phases costs one to the record. 0: never, the record follows.

@@ -24,7 +24,7 @@ use crate::api::Lock;
 use crate::client::spans::SpanSet;
 use crate::client::txn::{State, check_count, no_savepoint};
 use crate::client::wait::resolve;
-use crate::client::{Access, Isolation, RetryKind, SavepointId, Txn, TxnError};
+use crate::client::{Access, Isolation, OwnWrites, RetryKind, SavepointId, Txn, TxnError};
 
 /// Statements with held rows whose timestamps are kept apart; with more, one round of refreshes brings them to one.
 const EARLIER_MAX: usize = 16;
@@ -81,8 +81,34 @@ impl Txn {
         self.db.runtime().hlc.now().timestamp().forward(self.read_at)
     }
 
+    /// From here to the statement's end, reads with [`OwnWrites::BeforeMark`] see of the transaction's own writes those so far and
+    /// no later ones. What is written meanwhile stays at the gateway, and must fit there.
+    pub fn mark_own_writes(&mut self) {
+        self.drop_mark();
+        self.own_mark = Some(self.buffer.savepoint());
+    }
+
+    /// Whether a key was written since [`Txn::mark_own_writes`].
+    pub fn is_written_since_mark(&self, key: &Key) -> bool {
+        self.own_mark.is_some_and(|mark| self.buffer.is_written_since(key, mark))
+    }
+
+    pub(super) fn mark_of(&self, own: OwnWrites) -> Option<SavepointId> {
+        match own {
+            OwnWrites::All => None,
+            OwnWrites::BeforeMark => self.own_mark,
+        }
+    }
+
+    fn drop_mark(&mut self) {
+        if let Some(mark) = self.own_mark.take() {
+            self.buffer.release(mark);
+        }
+    }
+
     /// The statement's effects stay.
     pub(super) fn end_statement(&mut self) {
+        self.drop_mark();
         if let Some(statement) = self.statement.take() {
             self.buffer.release(statement);
         }
@@ -110,6 +136,7 @@ impl Txn {
         assert!(self.can_restart_statement(), "{} cannot run its statement again", self.id);
         coverage::reached(Mark::StatementRestarted);
         let statement = self.statement.take().expect("it was just asked for");
+        self.own_mark = None;
         self.buffer.rollback_to(statement);
         self.buffer.release(statement);
         self.written_bytes = self.written_before;
@@ -120,7 +147,8 @@ impl Txn {
 
     /// A statement that writes much must lay its writes down: from then on it cannot be run again by itself.
     pub(super) fn let_large_statement_settle(&mut self) {
-        if self.buffer.bytes() <= self.db.settings().spill_bytes {
+        // While a mark stands nothing of the statement can be laid down: giving up its savepoint would win nothing.
+        if self.own_mark.is_some() || self.buffer.bytes() <= self.db.settings().spill_bytes {
             return;
         }
         if let Some(statement) = self.statement.take_if(|id| self.buffer.is_outermost(*id)) {
@@ -225,7 +253,7 @@ impl Txn {
         if !self.buffer.rollback_to(savepoint) {
             return Err(no_savepoint());
         }
-        self.statement = None;
+        (self.statement, self.own_mark) = (None, None);
         let place = self.lock_place(savepoint);
         let bytes_max = self.db.settings().lock_spans_bytes_max;
         let mut taken = SpanSet::default();

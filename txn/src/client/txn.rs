@@ -79,6 +79,8 @@ pub struct Txn {
     pub(super) locked_count: u64,
     /// Under `READ COMMITTED`, the savepoint of the statement under way.
     pub(super) statement: Option<SavepointId>,
+    /// Before what the statement under way has written, if it asked for that ([`Txn::mark_own_writes`]).
+    pub(super) own_mark: Option<SavepointId>,
     /// Where a request under way may be taking locks: part of what must be released if it never comes back.
     pub(super) locking: Vec<Span>,
     pub(super) intents: SpanSet,
@@ -120,6 +122,7 @@ impl Txn {
             written_before: 0,
             locked_count: 0,
             statement: None,
+            own_mark: None,
             locking: Vec::new(),
             intents: SpanSet::default(),
             doing: Doing { statement: options.label.as_str().into(), user: "".into() },
@@ -268,9 +271,10 @@ impl Txn {
         self.check_open()?;
         self.check_lock_allowed(options.lock)?;
         let mut values: Vec<Option<Bytes>> = vec![None; keys.len()];
+        let mark = self.mark_of(options.own);
         let mut asked = Vec::new();
         for (index, key) in keys.iter().enumerate() {
-            match self.buffer.get(key) {
+            match self.buffer.get_before(key, mark) {
                 Some(value) => values[index] = value.cloned(),
                 None => asked.push(index),
             }
@@ -302,7 +306,7 @@ impl Txn {
                 }
                 self.note_lock(span, options.lock);
             }
-            if self.buffer.get(&keys[index]).is_none() {
+            if self.buffer.get_before(&keys[index], mark).is_none() {
                 values[index] = row.map(|row| row.value);
             }
         }
@@ -360,7 +364,12 @@ impl Txn {
             },
             lock: options.lock,
         };
-        let get = GetOptions { lock: options.lock, wait: options.wait, hold: options.hold };
+        let get = GetOptions {
+            lock: options.lock,
+            wait: options.wait,
+            hold: options.hold,
+            own: options.own,
+        };
         let mut responses = self.read(vec![request], std::slice::from_ref(span), get).await?;
         let Some(Response::Scan { rows, resume }) = responses.pop() else {
             return Err(unexpected("Scan"));
@@ -393,7 +402,8 @@ impl Txn {
             self.check_lock_count()?;
         }
         let rows = rows.into_iter().map(|Row { key, value, .. }| (key, value)).collect();
-        let mut rows = self.buffer.overlay(&examined, options.direction, rows);
+        let mark = self.mark_of(options.own);
+        let mut rows = self.buffer.overlay(&examined, options.direction, rows, mark);
         if options.limit == 0 || (rows.len() as u64) <= wanted {
             return Ok((rows, resume));
         }
@@ -550,7 +560,7 @@ impl Txn {
         self.held = Held::default();
         self.lock_levels.clear();
         (self.written_bytes, self.written_before, self.locked_count) = (0, 0, 0);
-        self.statement = None;
+        (self.statement, self.own_mark) = (None, None);
         let pulse = self.pulse.take();
         let beats = pulse.as_ref().is_some_and(Pulse::has_beaten);
         drop(pulse);

@@ -1,12 +1,12 @@
-//! The write buffer, spilling and savepoints against the dumb twin: an ordered map that is copied at each savepoint.
+//! The write buffer, spilling, savepoints and the view from before a statement against the dumb twin: an ordered map that is copied at each savepoint.
 
 use super::{key, local_with};
 use bytes::Bytes;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use storage::{Direction, Key, Span};
-use txn::client::{ScanOptions, Settings, TxnOptions};
+use txn::client::{GetOptions, OwnWrites, ScanOptions, Settings, TxnOptions};
 use txn::testing::World;
 
 #[derive(Clone, Debug)]
@@ -14,7 +14,9 @@ enum Step {
     Put(u8, u8),
     Delete(u8),
     Get(u8),
-    Scan { from: u8, to: u8, reverse: bool, limit: u64 },
+    Scan { from: u8, to: u8, reverse: bool, limit: u64, own: OwnWrites },
+    GetAsMarked(u8),
+    Mark,
     Savepoint,
     RollbackTo(prop::sample::Index),
     Release(prop::sample::Index),
@@ -25,12 +27,18 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0u8..12, any::<u8>()).prop_map(|(k, v)| Step::Put(k, v)),
         2 => (0u8..12).prop_map(Step::Delete),
         2 => (0u8..12).prop_map(Step::Get),
-        3 => (0u8..13, 0u8..13, any::<bool>(), 0u64..5)
-            .prop_map(|(from, to, reverse, limit)| Step::Scan { from, to, reverse, limit }),
+        3 => (0u8..13, 0u8..13, any::<bool>(), 0u64..5, own())
+            .prop_map(|(from, to, reverse, limit, own)| Step::Scan { from, to, reverse, limit, own }),
+        1 => (0u8..12).prop_map(Step::GetAsMarked),
+        1 => Just(Step::Mark),
         1 => Just(Step::Savepoint),
         1 => any::<prop::sample::Index>().prop_map(Step::RollbackTo),
         1 => any::<prop::sample::Index>().prop_map(Step::Release),
     ]
+}
+
+fn own() -> impl Strategy<Value = OwnWrites> {
+    prop_oneof![Just(OwnWrites::All), Just(OwnWrites::BeforeMark)]
 }
 
 fn name(n: u8) -> Key {
@@ -76,46 +84,71 @@ proptest! {
             txn.commit().await.expect("free");
             let mut txn = t.db.begin(TxnOptions::default());
             let mut savepoints = Vec::new();
+            // As the rows were at the mark, and what was written since.
+            let mut marked: Option<(Rows, BTreeSet<u8>)> = None;
             for step in steps {
                 match step {
                     Step::Put(k, v) => {
                         txn.put(name(k), Bytes::from(vec![v])).expect("open");
                         twin.insert(name(k), Bytes::from(vec![v]));
+                        marked.iter_mut().for_each(|(_, written)| drop(written.insert(k)));
                     }
                     Step::Delete(k) => {
                         txn.delete(name(k)).expect("open");
                         twin.remove(&name(k));
+                        marked.iter_mut().for_each(|(_, written)| drop(written.insert(k)));
+                    }
+                    Step::Mark => {
+                        txn.mark_own_writes();
+                        marked = Some((twin.clone(), BTreeSet::new()));
+                    }
+                    Step::GetAsMarked(k) => {
+                        let options = GetOptions { own: OwnWrites::BeforeMark, ..GetOptions::default() };
+                        let value = txn.multi_get_with(&[name(k)], options).await.expect("alone").pop().flatten();
+                        let rows = marked.as_ref().map_or(&twin, |(rows, _)| rows);
+                        prop_assert_eq!(value, rows.get(&name(k)).cloned());
+                        let since = marked.as_ref().is_some_and(|(_, written)| written.contains(&k));
+                        prop_assert_eq!(txn.is_written_since_mark(&name(k)), since);
                     }
                     Step::Get(k) => {
                         prop_assert_eq!(txn.get(&name(k), None).await.expect("alone"), twin.get(&name(k)).cloned());
                     }
-                    Step::Scan { from, to, reverse, limit } => {
+                    Step::Scan { from, to, reverse, limit, own } => {
+                        let twin = match (own, &marked) {
+                            (OwnWrites::BeforeMark, Some((rows, _))) => rows,
+                            _ => &twin,
+                        };
                         let span = Span::new(name(from), name(to));
                         let direction = if reverse { Direction::Reverse } else { Direction::Forward };
-                        let options = ScanOptions { direction, limit, ..ScanOptions::default() };
+                        let options = ScanOptions { direction, limit, own, ..ScanOptions::default() };
                         let page = txn.scan(span.clone(), options).await.expect("alone");
-                        prop_assert_eq!(&page.rows, &twin_scan(&twin, &span, reverse, limit));
+                        prop_assert_eq!(&page.rows, &twin_scan(twin, &span, reverse, limit));
                         // What is left is exactly what the page does not have.
                         if let Some(rest) = page.resume {
                             let mut all = page.rows;
-                            let options = ScanOptions { direction, ..ScanOptions::default() };
+                            let options = ScanOptions { direction, own, ..ScanOptions::default() };
                             all.extend(txn.scan(rest, options).await.expect("alone").rows);
-                            prop_assert_eq!(all, twin_scan(&twin, &span, reverse, 0));
+                            prop_assert_eq!(all, twin_scan(twin, &span, reverse, 0));
                         } else if limit > 0 {
-                            prop_assert_eq!(page.rows, twin_scan(&twin, &span, reverse, 0));
+                            prop_assert_eq!(page.rows, twin_scan(twin, &span, reverse, 0));
                         }
                     }
-                    Step::Savepoint => savepoints.push((txn.savepoint().expect("few"), twin.clone())),
+                    Step::Savepoint => {
+                        savepoints.push((txn.savepoint().expect("few"), twin.clone()));
+                        marked = None;
+                    }
                     Step::RollbackTo(index) if !savepoints.is_empty() => {
                         let at = index.index(savepoints.len());
                         savepoints.truncate(at + 1);
                         txn.rollback_to(savepoints[at].0).await.expect("it is open");
                         twin = savepoints[at].1.clone();
+                        marked = None;
                     }
                     Step::Release(index) if !savepoints.is_empty() => {
                         let at = index.index(savepoints.len());
                         txn.release(savepoints[at].0).expect("it is open");
                         savepoints.truncate(at);
+                        marked = None;
                     }
                     Step::RollbackTo(_) | Step::Release(_) => {}
                 }

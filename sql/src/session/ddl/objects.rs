@@ -307,6 +307,11 @@ impl Session {
         }
         let facts = self.facts_now();
         let planned = Binder::new(&facts, &parsed.positions, &[]).select(&create.query)?;
+        if planned.plan.changes_rows() {
+            return Err(SqlError::unsupported(
+                "views must not contain data-modifying statements in WITH",
+            ));
+        }
         if !planned.params.is_empty() {
             return Err(SqlError::new(codes::UNDEFINED_PARAMETER, "a view cannot have parameters"));
         }
