@@ -141,7 +141,7 @@ pub(crate) fn report(
         tally,
         virtual_time: Duration::from_nanos(world.now()),
         events: world.event_count(),
-        operations: workload.counts(),
+        operations: workload.ledger().counts(),
     }
 }
 
@@ -281,7 +281,7 @@ pub(crate) fn settle(
         return settle_what_is_left(world, workload, left);
     }
     // A seed whose faults left no time for work must show that a healed cluster works.
-    world.run_until(LIVENESS, |_| workload.counts().0 >= least);
+    world.run_until(LIVENESS, |_| workload.ledger().counts().0 >= least);
     access.stop();
     let ended = world.run_until(LIVENESS, |_| left.load(Ordering::Relaxed) == 0);
     first(world.violations())?;
@@ -305,7 +305,7 @@ pub(crate) fn settle(
     }
     first(world.violations())?;
     workload.check(real_time_of(world.layout().seed))?;
-    let (ok, _, _) = workload.counts();
+    let (ok, _, _) = workload.ledger().counts();
     if ok < least {
         return Err(format!("only {ok} operations ended well: such a run proves nothing"));
     }

@@ -1,6 +1,7 @@
 //! Value: what clients did and were told, with the true times at which they asked and heard. Checkers judge it.
 
 use parking_lot::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How an operation ended, as its client knows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,14 +49,30 @@ pub fn end_of<O, R>(records: &[Record<O, R>]) -> u64 {
     records.iter().map(last).max().unwrap_or(0)
 }
 
+/// How the operations of a run ended, whatever they are.
+pub trait Ledger {
+    /// How many ended well, badly, and nobody knows how. Asked after every event: counted, not searched.
+    fn counts(&self) -> (usize, usize, usize);
+    /// Each of them.
+    fn ends(&self) -> Vec<Record<(), ()>>;
+}
+
 /// Operations of all clients of a run, in the order in which they ended.
 pub struct History<O, R> {
     records: Mutex<Vec<Record<O, R>>>,
+    ok: AtomicUsize,
+    failed: AtomicUsize,
+    unknown: AtomicUsize,
 }
 
 impl<O, R> Default for History<O, R> {
     fn default() -> History<O, R> {
-        History { records: Mutex::new(Vec::new()) }
+        History {
+            records: Mutex::new(Vec::new()),
+            ok: AtomicUsize::new(0),
+            failed: AtomicUsize::new(0),
+            unknown: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -63,6 +80,12 @@ impl<O: Clone, R: Clone> History<O, R> {
     /// An operation has ended.
     pub fn push(&self, client: u32, asked: u64, heard: u64, op: O, ended: Ended<R>) {
         let heard = if matches!(ended, Ended::Unknown) { u64::MAX } else { heard };
+        let count = match ended {
+            Ended::Ok(_) => &self.ok,
+            Ended::Fail => &self.failed,
+            Ended::Unknown => &self.unknown,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
         self.records.lock().push(Record { client, asked, heard, op, ended });
     }
 
@@ -70,17 +93,26 @@ impl<O: Clone, R: Clone> History<O, R> {
     pub fn records(&self) -> Vec<Record<O, R>> {
         self.records.lock().clone()
     }
+}
 
-    /// How many ended well, badly, and nobody knows how.
-    pub fn counts(&self) -> (usize, usize, usize) {
-        let records = self.records.lock();
-        let count = |pick: fn(&Ended<R>) -> bool| {
-            records.iter().filter(|record| pick(&record.ended)).count()
+impl<O, R> Ledger for History<O, R> {
+    fn counts(&self) -> (usize, usize, usize) {
+        let read = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+        (read(&self.ok), read(&self.failed), read(&self.unknown))
+    }
+
+    fn ends(&self) -> Vec<Record<(), ()>> {
+        let bare = |record: &Record<O, R>| Record {
+            client: record.client,
+            asked: record.asked,
+            heard: record.heard,
+            op: (),
+            ended: match record.ended {
+                Ended::Ok(_) => Ended::Ok(()),
+                Ended::Fail => Ended::Fail,
+                Ended::Unknown => Ended::Unknown,
+            },
         };
-        (
-            count(|ended| matches!(ended, Ended::Ok(_))),
-            count(|ended| matches!(ended, Ended::Fail)),
-            count(|ended| matches!(ended, Ended::Unknown)),
-        )
+        self.records.lock().iter().map(bare).collect()
     }
 }

@@ -48,7 +48,7 @@ fn play(world: &mut World, workload: &Arc<dyn Workload>, plan: Plan) -> Result<(
     }
     let left = load(world, workload, plan, CLIENTS);
     let begun = world.now();
-    if world.run_until(SAFETY, |_| workload.counts().0 >= TRANSACTIONS) {
+    if world.run_until(SAFETY, |_| workload.ledger().counts().0 >= TRANSACTIONS) {
         world.access().stop();
     }
     world.run(SAFETY.saturating_sub(Duration::from_nanos(world.now() - begun)));

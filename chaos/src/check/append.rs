@@ -73,11 +73,11 @@ pub fn check(
         lost_update(history)
     };
     if let Some((first, second)) = update {
-        return Err(format!("lost update:\n  {:?}\n  {:?}", history[first], history[second]));
+        return Err(format!("lost update:\n  {}\n  {}", history[first], history[second]));
     }
     let mut text = format!("{}:", cycle.name);
     for (place, edge) in cycle.steps {
-        text.push_str(&format!("\n  {:?}\n    before ({edge})", history[place]));
+        text.push_str(&format!("\n  {}\n    before ({edge})", history[place]));
     }
     Err(text)
 }
@@ -152,7 +152,7 @@ fn check_lost(history: &Records, last: &BTreeMap<u32, Vec<u64>>) -> Result<(), S
                 && !last.get(list).is_some_and(|whole| whole.contains(number))
             {
                 return Err(format!(
-                    "lost: {number} was acknowledged and is not in list {list}: {record:?}"
+                    "lost: {number} was acknowledged and is not in list {list}: {record}"
                 ));
             }
         }
@@ -186,20 +186,20 @@ fn check_own(history: &[Record<Txn, Reads>]) -> Result<(), String> {
                 Step::Read { list } => {
                     let Some(seen) = seen.next() else {
                         return Err(format!(
-                            "malformed history: fewer answers than reads in {record:?}"
+                            "malformed history: fewer answers than reads in {record}"
                         ));
                     };
                     let mine = own.get(list).map(Vec::as_slice).unwrap_or_default();
                     if !seen.ends_with(mine) {
                         return Err(format!(
-                            "internal: a transaction does not see its own appends: {record:?}"
+                            "internal: a transaction does not see its own appends: {record}"
                         ));
                     }
                     let others = &seen[..seen.len() - mine.len()];
                     if let Some(end) = others.last()
                         && last_of.get(end).is_some_and(|last| last != end)
                     {
-                        return Err(format!("G1b: half of a transaction was read: {record:?}"));
+                        return Err(format!("G1b: half of a transaction was read: {record}"));
                     }
                 }
             }

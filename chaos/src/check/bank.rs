@@ -4,6 +4,7 @@
 //! journal's lines, and the journal must hold every acknowledged transfer and none that failed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use crate::history::{Ended, Record};
 
@@ -18,6 +19,12 @@ pub struct Transfer {
     pub to: u32,
     /// How much.
     pub amount: i64,
+}
+
+impl fmt::Display for Transfer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "transfer {} of {} from {} to {}", self.id, self.amount, self.from, self.to)
+    }
 }
 
 /// What a client does at the bank.
@@ -103,21 +110,19 @@ fn check_journal(history: &[Record<Op, Answer>], books: &Books) -> Result<(), St
             return Err(format!("transfer {} is in the journal twice", line.id));
         }
         match asked.get(&line.id) {
-            None => return Err(format!("{line:?} is in the journal and was never asked for")),
+            None => return Err(format!("{line} is in the journal and was never asked for")),
             Some((transfer, _)) if *transfer != line => {
-                return Err(format!("{transfer:?} is in the journal as {line:?}"));
+                return Err(format!("{transfer} is in the journal as {line}"));
             }
             Some((_, Ended::Fail | Ended::Ok(Answer::Poor))) => {
-                return Err(format!(
-                    "{line:?} is in the journal though it was said to have failed"
-                ));
+                return Err(format!("{line} is in the journal though it was said to have failed"));
             }
             Some((_, Ended::Ok(Answer::Moved | Answer::Balances(_)) | Ended::Unknown)) => {}
         }
     }
     for (id, (transfer, ended)) in asked {
         if matches!(ended, Ended::Ok(Answer::Moved)) && !seen.contains(&id) {
-            return Err(format!("{transfer:?} was acknowledged and is lost"));
+            return Err(format!("{transfer} was acknowledged and is lost"));
         }
     }
     Ok(())

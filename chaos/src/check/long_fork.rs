@@ -49,10 +49,10 @@ pub fn check(history: &[Record<Op, Seen>], level: Level) -> Result<(), String> {
         .collect();
     for (record, _, seen) in &readers {
         if let Some(key) = seen.iter().find(|key| !written.contains(key)) {
-            return Err(format!("{key} was read and never written: {record:?}"));
+            return Err(format!("{key} was read and never written: {record}"));
         }
         if let Some(key) = seen.iter().find(|key| failed.contains(key)) {
-            return Err(format!("G1a: {key} was read though its write failed: {record:?}"));
+            return Err(format!("G1a: {key} was read though its write failed: {record}"));
         }
     }
     for (place, (first, keys, seen)) in readers.iter().enumerate() {
@@ -63,12 +63,12 @@ pub fn check(history: &[Record<Op, Seen>], level: Level) -> Result<(), String> {
             let (ahead, behind) =
                 (alone(seen, other_seen, other_keys), alone(other_seen, seen, keys));
             if ahead && behind {
-                return Err(format!("long fork:\n  {first:?}\n  {second:?}"));
+                return Err(format!("long fork:\n  {first}\n  {second}"));
             }
             let backwards =
                 ahead && first.heard < second.asked || behind && second.heard < first.asked;
             if backwards && matches!(level, Level::KeyRealTime | Level::Strict) {
-                return Err(format!("a later reader sees less:\n  {first:?}\n  {second:?}"));
+                return Err(format!("a later reader sees less:\n  {first}\n  {second}"));
             }
         }
     }
@@ -89,7 +89,7 @@ fn check_acknowledged(
             record.heard < reader.asked && keys.contains(key) && !seen.contains(key)
         });
         if let Some((reader, _, _)) = missed {
-            return Err(format!("stale read:\n  {record:?}\n  {reader:?}"));
+            return Err(format!("stale read:\n  {record}\n  {reader}"));
         }
     }
     Ok(())

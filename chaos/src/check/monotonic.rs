@@ -31,7 +31,7 @@ pub fn check(history: &[Record<Op, Value>], level: Level) -> Result<(), String> 
             Op::Increment(counter) => {
                 if let Some(former) = winners.insert((counter, value), record) {
                     return Err(format!(
-                        "lost update: two increments made the same value:\n  {former:?}\n  {record:?}"
+                        "lost update: two increments made the same value:\n  {former}\n  {record}"
                     ));
                 }
                 counter
@@ -46,10 +46,7 @@ pub fn check(history: &[Record<Op, Value>], level: Level) -> Result<(), String> 
         for (record, value) in seen.iter() {
             let most = of_client.entry(record.client).or_insert((record, *value));
             if *value < most.1 && level != Level::Serializable {
-                return Err(format!(
-                    "a client saw a counter go back:\n  {:?}\n  {record:?}",
-                    most.0
-                ));
+                return Err(format!("a client saw a counter go back:\n  {}\n  {record}", most.0));
             }
             if *value >= most.1 {
                 *most = (record, *value);
@@ -77,7 +74,7 @@ fn check_real_time(seen: &[(&Record<Op, Value>, Value)]) -> Result<(), String> {
         if let Some((former, most)) = most
             && *value < most
         {
-            return Err(format!("a counter went back:\n  {former:?}\n  {record:?}"));
+            return Err(format!("a counter went back:\n  {former}\n  {record}"));
         }
     }
     Ok(())

@@ -67,10 +67,10 @@ pub fn check(history: &[Record<Op, Items>]) -> Result<(), String> {
             (Op::Read { set }, Ended::Ok(items)) => {
                 let at = (record.client, set);
                 if let Some(own) = added.get(&at).and_then(|own| own.difference(items).next()) {
-                    return Err(format!("read your writes: {own} is missing in {record:?}"));
+                    return Err(format!("read your writes: {own} is missing in {record}"));
                 }
                 if let Some(gone) = read.get(&at).and_then(|seen| seen.difference(items).next()) {
-                    return Err(format!("monotonic reads: {gone} is missing in {record:?}"));
+                    return Err(format!("monotonic reads: {gone} is missing in {record}"));
                 }
                 read.entry(at).or_default().extend(items);
             }
@@ -81,14 +81,14 @@ pub fn check(history: &[Record<Op, Items>]) -> Result<(), String> {
         let (Op::Read { .. }, Ended::Ok(items)) = (record.op, &record.ended) else { continue };
         for item in items {
             let Some(needs) = before.get(item) else {
-                return Err(format!("{item} was read and never added: {record:?}"));
+                return Err(format!("{item} was read and never added: {record}"));
             };
             if failed.contains(item) {
-                return Err(format!("{item} was read though its add failed: {record:?}"));
+                return Err(format!("{item} was read though its add failed: {record}"));
             }
             if let Some(missing) = needs.difference(items).next() {
                 return Err(format!(
-                    "causal order: {item} is there without {missing}, which its client knew: {record:?}"
+                    "causal order: {item} is there without {missing}, which its client knew: {record}"
                 ));
             }
         }

@@ -64,10 +64,7 @@ pub fn check(history: &Records, level: Level) -> Result<(), String> {
                 && matches!(history[place].ended, Ended::Ok(_))
                 && let Some(former) = seen.insert((*key, *version), place)
             {
-                return Err(format!(
-                    "lost update:\n  {:?}\n  {:?}",
-                    history[former], history[place]
-                ));
+                return Err(format!("lost update:\n  {}\n  {}", history[former], history[place]));
             }
         }
     }
@@ -94,7 +91,7 @@ pub fn check(history: &Records, level: Level) -> Result<(), String> {
     let Some(cycle) = graph.worst_cycle() else { return Ok(()) };
     let mut text = format!("{}:", cycle.name);
     for (place, edge) in cycle.steps {
-        text.push_str(&format!("\n  {:?}\n    before ({edge})", history[place]));
+        text.push_str(&format!("\n  {}\n    before ({edge})", history[place]));
     }
     Err(text)
 }
@@ -128,9 +125,7 @@ fn look(record: &Record<Txn, Reads>) -> Result<Look, String> {
             Step::Read { key } => {
                 let Ended::Ok(_) = record.ended else { continue };
                 let Some(seen) = answers.next() else {
-                    return Err(format!(
-                        "malformed history: fewer answers than reads in {record:?}"
-                    ));
+                    return Err(format!("malformed history: fewer answers than reads in {record}"));
                 };
                 let expected = match look.wrote.get(key) {
                     Some(own) => Some(Some(*own)),
@@ -139,7 +134,7 @@ fn look(record: &Record<Txn, Reads>) -> Result<Look, String> {
                 match expected {
                     Some(expected) if expected != *seen => {
                         return Err(format!(
-                            "internal: a transaction contradicts itself: {record:?}"
+                            "internal: a transaction contradicts itself: {record}"
                         ));
                     }
                     Some(_) => {}

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use replication::range::NodeId;
 
-use crate::check::file::{Operation, Value};
 use crate::history::{Ended, Record};
 use crate::workload::Kind;
 
@@ -80,13 +79,12 @@ impl Act {
 
 /// The acts of a history. `node_of` says through which node; none: it was nobody's of the run. `begun` is the script's beginning in the
 /// history's nanoseconds.
-pub fn acts(
-    operations: &[Operation],
+pub fn acts<'a, O: 'a, R: 'a>(
+    records: impl IntoIterator<Item = &'a Record<O, R>>,
     begun: u64,
-    node_of: impl Fn(&Record<(String, Value), Value>) -> Option<NodeId>,
+    node_of: impl Fn(&Record<O, R>) -> Option<NodeId>,
 ) -> Vec<Act> {
-    let act = |operation: &Operation| {
-        let record = &operation.record;
+    let act = |record: &Record<O, R>| {
         let since = |time: u64| Duration::from_nanos(time.saturating_sub(begun));
         let (heard, end) = match record.ended {
             Ended::Ok(_) => (record.heard, End::Ok),
@@ -95,7 +93,7 @@ pub fn acts(
         };
         Some(Act { node: node_of(record)?, asked: since(record.asked), heard: since(heard), end })
     };
-    operations.iter().filter_map(act).collect()
+    records.into_iter().filter_map(act).collect()
 }
 
 /// What was served in a second, or in all of them.

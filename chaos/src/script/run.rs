@@ -15,7 +15,6 @@ use txn::server::ServerConfig;
 use super::figures::acts;
 use super::parse::{Action, Assertion, Planned, Script};
 use super::report::{Loaded, Outcome, Played};
-use crate::check::file::Value;
 use crate::episode::converge;
 use crate::history::Record;
 use crate::workload::{Kind, Workload};
@@ -79,19 +78,18 @@ pub fn run_in_sim(script: &Script) -> ScriptReport {
     let access = world.access();
     let loaded = |(kind, workload): (&Kind, &Arc<dyn Workload>)| {
         let judged = match &verdict {
-            Ok(()) if workload.counts().0 == 0 => {
+            Ok(()) if workload.ledger().counts().0 == 0 => {
                 Err("nothing has ended well: such a run proves nothing".to_string())
             }
             Ok(()) => workload.check(script.real_time()),
             Err(_) => Err("not judged: the world itself is wrong".to_string()),
         };
-        let operations = workload.operations();
-        let node_of = |record: &Record<(String, Value), Value>| access.asked_on(record.asked);
+        let node_of = |record: &Record<(), ()>| access.asked_on(record.asked);
         Loaded {
             kind: *kind,
             verdict: judged.map(|()| format!("invariant holds: {}", workload.invariant())),
-            acts: acts(&operations, run.begun, node_of),
-            operations: if kind.model().is_some() { operations } else { Vec::new() },
+            acts: acts(&workload.ledger().ends(), run.begun, node_of),
+            operations: if kind.model().is_some() { workload.operations() } else { Vec::new() },
         }
     };
     let loads = script.workloads.iter().zip(&run.workloads).map(loaded).collect();
@@ -275,7 +273,7 @@ impl Run {
     }
 
     fn acknowledged(&self) -> usize {
-        self.workloads.iter().map(|workload| workload.counts().0).sum()
+        self.workloads.iter().map(|workload| workload.ledger().counts().0).sum()
     }
 }
 

@@ -17,7 +17,7 @@ use crate::check::RealTime;
 use crate::check::append::{Reads, Step, Txn, check};
 use crate::check::file::{Operation, shown};
 use crate::check::mvcc::{self, Seen};
-use crate::history::Ended;
+use crate::history::{Ended, Ledger};
 use crate::world::access::{Gateway, SharedAccess};
 
 const TABLE: u32 = 120;
@@ -103,8 +103,8 @@ impl Deed for Lists {
         shown(&self.dated.history.records())
     }
 
-    fn counts(&self) -> (usize, usize, usize) {
-        self.dated.history.counts()
+    fn ledger(&self) -> &dyn Ledger {
+        &self.dated.history
     }
 }
 

@@ -16,7 +16,7 @@ use super::{ClientError, item_key, persist_on};
 use crate::check::RealTime;
 use crate::check::bank::{Answer, Books, Op, Transfer, check};
 use crate::check::file::{Operation, show_bank};
-use crate::history::{Ended, History};
+use crate::history::{Ended, History, Ledger};
 use crate::world::access::{Gateway, SharedAccess};
 
 const ACCOUNTS: u32 = 8;
@@ -174,8 +174,8 @@ impl Deed for Bank {
         show_bank(&initial(), &self.history.records(), &self.books.lock())
     }
 
-    fn counts(&self) -> (usize, usize, usize) {
-        self.history.counts()
+    fn ledger(&self) -> &dyn Ledger {
+        &self.history
     }
 }
 

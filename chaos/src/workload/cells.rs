@@ -14,7 +14,7 @@ use super::persist_on;
 use super::sql_client::{Client, Failed, integer, persevere};
 use crate::check::RealTime;
 use crate::check::cells::{Answer, Op, Row, check};
-use crate::history::{Ended, History};
+use crate::history::{Ended, History, Ledger};
 use crate::world::access::{Gateway, SharedAccess};
 
 /// Rows that are only replaced.
@@ -83,8 +83,8 @@ impl Deed for Cells {
         check(&self.history.records(), &self.copies.any()?, real_time)
     }
 
-    fn counts(&self) -> (usize, usize, usize) {
-        self.history.counts()
+    fn ledger(&self) -> &dyn Ledger {
+        &self.history
     }
 }
 

@@ -14,7 +14,7 @@ use super::sql_client::{Client, Failed, integer, persevere};
 use crate::check::RealTime;
 use crate::check::convergence::{Increment, check_counters};
 use crate::check::file::{Operation, show_counters};
-use crate::history::{Ended, History};
+use crate::history::{Ended, History, Ledger};
 use crate::world::access::{Gateway, SharedAccess};
 
 const COUNTERS: u64 = 4;
@@ -80,8 +80,8 @@ impl Deed for Counters {
         show_counters(&self.history.records(), &copies)
     }
 
-    fn counts(&self) -> (usize, usize, usize) {
-        self.history.counts()
+    fn ledger(&self) -> &dyn Ledger {
+        &self.history
     }
 }
 

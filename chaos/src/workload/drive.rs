@@ -15,7 +15,7 @@ use super::{ClientError, Workload, persist_on};
 use crate::check::RealTime;
 use crate::check::file::Operation;
 use crate::check::mvcc::{Seen, Writes};
-use crate::history::{Ended, History};
+use crate::history::{Ended, History, Ledger};
 use crate::world::access::{Gateway, Lost, SharedAccess};
 use crate::world::chance::Chance;
 
@@ -96,8 +96,8 @@ pub(super) trait Deed: Send + Sync + 'static {
     fn operations(&self) -> Vec<Operation> {
         Vec::new()
     }
-    /// See [`Workload::counts`].
-    fn counts(&self) -> (usize, usize, usize);
+    /// See [`Workload::ledger`].
+    fn ledger(&self) -> &dyn Ledger;
 }
 
 /// A deed that clients do.
@@ -134,8 +134,8 @@ impl<D: Deed> Workload for Driven<D> {
         self.0.operations()
     }
 
-    fn counts(&self) -> (usize, usize, usize) {
-        self.0.counts()
+    fn ledger(&self) -> &dyn Ledger {
+        self.0.ledger()
     }
 }
 

@@ -12,7 +12,7 @@ use super::{Manner, item_key, number};
 use crate::check::RealTime;
 use crate::check::file::{Operation, shown};
 use crate::check::long_fork::{Op, Seen, check};
-use crate::history::{Ended, History};
+use crate::history::{Ended, History, Ledger};
 use crate::world::access::{Gateway, SharedAccess};
 use crate::world::chance::Chance;
 
@@ -83,8 +83,8 @@ impl Deed for LongFork {
         shown(&self.history.records())
     }
 
-    fn counts(&self) -> (usize, usize, usize) {
-        self.history.counts()
+    fn ledger(&self) -> &dyn Ledger {
+        &self.history
     }
 }
 

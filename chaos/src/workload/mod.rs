@@ -30,6 +30,7 @@ use storage::{Key, Span};
 
 use crate::check::RealTime;
 use crate::check::file::{Model, Operation};
+use crate::history::Ledger;
 use crate::world::Level;
 use crate::world::access::{Gateway, SharedAccess};
 use crate::world::chance::Chance;
@@ -216,8 +217,8 @@ pub trait Workload: Send + Sync + 'static {
     fn check(&self, real_time: RealTime) -> Result<(), String>;
     /// The history as a file tells it, for [`Kind::model`]'s judge.
     fn operations(&self) -> Vec<Operation>;
-    /// Operations that ended well, badly, and nobody knows how.
-    fn counts(&self) -> (usize, usize, usize);
+    /// How its clients' operations ended.
+    fn ledger(&self) -> &dyn Ledger;
 }
 
 /// What a client knows after an error.

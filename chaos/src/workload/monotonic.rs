@@ -11,7 +11,7 @@ use super::{Manner, beside, draft, item_key, number, read_number};
 use crate::check::RealTime;
 use crate::check::file::{Operation, shown};
 use crate::check::monotonic::{Op, Value, check};
-use crate::history::{Ended, History};
+use crate::history::{Ended, History, Ledger};
 use crate::world::access::{Gateway, SharedAccess};
 
 const TABLE: u32 = 160;
@@ -83,8 +83,8 @@ impl Deed for Monotonic {
         shown(&self.history.records())
     }
 
-    fn counts(&self) -> (usize, usize, usize) {
-        self.history.counts()
+    fn ledger(&self) -> &dyn Ledger {
+        &self.history
     }
 }
 

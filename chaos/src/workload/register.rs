@@ -13,7 +13,7 @@ use crate::check::RealTime;
 use crate::check::file::{Operation, shown};
 use crate::check::mvcc::{self, Seen};
 use crate::check::register::{Answer, Op, check_all};
-use crate::history::{Ended, History};
+use crate::history::{Ended, History, Ledger};
 use crate::world::access::{Gateway, SharedAccess};
 
 const TABLE: u32 = 110;
@@ -105,8 +105,8 @@ impl Deed for Registers {
         shown(&self.dated.history.records())
     }
 
-    fn counts(&self) -> (usize, usize, usize) {
-        self.dated.history.counts()
+    fn ledger(&self) -> &dyn Ledger {
+        &self.dated.history
     }
 }
 

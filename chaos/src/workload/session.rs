@@ -14,7 +14,7 @@ use super::sql_client::{Client, Failed, integer, persevere};
 use crate::check::RealTime;
 use crate::check::file::{Operation, shown};
 use crate::check::session::{Items, Op, check};
-use crate::history::{Ended, History};
+use crate::history::{Ended, History, Ledger};
 use crate::world::access::{Gateway, SharedAccess};
 use crate::world::chance::Chance;
 use replication::range::NodeId;
@@ -112,8 +112,8 @@ impl Deed for Sessions {
         shown(&self.history.records())
     }
 
-    fn counts(&self) -> (usize, usize, usize) {
-        self.history.counts()
+    fn ledger(&self) -> &dyn Ledger {
+        &self.history
     }
 }
 

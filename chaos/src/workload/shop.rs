@@ -20,7 +20,7 @@ use super::persist_on;
 use super::sql_client::{Client, Failed, integer, persevere};
 use crate::check::RealTime;
 use crate::check::index;
-use crate::history::{Ended, History};
+use crate::history::{Ended, History, Ledger};
 use crate::world::access::{Gateway, SharedAccess};
 use crate::world::chance::Chance;
 
@@ -255,8 +255,8 @@ impl Deed for Shop {
         }
     }
 
-    fn counts(&self) -> (usize, usize, usize) {
-        self.history.counts()
+    fn ledger(&self) -> &dyn Ledger {
+        &self.history
     }
 }
 

@@ -14,7 +14,7 @@ use super::{item_key, number, persist_on, read_number, scan_all, scan_span};
 use crate::check::RealTime;
 use crate::check::file::{Operation, Skewed, Skewing, shown};
 use crate::check::skew::{Insert, Inserted, check};
-use crate::history::{Ended, History, Record, end_of};
+use crate::history::{Ended, History, Ledger, Record, end_of};
 use crate::world::access::{Gateway, SharedAccess};
 use crate::world::chance::Chance;
 
@@ -126,8 +126,8 @@ impl Deed for Skew {
         shown(&all)
     }
 
-    fn counts(&self) -> (usize, usize, usize) {
-        self.history.counts()
+    fn ledger(&self) -> &dyn Ledger {
+        &self.history
     }
 }
 

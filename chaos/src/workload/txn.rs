@@ -15,7 +15,7 @@ use crate::check::RealTime;
 use crate::check::file::{Operation, shown};
 use crate::check::mvcc::{self, Seen};
 use crate::check::txn_register::{Reads, Step, Txn, check};
-use crate::history::Ended;
+use crate::history::{Ended, Ledger};
 use crate::world::access::{Gateway, SharedAccess};
 
 const TABLE: u32 = 130;
@@ -83,8 +83,8 @@ impl Deed for Txns {
         shown(&self.dated.history.records())
     }
 
-    fn counts(&self) -> (usize, usize, usize) {
-        self.dated.history.counts()
+    fn ledger(&self) -> &dyn Ledger {
+        &self.dated.history
     }
 }
 

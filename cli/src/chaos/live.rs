@@ -172,9 +172,10 @@ impl Live {
                 verdict => verdict,
             };
             let clients = CLIENTS_PER_NODE * script.nodes;
-            let acts = acts(&judged.operations, 0, |record| {
-                (record.client < clients).then(|| NodeId(record.client % script.nodes + 1))
-            });
+            let acts =
+                acts(judged.operations.iter().map(|operation| &operation.record), 0, |record| {
+                    (record.client < clients).then(|| NodeId(record.client % script.nodes + 1))
+                });
             let load = Loaded { kind, verdict, acts, operations: judged.operations };
             (self.tell)(&format!("\n{load}\n{}", report.text().trim_end()));
             loaded.push(load);

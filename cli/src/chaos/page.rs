@@ -13,6 +13,8 @@ const LEFT: f64 = 110.0;
 const LANE_HEIGHT: f64 = 18.0;
 const CHART_HEIGHT: f64 = 56.0;
 const GAP: f64 = 14.0;
+/// Of a moment's name under the axis, at most.
+const AXIS_LABEL_WIDTH: f64 = 40.0;
 
 const STYLE: &str = "body{font:14px/1.45 system-ui,sans-serif;margin:2em auto;max-width:1000px;color:#222}\
 table{border-collapse:collapse;margin:.6em 0 1.6em}td,th{padding:.2em .8em .2em 0;text-align:left;vertical-align:top}\
@@ -253,7 +255,7 @@ fn throughput(drawing: &mut String, one: &Regional, scale: &Scale, y: f64) {
 fn latency(drawing: &mut String, one: &Regional, scale: &Scale, y: f64) {
     let most = one.seconds.iter().map(|second| second.p99).max().unwrap_or_default();
     let most = most.max(Duration::from_millis(1));
-    label(drawing, "", &format!("up to {} ms", most.as_millis()), y);
+    label(drawing, "latency", &format!("up to {} ms", most.as_millis()), y);
     let lines: [(fn(&Served) -> Duration, &str); 2] =
         [(|second| second.p99, "#9db7dd"), (|second| second.p50, "#2f5fa8")];
     for (pick, colour) in lines {
@@ -286,9 +288,11 @@ fn axis(drawing: &mut String, scale: &Scale, y: f64) {
     let step = (scale.length / 12.0).ceil().max(1.0) as u64;
     for second in (0..=scale.length as u64).step_by(usize::try_from(step).unwrap_or(1)) {
         let x = scale.x(Duration::from_secs(second));
+        // The last one would be cut off at the right edge.
+        let anchor = if x + AXIS_LABEL_WIDTH > WIDTH { "end" } else { "start" };
         writeln!(
             drawing,
-            "<text x=\"{x:.1}\" y=\"{:.1}\" fill=\"#777\">{second} s</text>",
+            "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" fill=\"#777\">{second} s</text>",
             y + 12.0
         )
         .expect("a String takes all");

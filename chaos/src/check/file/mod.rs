@@ -274,6 +274,7 @@ impl Event {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::Level;
 
     fn operation(client: u32, asked: u64, heard: u64, ended: Ended<Value>) -> Operation {
         let value = Value::List(vec![Value::Int(1), Value::Nil]);
@@ -335,5 +336,14 @@ mod tests {
             let told = told(&text).expect_err(&text);
             assert!(told.starts_with(&format!("malformed at line {line}: ")), "{told}\n{text}");
         }
+    }
+    #[test]
+    fn what_a_judge_finds_contradictory_is_told_with_its_line() {
+        let text = "{:type :invoke :process 9 :f :open :value {0 50 1 50} :time 0}\n\
+             {:type :ok :process 9 :f :open :value {0 50 1 50} :time 0}\n\
+             {:type :invoke :process 0 :f :transfer :value {:id 7 :from 0 :to 2 :amount 5} :time 5}\n\
+             {:type :ok :process 0 :f :transfer :value {:id 7 :from 0 :to 2 :amount 5} :time 6}\n";
+        let verdict = Model::Bank.judge(text, Level::Strict).to_string();
+        assert_eq!(verdict, "malformed at line 3: 7 moves money of no account");
     }
 }

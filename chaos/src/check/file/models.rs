@@ -116,6 +116,7 @@ fn line_of(operations: &[Operation], what: &str) -> usize {
 fn mentions(value: &Value, number: i64) -> bool {
     match value {
         Value::List(values) => values.iter().any(|value| mentions(value, number)),
+        Value::Map(pairs) => pairs.iter().any(|(_, value)| mentions(value, number)),
         other => other.integer() == Some(number),
     }
 }

@@ -13,8 +13,10 @@
 //! | `counter` | `add` `[k amount]`, `read-all` nil → `[[k v] ..]`: by several processes after everything has ended, all equal |
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use super::{Malformed, Operation, Value};
+use super::value::show;
+use super::{Format, Malformed, Operation, Value};
 use crate::check::{
     append, bank, convergence, long_fork, monotonic, register, session, skew, txn_register,
 };
@@ -32,6 +34,28 @@ pub trait Shown: Sized {
     fn parse(f: &str, value: &Value) -> Option<Self>;
     /// From what it was answered with.
     fn parse_answer(&self, value: &Value) -> Option<Self::Answer>;
+}
+
+/// As a line of a history, for people: `client 3, 4.116 to 4.230 s: transfer {:id 7 ..} -> true`.
+impl<O: Shown> fmt::Display for Record<O, O::Answer> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = |nanos: u64| nanos as f64 / 1e9;
+        let (name, value) = self.op.show();
+        write!(f, "client {}, {:.6} to ", self.client, seconds(self.asked))?;
+        match self.heard {
+            u64::MAX => f.write_str("never: ")?,
+            heard => write!(f, "{:.6} s: ", seconds(heard))?,
+        }
+        write!(f, "{name} {} -> ", show(&value, Format::Edn))?;
+        match &self.ended {
+            Ended::Ok(answer) => match self.op.show_answer(answer) {
+                Some(value) => f.write_str(&show(&value, Format::Edn)),
+                None => f.write_str("failed"),
+            },
+            Ended::Fail => f.write_str("failed"),
+            Ended::Unknown => f.write_str("unknown"),
+        }
+    }
 }
 
 /// Records as operations, to be written.
@@ -57,13 +81,17 @@ pub(crate) fn records<O: Shown>(
     let parse = |operation: &Operation| {
         let Record { client, asked, heard, op: (f, value), ended } = &operation.record;
         let wrong = |what: String| Malformed { line: operation.line, what };
-        let op = O::parse(f, value)
-            .ok_or_else(|| wrong(format!("not an operation of this model: {f} {value:?}")))?;
+        let op = O::parse(f, value).ok_or_else(|| {
+            wrong(format!("not an operation of this model: {f} {}", show(value, Format::Edn)))
+        })?;
         let ended = match ended {
-            Ended::Ok(answer) => Ended::Ok(
-                op.parse_answer(answer)
-                    .ok_or_else(|| wrong(format!("not an answer to {f} {value:?}: {answer:?}")))?,
-            ),
+            Ended::Ok(answer) => Ended::Ok(op.parse_answer(answer).ok_or_else(|| {
+                wrong(format!(
+                    "not an answer to {f} {}: {}",
+                    show(value, Format::Edn),
+                    show(answer, Format::Edn)
+                ))
+            })?),
             Ended::Fail => Ended::Fail,
             Ended::Unknown => Ended::Unknown,
         };
