@@ -158,11 +158,12 @@ pub(super) fn concluded(settled: Settled, reason: &str) -> Result<CommitInfo, Tx
 impl Txn {
     /// Sends a one-phase commit, which cannot be sent again. When its answer is long in coming its outcome is asked for as well: if it was
     /// lost on its way, or its answer was, nobody waits for what will never come. A commit that is being carried out holds its
-    /// keys, and the question waits for it there.
+    /// keys, and the question waits for it there. One that waits for others' locks holds nothing, and the question would end it: so
+    /// it is given the time for which it may wait.
     pub(super) async fn send_and_ask(&self, batch: Batch, mutations: &[Mutation]) -> Early {
         let time = &self.db.runtime().time;
-        let patience =
-            time.sleep_until(time.monotonic().plus(self.db.settings().commit_asked_after));
+        let patience = self.db.settings().commit_asked_after + batch.wait.slice();
+        let patience = time.sleep_until(time.monotonic().plus(patience));
         let sending = Box::pin(self.send(batch));
         let sending = match select(sending, patience).await {
             Either::Left((reply, _)) => return Early::Answer(reply),

@@ -190,6 +190,7 @@ impl Txn {
             }
             (TxnStatus::Committed(ts), _) => Some(ts),
             (TxnStatus::Aborted, _) => {
+                tracing::debug!(txn = %self.id, %key, holder = %holder.id, "a holder is aborted");
                 self.db.roster().note_aborted(holder.id, self.sighting());
                 None
             }

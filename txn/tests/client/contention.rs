@@ -98,6 +98,32 @@ fn concurrent_increments_are_all_counted() {
     }
 }
 
+/// The question what became of a commit ends it if it has not been carried out: it must not come while the commit waits its turn.
+#[test]
+fn a_commit_that_waits_for_a_lock_is_not_taken_for_lost() {
+    let settings = Settings {
+        commit_asked_after: Duration::from_millis(50),
+        wait_slice: Duration::from_millis(400),
+        ..Settings::default()
+    };
+    let t = local_with(World::new(31), settings);
+    t.world.block_on(async {
+        let mut holder = t.db.begin(TxnOptions::default());
+        holder.get(&key("n"), EXCLUSIVE).await.expect("free");
+        let mut writer = t.db.begin(TxnOptions::default());
+        writer.put(key("n"), value("written")).expect("open");
+        let release = async {
+            let time = t.world.runtime().time;
+            time.sleep_until(time.monotonic().plus(Duration::from_millis(900))).await;
+            holder.rollback().await;
+        };
+        let (committed, ()) = futures::future::join(writer.commit(), release).await;
+        committed.expect("it only had to wait");
+    });
+    t.world.settle(Duration::from_secs(5));
+    assert_eq!(t.kv.rows(), vec![(key("n"), value("written"))]);
+}
+
 #[test]
 fn nowait_fails_at_once_and_skip_locked_leaves_out() {
     let t = local(8);
