@@ -9,7 +9,7 @@ use replication::store::{Deferred, FlushMark, MessageBatch, Persisted, StoreMess
 use std::collections::BTreeMap;
 use std::time::Duration;
 use storage::log::sim_file::{Crash, FileOperation};
-use storage::log::{Log, LogBatch, LogOp, LogSequence};
+use storage::log::{Log, LogBatch, LogOp, LogReader, LogSequence};
 use storage::{Engine, StorageError};
 use txn::api::{KvError, Reply, Response};
 use txn::runtime::HlcSource;
@@ -386,20 +386,21 @@ impl Process {
             if let LogOp::Append { group, entries } = op
                 && let Some(first) = entries.first()
                 && let Some(durable) = self.durable.get_mut(&RangeId(group.0))
+                && durable.0 > first.index.prev()
             {
-                *durable = (*durable).min(first.index.prev());
+                let before = first.index.prev();
+                *durable = (before, self.log.term(*group, before).unwrap_or_default());
             }
         }
     }
 
     /// The log is durable as far as it goes.
     pub(super) fn note_durable(&mut self) {
-        use storage::log::LogReader;
         self.durable = self
             .log
             .groups()
             .into_iter()
-            .map(|(group, state)| (RangeId(group.0), state.last.0))
+            .map(|(group, state)| (RangeId(group.0), state.last))
             .collect();
     }
 }

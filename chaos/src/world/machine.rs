@@ -7,7 +7,7 @@ use replication::store::{Deferred, StoreMessage};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use storage::MemoryEngine;
-use storage::log::{LogIndex, LogSequence, SegmentedLog, SimDir};
+use storage::log::{LogIndex, LogSequence, SegmentedLog, SimDir, Term};
 use txn::api::{Batch, KvError, Reply};
 use txn::server::{Event as ShardEvent, Shard};
 
@@ -117,6 +117,14 @@ pub struct Process {
     pub sync_covers: Option<LogSequence>,
     /// True time of the next tick that is scheduled.
     pub wake_at: u64,
-    /// Last log index that is durable, by range.
-    pub durable: BTreeMap<RangeId, LogIndex>,
+    /// Last log index that is durable, with its term, by range. What takes the place of a log (a snapshot) is durable later, and the term
+    /// of what is on disk until then is nowhere else.
+    pub durable: BTreeMap<RangeId, (LogIndex, Term)>,
+}
+
+impl Process {
+    /// Up to where a range's log is durable.
+    pub(super) fn durable_index(&self, range: RangeId) -> LogIndex {
+        self.durable.get(&range).map_or(LogIndex::ZERO, |(index, _)| *index)
+    }
 }

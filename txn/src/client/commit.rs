@@ -179,6 +179,7 @@ impl Txn {
             match reply {
                 Ok(reply) => match reply.responses.first() {
                     Some(Response::Committed(ts)) => {
+                        self.queued = None;
                         return Ok(Some(CommitInfo { ts: *ts, path: CommitPath::OnePhase }));
                     }
                     _ => return Err(unexpected("CommitOnePhase")),
@@ -197,6 +198,7 @@ impl Txn {
                     return Ok(None);
                 }
                 Err(error) => {
+                    self.queued = around(mutations);
                     moves += u32::from(matches!(error, KvError::NeedsRefresh { .. }));
                     self.overcome(error, &mut trials).await?;
                 }
@@ -230,4 +232,10 @@ impl Txn {
             time.sleep_until(time.monotonic().plus(rest)).await;
         }
     }
+}
+
+/// The span from the first key to the last.
+fn around(mutations: &[Mutation]) -> Option<Span> {
+    let (first, last) = (mutations.first()?, mutations.last()?);
+    Some(Span::new(first.key.clone(), last.key.next()))
 }

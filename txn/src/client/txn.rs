@@ -83,6 +83,8 @@ pub struct Txn {
     pub(super) own_mark: Option<SavepointId>,
     /// Where a request under way may be taking locks: part of what must be released if it never comes back.
     pub(super) locking: Vec<Span>,
+    /// Where a one-phase commit that was sent away may have a place in a queue.
+    pub(super) queued: Option<Span>,
     pub(super) intents: SpanSet,
     /// What it does, for others' errors.
     pub(super) doing: Doing,
@@ -124,6 +126,7 @@ impl Txn {
             statement: None,
             own_mark: None,
             locking: Vec::new(),
+            queued: None,
             intents: SpanSet::default(),
             doing: Doing { statement: options.label.as_str().into(), user: "".into() },
             wrote: Writes::default(),
@@ -565,7 +568,8 @@ impl Txn {
         let beats = pulse.as_ref().is_some_and(Pulse::has_beaten);
         drop(pulse);
         let mut locks = std::mem::take(&mut self.locks);
-        for span in self.locking.drain(..) {
+        // What is released includes a place in a queue: others would wait behind it for nobody.
+        for span in self.locking.drain(..).chain(self.queued.take()) {
             locks.add(span, self.db.settings().lock_spans_bytes_max);
         }
         let intents = std::mem::take(&mut self.intents);

@@ -47,9 +47,11 @@ use crate::contention::Contention;
 
 /// How often a request that waits for a lease or its read bound looks again.
 const LEASE_RECHECK_INTERVAL: Duration = Duration::from_millis(50);
-/// A place is kept for at least so many of its request's slices. Those grow with the way to the range, and who is away asks its own record, the
-/// holder's, and perhaps for the holder's writes, before it comes back.
-const PLACE_SLICES: u32 = 3;
+/// A place is kept for at least so many of its request's slices, each two trips to the range or more: who is away asks its own record and the
+/// holder's, has the holder's lock resolved, perhaps looks for the holder's writes first, and comes back; each a trip and a round of
+/// consensus. Too short, and a holder that was aborted for it takes the key again before it is back, for ever. Too long costs little: who ends or
+/// gives up releases its place. Only of one whose gateway has died it is kept to the end, and for no longer than its locks.
+const PLACE_SLICES: u32 = 8;
 /// Attempts per step.
 const ATTEMPTS_MAX: usize = 10_000;
 
@@ -623,6 +625,7 @@ impl Ranges {
                     Some(leading),
                 ) => {
                     let away = work.batch.wait.slice() * PLACE_SLICES;
+                    let away = away.min(self.config.txn_expiry);
                     let until = now.monotonic.plus(self.config.place_kept.max(away));
                     self.places_due = self.places_due.min(until);
                     leading.locks.keep_place(txn, ticket, until);

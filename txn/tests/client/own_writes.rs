@@ -91,12 +91,16 @@ proptest! {
                     Step::Put(k, v) => {
                         txn.put(name(k), Bytes::from(vec![v])).expect("open");
                         twin.insert(name(k), Bytes::from(vec![v]));
-                        marked.iter_mut().for_each(|(_, written)| drop(written.insert(k)));
+                        if let Some((_, written)) = &mut marked {
+                            written.insert(k);
+                        }
                     }
                     Step::Delete(k) => {
                         txn.delete(name(k)).expect("open");
                         twin.remove(&name(k));
-                        marked.iter_mut().for_each(|(_, written)| drop(written.insert(k)));
+                        if let Some((_, written)) = &mut marked {
+                            written.insert(k);
+                        }
                     }
                     Step::Mark => {
                         txn.mark_own_writes();

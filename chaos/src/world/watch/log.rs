@@ -81,14 +81,17 @@ impl Copy<'_> {
     }
 
     fn durable(&self) -> LogIndex {
-        let durable = self.process.durable.get(&self.view.range).copied().unwrap_or_default();
-        durable.min(self.view.last)
+        self.process.durable_index(self.view.range).min(self.view.last)
     }
 
     /// Term and index of the end of what is on disk.
     fn durable_end(&self) -> (Term, LogIndex) {
         let index = self.durable();
-        (self.process.log.term(self.group(), index).unwrap_or_default(), index)
+        let term = match self.process.durable.get(&self.view.range) {
+            Some((durable, term)) if *durable == index => *term,
+            _ => self.process.log.term(self.group(), index).unwrap_or_default(),
+        };
+        (term, index)
     }
 
     fn end(&self) -> (Term, LogIndex) {
@@ -294,7 +297,7 @@ fn look_at_commit(
 }
 
 fn look_at_memory(node: NodeId, process: &Process, view: &GroupView<'_>, broken: &mut Vec<String>) {
-    let durable = process.durable.get(&view.range).copied().unwrap_or_default();
+    let durable = process.durable_index(view.range);
     // What a birth or a snapshot brought is in the state engine, and flushed.
     if view.applied > view.truncated && view.applied > durable {
         broken.push(format!(

@@ -280,7 +280,7 @@ impl World {
                     // Of a process that does not run, nobody knows here: it may have it.
                     let Some(of) = of else { return Some(true) };
                     let group = LogGroup(descriptor.id.0);
-                    let durable = of.durable.get(&descriptor.id).copied().unwrap_or_default();
+                    let durable = of.durable_index(descriptor.id);
                     Some(durable >= index && of.log.term(group, index).is_none_or(|found| found == term))
                 };
                 let holds = voters.iter().filter(|voter| has(voter).unwrap_or(true)).count();
