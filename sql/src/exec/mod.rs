@@ -64,7 +64,7 @@ pub(crate) struct Exec<'a> {
     pub uniqueness: Uniqueness,
     /// What must not change under its scans below SERIALIZABLE.
     pub hold: Hold,
-    /// Which of the transaction's own writes its scans see: those before the statement, as everywhere in SQL.
+    /// Which of the transaction's own writes its scans see. Those before the statement alone, where it could meet others ([`Exec::enter`]).
     pub own: OwnWrites,
     /// Rows of enclosing queries, the nearest last.
     outer: Vec<Row>,
@@ -104,7 +104,7 @@ impl<'a> Exec<'a> {
             affected: 0,
             uniqueness: Uniqueness::AtOnce,
             hold: Hold::AsLocked,
-            own: OwnWrites::BeforeMark,
+            own: OwnWrites::All,
             outer: Vec::new(),
             deferred: vec![None; deferred_count],
             failed: BTreeMap::new(),
@@ -120,6 +120,7 @@ impl<'a> Exec<'a> {
         if planned.reads_what_it_wrote {
             coverage::reached(Mark::OwnEffectsHidden);
             self.txn.mark_own_writes();
+            self.own = OwnWrites::BeforeMark;
         }
     }
 

@@ -50,7 +50,8 @@ const LEASE_RECHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// A place is kept for at least so many of its request's slices, each two trips to the range or more: who is away asks its own record and the
 /// holder's, has the holder's lock resolved, perhaps looks for the holder's writes first, and comes back; each a trip and a round of
 /// consensus. Too short, and a holder that was aborted for it takes the key again before it is back, for ever. Too long costs little: who ends or
-/// gives up releases its place. Only of one whose gateway has died it is kept to the end, and for no longer than its locks.
+/// is run again releases its place. To the end it is kept of one whose gateway has died, and of one that gave up waiting (`lock_timeout`, whose
+/// last slices are short) in a block that goes on.
 const PLACE_SLICES: u32 = 8;
 /// Attempts per step.
 const ATTEMPTS_MAX: usize = 10_000;
