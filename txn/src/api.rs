@@ -46,6 +46,14 @@ pub struct TxnMeta {
     pub priority: u32,
 }
 
+impl TxnMeta {
+    /// Of two that are in each other's way, whether this is the one to go: lower priority, then younger, then the greater id.
+    pub fn yields_to(&self, other: &TxnMeta) -> bool {
+        let rank = |txn: &TxnMeta| (txn.priority, std::cmp::Reverse((txn.started, txn.id)));
+        rank(self) < rank(other)
+    }
+}
+
 /// Strength of an unreplicated lock taken by a read.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Lock {
@@ -314,8 +322,10 @@ pub enum Found {
 /// What a pusher should do about a transaction that is not decided.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Advice {
-    /// Wait on; or read on, after a push of the timestamp that was granted.
+    /// Wait on.
     Wait,
+    /// It was moved: who reads below passes by what it has written.
+    Pass,
     /// Give up: it would be a deadlock, and the pusher is the one to go.
     GiveUp,
     /// Look for its staged writes, prevent what is missing, and push again with what was found.
@@ -704,3 +714,22 @@ pub trait Kv: Send + Sync + 'static {
 
 /// How long a request waits in a range's queue before its gateway is told by whom it is blocked.
 pub const WAIT_SLICE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_the_lower_priority_then_the_younger_goes() {
+        let txn = |id: u128, started: u64, priority: u32| TxnMeta {
+            id: TxnId::new(id),
+            anchor: Key::MIN,
+            started: Timestamp::from_raw(started),
+            priority,
+        };
+        assert!(txn(1, 5, 1).yields_to(&txn(2, 9, 2)));
+        assert!(txn(1, 9, 1).yields_to(&txn(2, 5, 1)));
+        assert!(!txn(1, 5, 1).yields_to(&txn(2, 9, 1)));
+        assert!(txn(2, 5, 1).yields_to(&txn(1, 5, 1)));
+    }
+}

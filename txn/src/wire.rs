@@ -254,7 +254,7 @@ wire_enum!(Expect { 0 => Anything, 1 => Absent, });
 wire_enum!(PushKind { 0 => Abort, 1 => Timestamp(ts), 2 => Force, });
 wire_enum!(Missing { 0 => Tell, 1 => Prevent, });
 wire_enum!(Found { 0 => All, 1 => Prevented, });
-wire_enum!(Advice { 0 => Wait, 1 => GiveUp, 2 => Recover, });
+wire_enum!(Advice { 0 => Wait, 1 => GiveUp, 2 => Recover, 3 => Pass, });
 wire_enum!(Fate { 0 => Open, 1 => Committed(ts), 2 => Ended, });
 wire_enum!(Question { 0 => Transaction(txn), 1 => Writer { key, ts }, 2 => AborterOf(txn), });
 wire_enum!(TxnStatus { 0 => Pending, 1 => Committed(ts), 2 => Aborted, 3 => Staging(staged), });

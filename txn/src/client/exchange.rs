@@ -51,6 +51,8 @@ pub(super) struct Trials {
     /// How much longer than its slice an answer took that told of somebody in the way: the way there and back.
     trip: Duration,
     pub(super) moves: u32,
+    /// A reader that was told to wait.
+    pub(super) stands_back: bool,
     pub(super) lost: u32,
 }
 
@@ -65,12 +67,18 @@ impl Trials {
             asked: (Monotonic::ZERO, Duration::ZERO),
             trip: Duration::ZERO,
             moves: 0,
+            stands_back: false,
             lost: 0,
         }
     }
 
+    /// A batch leaves now, and waits so at the range.
+    pub(super) fn leaves(&mut self, now: Monotonic, wait: Wait) {
+        self.asked = (now, wait.slice());
+    }
+
     /// The answer to what was asked last told of somebody in the way. What it took beyond the slice was no waiting for anybody.
-    fn was_blocked(&mut self, now: Monotonic) {
+    pub(super) fn was_blocked(&mut self, now: Monotonic) {
         let (asked, slice) = self.asked;
         self.trip = now.since(asked).saturating_sub(slice);
         self.blocked_since.get_or_insert(asked.plus(self.trip));
@@ -231,7 +239,7 @@ impl Txn {
                 Wait::Queue(limits.fold(self.slice(trials), Duration::min))
             }
         };
-        trials.asked = (now, wait.slice());
+        trials.leaves(now, wait);
         wait
     }
 

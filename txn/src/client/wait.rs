@@ -7,6 +7,7 @@
 //!          decided       -> apply the decision to the key, ask again
 //!          moved later   -> a reader passes by it
 //!          staged        -> look for its writes (`recover`), push again with what was found
+//!          let alone     -> a reader waits, too, as what it asks would move again a commit that was moved often; says who waits for it
 //!          alive         -> ask again: the next slice of waiting is at the range, in its queue
 //! ```
 //!
@@ -46,6 +47,8 @@ enum Verdict {
 /// What a record has said in the end.
 pub(super) struct Judged {
     pub(super) status: TxnStatus,
+    /// Undecided, it will commit above the reader that asked.
+    moved: bool,
     intents: Vec<Span>,
     ignored: Vec<(Sequence, Sequence)>,
 }
@@ -141,7 +144,8 @@ impl Txn {
                 let pushed = self.pushed.entry(id).or_insert(above);
                 *pushed = above.forward(*pushed);
             }
-            Verdict::Gone | Verdict::Alive => {}
+            Verdict::Gone => {}
+            Verdict::Alive => trials.stands_back = true,
         }
         self.check_deadline(Some(key), trials)
     }
@@ -170,10 +174,12 @@ impl Txn {
     ) -> Result<Verdict, TxnError> {
         trials.blocked_since.get_or_insert(self.db.runtime().time.monotonic());
         let dependents = match kind {
-            PushKind::Abort | PushKind::Force => self.dependents(key, holder.id).await?,
-            PushKind::Timestamp(_) => Vec::new(),
+            PushKind::Timestamp(_) if !trials.stands_back => Vec::new(),
+            PushKind::Abort | PushKind::Force | PushKind::Timestamp(_) => {
+                self.dependents(key, holder.id).await?
+            }
         };
-        let Judged { status, intents, ignored } =
+        let Judged { status, moved, intents, ignored } =
             match self.ask_record(&holder, active, kind, &dependents).await? {
                 Some(judged) => judged,
                 None => {
@@ -182,14 +188,11 @@ impl Txn {
                     return Err(self.doom(error));
                 }
             };
-        let commit_ts = match (status, kind) {
-            (TxnStatus::Pending, PushKind::Timestamp(_)) => return Ok(Verdict::Moved),
-            (TxnStatus::Pending, PushKind::Abort | PushKind::Force)
-            | (TxnStatus::Staging(_), _) => {
-                return Ok(Verdict::Alive);
-            }
-            (TxnStatus::Committed(ts), _) => Some(ts),
-            (TxnStatus::Aborted, _) => {
+        let commit_ts = match status {
+            TxnStatus::Pending if moved => return Ok(Verdict::Moved),
+            TxnStatus::Pending | TxnStatus::Staging(_) => return Ok(Verdict::Alive),
+            TxnStatus::Committed(ts) => Some(ts),
+            TxnStatus::Aborted => {
                 tracing::debug!(txn = %self.id, %key, holder = %holder.id, "a holder is aborted");
                 self.db.roster().note_aborted(holder.id, self.sighting());
                 None
@@ -240,8 +243,9 @@ impl Txn {
             let missing = match advice {
                 Advice::GiveUp => return Ok(None),
                 Advice::Recover => Missing::Prevent,
-                Advice::Wait => Missing::Tell,
+                Advice::Wait | Advice::Pass => Missing::Tell,
             };
+            let moved = advice == Advice::Pass;
             match status {
                 TxnStatus::Staging(staged) if searches < SEARCHES_MAX => {
                     searches += 1;
@@ -250,14 +254,11 @@ impl Txn {
                         .await
                         .map_err(failed)?;
                     if sought.is_none() {
-                        return Ok(Some(Judged {
-                            status: TxnStatus::Staging(staged),
-                            intents,
-                            ignored,
-                        }));
+                        let status = TxnStatus::Staging(staged);
+                        return Ok(Some(Judged { status, moved, intents, ignored }));
                     }
                 }
-                status => return Ok(Some(Judged { status, intents, ignored })),
+                status => return Ok(Some(Judged { status, moved, intents, ignored })),
             }
         }
     }

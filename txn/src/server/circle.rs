@@ -12,7 +12,6 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::locks::LockTable;
-use super::push::yields;
 use crate::api::TxnMeta;
 use storage::mvcc::TxnId;
 
@@ -59,7 +58,7 @@ fn way_back<'a>(
 /// Members of a circle in the order in which they should give way; the one that never does is left out.
 pub(super) fn victims<'a>(circle: &[&'a TxnMeta]) -> Vec<&'a TxnMeta> {
     let mut members = circle.to_vec();
-    members.sort_by(|a, b| yields(b, a).cmp(&yields(a, b)));
+    members.sort_by(|a, b| b.yields_to(a).cmp(&a.yields_to(b)));
     members.pop();
     members
 }

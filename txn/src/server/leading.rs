@@ -15,6 +15,7 @@ use super::PlantedBug;
 use super::evaluate::Effects;
 use super::latch::{Latches, Ticket};
 use super::locks::LockTable;
+use super::moved::MovedCommits;
 use super::push::WaitGraph;
 use super::tscache::TsCache;
 use crate::api::TxnMeta;
@@ -36,6 +37,7 @@ pub(super) struct Leading {
     pub(super) key_latches: Latches,
     pub(super) record_latches: Latches,
     pub(super) waits: WaitGraph,
+    pub(super) moved: MovedCommits,
     read_high: Timestamp,
     aborted: BTreeMap<TxnId, Monotonic>,
     gc: Option<(Span, Timestamp, Key)>,
@@ -58,6 +60,7 @@ impl Leading {
             key_latches: Latches::default(),
             record_latches: Latches::default(),
             waits: WaitGraph::default(),
+            moved: MovedCommits::default(),
             read_high: floor,
             aborted: BTreeMap::new(),
             gc: None,

@@ -32,6 +32,7 @@ mod evaluate;
 pub mod latch;
 mod leading;
 pub mod locks;
+mod moved;
 mod parked;
 mod planted;
 mod push;

@@ -4,7 +4,8 @@
 //! ```text
 //!                      pushee's record
 //!   push               decided      silent for the expiry     alive
-//!   Timestamp(t)       tell         abort                     must commit above t
+//!   Timestamp(t)       tell         abort                     must commit above t. Its commit was moved before (`moved`): a younger
+//!                                                             reader waits for a while, unless it is waited for itself
 //!   Abort              tell         abort                     lower priority: abort. In a cycle with the pusher: the younger of the
 //!                                                             two goes. Otherwise: wait on
 //!   Force              tell         abort                     abort
@@ -39,7 +40,7 @@ use storage::Key;
 use storage::mvcc::TxnId;
 
 use super::PlantedBug;
-use super::commit::too_old;
+use super::commit::{least_commit, too_old};
 use super::evaluate::{Effects, Moment, Stop, record_point};
 use super::record::{Record, may_create};
 use crate::api::{Advice, Found, PushKind, Response, Sought, Staged, TxnMeta, TxnStatus};
@@ -152,12 +153,12 @@ fn push_pending(
             write_record(effects, pushee, aborted)
         }
         Verdict::MoveAbove(_) if moment.has(PlantedBug::PushForgotten) => {
-            Ok(pushed(record, Advice::Wait))
+            Ok(pushed(record, Advice::Pass))
         }
         Verdict::MoveAbove(ts) => {
             coverage::reached(Mark::TimestampPushed);
             effects.pushes.push((record_point(&pushee.anchor, pushee.id).start, ts));
-            Ok(pushed(&undecided(record), Advice::Wait))
+            Ok(pushed(&undecided(record), Advice::Pass))
         }
         Verdict::WaitOn => {
             note_wait(moment, effects, request);
@@ -183,7 +184,7 @@ fn push_staged(
             coverage::reached(Mark::StagedAboveReader);
             let point = record_point(&request.pushee.anchor, request.pushee.id).start;
             effects.pushes.push((point, ts));
-            return pushed(&undecided(record), Advice::Wait);
+            return pushed(&undecided(record), Advice::Pass);
         }
         Verdict::MoveAbove(_) => {
             let patient = staged.since.plus(moment.staged_kept) > moment.now.clock.timestamp();
@@ -231,6 +232,10 @@ fn judge(moment: &Moment<'_>, request: &PushRequest<'_>, record: &Record) -> Ver
     }
     match (request.kind, &moment.batch.txn) {
         (PushKind::Force, _) => Verdict::Abort,
+        (PushKind::Timestamp(ts), Some(pusher)) if stands_back(moment, request, pusher, ts) => {
+            coverage::reached(Mark::MovedCommitLetAlone);
+            Verdict::WaitOn
+        }
         (PushKind::Timestamp(ts), _) => Verdict::MoveAbove(ts),
         (PushKind::Abort, Some(pusher)) if pusher.priority > request.pushee.priority => {
             coverage::reached(Mark::AbortedByPriority);
@@ -238,10 +243,25 @@ fn judge(moment: &Moment<'_>, request: &PushRequest<'_>, record: &Record) -> Ver
         }
         (PushKind::Abort, Some(pusher)) if closes_cycle(moment, request, pusher) => {
             coverage::reached(Mark::DeadlockFound);
-            if yields(request.pushee, pusher) { Verdict::Abort } else { Verdict::PusherIsVictim }
+            if request.pushee.yields_to(pusher) { Verdict::Abort } else { Verdict::PusherIsVictim }
         }
         (PushKind::Abort, _) => Verdict::WaitOn,
     }
+}
+
+/// Whether a reader has to wait for a commit that readers have moved before. A commit that is above it already is not moved; and if
+/// they wait for each other, neither needs to give way: the reader can pass.
+fn stands_back(
+    moment: &Moment<'_>,
+    request: &PushRequest<'_>,
+    reader: &TxnMeta,
+    ts: Timestamp,
+) -> bool {
+    let PushRequest { pushee, .. } = request;
+    moment.leading.moved.is_let_alone(pushee.id, moment.now.monotonic)
+        && reader.yields_to(pushee)
+        && ts >= least_commit(moment, pushee)
+        && !closes_cycle(moment, request, reader)
 }
 
 fn closes_cycle(moment: &Moment<'_>, request: &PushRequest<'_>, pusher: &TxnMeta) -> bool {
@@ -254,12 +274,6 @@ fn closes_cycle(moment: &Moment<'_>, request: &PushRequest<'_>, pusher: &TxnMeta
             .waits
             .waiters(pusher.id, moment.now.monotonic)
             .contains(&request.pushee.id)
-}
-
-/// Whether `a` is the one to go: lower priority, then younger, then the greater id.
-pub(super) fn yields(a: &TxnMeta, b: &TxnMeta) -> bool {
-    let rank = |txn: &TxnMeta| (txn.priority, std::cmp::Reverse((txn.started, txn.id)));
-    rank(a) < rank(b)
 }
 
 fn pushed(record: &Record, advice: Advice) -> Response {
@@ -399,15 +413,6 @@ impl WaitGraph {
 mod tests {
     use super::*;
 
-    fn txn(id: u128, started: u64, priority: u32) -> TxnMeta {
-        TxnMeta {
-            id: TxnId::new(id),
-            anchor: Key::MIN,
-            started: Timestamp::from_raw(started),
-            priority,
-        }
-    }
-
     #[test]
     fn waiters_are_transitive_and_expire() {
         let mut graph = WaitGraph::default();
@@ -463,13 +468,5 @@ mod tests {
             assert!(graph.edges.len() <= WAITED_FOR_MAX);
             assert!(graph.edges.contains_key(&id(n + 1_000_000)), "the newest is there");
         }
-    }
-
-    #[test]
-    fn of_two_the_lower_priority_then_the_younger_goes() {
-        assert!(yields(&txn(1, 5, 1), &txn(2, 9, 2)));
-        assert!(yields(&txn(1, 9, 1), &txn(2, 5, 1)));
-        assert!(!yields(&txn(1, 5, 1), &txn(2, 9, 1)));
-        assert!(yields(&txn(2, 5, 1), &txn(1, 5, 1)));
     }
 }

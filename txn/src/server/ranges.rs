@@ -42,7 +42,7 @@ use super::parked::{Parked, ParkedRequests, Why, Work};
 use super::replicas::Replicas;
 use super::route::{belongs, reply, route, split_answer};
 use super::{LockInfo, PlantedBug, RequestId, ServerConfig};
-use crate::api::{Batch, Footing, KvError, Reply, Response};
+use crate::api::{Batch, Footing, KvError, Reply, Request, Response};
 use crate::contention::Contention;
 
 /// How often a request that waits for a lease or its read bound looks again.
@@ -616,6 +616,12 @@ impl Ranges {
         if let Some((now, range)) = at {
             self.withdraw(range, ticket);
             let txn = work.batch.txn.as_ref().map(|txn| txn.id);
+            if let (KvError::NeedsRefresh { .. }, Some(txn), Some(leading)) =
+                (&error, txn, self.leading.get_mut(&range))
+                && asks_the_record_to_commit(&work.batch)
+            {
+                leading.moved.note(txn, now.monotonic);
+            }
             match (&error, txn, self.leading.get_mut(&range)) {
                 (
                     KvError::Blocked { .. }
@@ -686,6 +692,14 @@ fn later(now: Now, error: &KvError, batch: &Batch) -> Option<Timestamp> {
         _ => return None,
     };
     (batch.footing == Footing::Free && read_at > batch.read_at).then_some(read_at)
+}
+
+/// A commit of writes that are laid, or being laid.
+fn asks_the_record_to_commit(batch: &Batch) -> bool {
+    let asks = |request: &Request| {
+        matches!(request, Request::EndTxn { commit_ts: Some(_), .. } | Request::Stage { .. })
+    };
+    batch.requests.iter().any(asks)
 }
 
 fn lease_of(replicas: &dyn Replicas, now: Now, range: RangeId, term: Term) -> Option<Lease> {

@@ -356,6 +356,7 @@ fn show_response(txns: &Txns, response: &Response) -> String {
                 show_status(status),
                 match advice {
                     Advice::Wait => "",
+                    Advice::Pass => " moved",
                     Advice::GiveUp => " deadlock: give up",
                     Advice::Recover => " recover",
                 }

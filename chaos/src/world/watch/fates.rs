@@ -12,7 +12,7 @@
 use clock::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use storage::Key;
-use txn::api::{Batch, PushKind, Reply, Request, Response, TxnId, TxnStatus};
+use txn::api::{Advice, Batch, PushKind, Reply, Request, Response, TxnId, TxnStatus};
 
 /// A request whose answer tells of a transaction's fate, by its place in its batch.
 #[derive(Clone, Debug)]
@@ -149,12 +149,13 @@ impl Fate {
             }
             (Asks::End, Response::Aborted) => self.tell(Timestamp::MAX),
             (Asks::CommitOnePhase, Response::Committed(_)) => self.commit(Committed::InOnePhase),
-            (Asks::Push(kind), Response::Pushed { status, .. }) => match (status, kind) {
+            (Asks::Push(kind), Response::Pushed { status, advice, .. }) => match (status, kind) {
                 (TxnStatus::Committed(ts), _) => self.commit(Committed::Told(*ts)),
                 (TxnStatus::Aborted, _) => self.tell(Timestamp::MAX),
-                (TxnStatus::Pending, PushKind::Timestamp(above)) => self.tell(*above),
-                (TxnStatus::Pending, PushKind::Abort | PushKind::Force)
-                | (TxnStatus::Staging(_), _) => Ok(()),
+                (TxnStatus::Pending, PushKind::Timestamp(above)) if *advice == Advice::Pass => {
+                    self.tell(*above)
+                }
+                (TxnStatus::Pending | TxnStatus::Staging(_), _) => Ok(()),
             },
             (Asks::Query, Response::Txn { status, .. }) => match status {
                 TxnStatus::Committed(ts) => self.commit(Committed::Told(*ts)),
@@ -262,7 +263,8 @@ mod tests {
 
     fn pushed(status: TxnStatus) -> Response {
         let (intents, ignored) = (Vec::new(), Vec::new());
-        Response::Pushed { status, intents, ignored, advice: txn::api::Advice::Wait }
+        let advice = if status == TxnStatus::Pending { Advice::Pass } else { Advice::Wait };
+        Response::Pushed { status, intents, ignored, advice }
     }
 
     const READER: fn(u64) -> Asks = |at| Asks::Push(PushKind::Timestamp(ts(at)));
@@ -290,6 +292,15 @@ mod tests {
 
     #[test]
     fn a_commit_comes_above_what_others_were_told() {
+        let (status, intents, ignored) = (TxnStatus::Pending, Vec::new(), Vec::new());
+        let waits = Response::Pushed { status, intents, ignored, advice: Advice::Wait };
+        let mut fate = Fate::default();
+        assert_eq!(fate.hear(&READER(7), &waits), Ok(()));
+        assert_eq!(
+            fate.hear(&Asks::End, &Response::Committed(ts(7))),
+            Ok(()),
+            "a reader that waits"
+        );
         let mut fate = Fate::default();
         assert_eq!(fate.hear(&READER(7), &pushed(TxnStatus::Pending)), Ok(()));
         assert!(fate.hear(&Asks::End, &Response::Committed(ts(7))).is_err());

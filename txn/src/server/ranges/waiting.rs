@@ -149,6 +149,7 @@ impl Ranges {
             let due = leading.locks.next_expiry().unwrap_or(Monotonic::MAX);
             self.places_due = self.places_due.min(due);
             leading.waits.expire(now.monotonic);
+            leading.moved.expire(now.monotonic);
             if sweep {
                 let before = now.clock.timestamp().minus(self.config.lock_kept);
                 freed.extend(leading.locks.forget_before(before));

@@ -156,7 +156,7 @@ impl Keyspace {
             PushKind::Timestamp(ts) if !silent => {
                 let pushed = self.pushed.entry(pushee.id).or_default();
                 *pushed = pushed.forward(ts);
-                return decided(TxnStatus::Pending, Vec::new());
+                return self::pushed(TxnStatus::Pending, Vec::new(), Advice::Pass);
             }
             PushKind::Timestamp(_) | PushKind::Force => true,
             PushKind::Abort => {

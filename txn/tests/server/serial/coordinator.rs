@@ -349,21 +349,23 @@ impl Bank {
                 let id = holder.id;
                 let missing = match advice {
                     Advice::Recover => Missing::Prevent,
-                    Advice::Wait | Advice::GiveUp => Missing::Tell,
+                    Advice::Wait | Advice::Pass | Advice::GiveUp => Missing::Tell,
                 };
                 Doing::Seek(Box::new(push), id, staged, missing, 0, true)
             }
-            (Doing::Push(back, holder, at, ..), Response::Pushed { status, .. }) => match status {
-                TxnStatus::Staging(_) => unreachable!("it was matched"),
-                TxnStatus::Pending => {
-                    if matches!(*back, Doing::Read(_, None)) {
-                        txn.pushed.push((holder.id, txn.read_at));
+            (Doing::Push(back, holder, at, ..), Response::Pushed { status, advice, .. }) => {
+                match status {
+                    TxnStatus::Staging(_) => unreachable!("it was matched"),
+                    TxnStatus::Pending => {
+                        if matches!(*back, Doing::Read(_, None)) && advice == Advice::Pass {
+                            txn.pushed.push((holder.id, txn.read_at));
+                        }
+                        *back
                     }
-                    *back
+                    TxnStatus::Committed(ts) => Doing::ResolveOther(back, holder.id, Some(ts), at),
+                    TxnStatus::Aborted => Doing::ResolveOther(back, holder.id, None, at),
                 }
-                TxnStatus::Committed(ts) => Doing::ResolveOther(back, holder.id, Some(ts), at),
-                TxnStatus::Aborted => Doing::ResolveOther(back, holder.id, None, at),
-            },
+            }
             (Doing::ResolveOther(back, ..), Response::Done) => *back,
             (doing, response) => panic!("{response:?} to {doing:?}"),
         };
