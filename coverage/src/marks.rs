@@ -311,7 +311,6 @@ marks! {
         MovedFreely: "a transaction that had read nothing moved to a later timestamp",
         ReadsRefreshed: "a transaction refreshed its reads to a later timestamp",
         RefreshMetIntent: rare "a refresh met an intent, whose owner is to be asked",
-        RefreshWaitedForYounger: rare "a refresh met the intent of a younger writer that goes on, and waited for it",
         RefreshMetLiveWriter: rare "a refresh met the intent of a writer that goes on, and gave way",
         MovedTooOften: rare "a transaction had to move too often, and was to begin again",
         LostAnswerAskedAgain: rare "a request whose answer was lost was sent again",

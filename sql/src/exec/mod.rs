@@ -119,8 +119,8 @@ impl<'a> Exec<'a> {
     pub(crate) fn enter(&mut self, planned: &Planned) {
         if planned.reads_what_it_wrote {
             coverage::reached(Mark::OwnEffectsHidden);
-            self.txn.mark_own_writes();
-            self.own = OwnWrites::BeforeMark;
+            self.txn.begin_effects();
+            self.own = OwnWrites::BeforeEffects;
         }
     }
 

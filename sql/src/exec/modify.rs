@@ -279,7 +279,7 @@ impl Exec<'_> {
             let Some(assignments) = &conflict.update else { return Ok(None) };
             let key = primary_key(table, self.place, &existing);
             // Another part of the statement may have been there first.
-            if self.txn.is_written_since_mark(&key) || !touched.insert(key) {
+            if self.txn.is_own_effect(&key) || !touched.insert(key) {
                 return Err(SqlError::new(
                     codes::CARDINALITY_VIOLATION,
                     "ON CONFLICT DO UPDATE command cannot affect row a second time",
@@ -433,7 +433,7 @@ impl Exec<'_> {
             return true;
         }
         let key = primary_key(table, self.place, &row[..width]);
-        !self.txn.is_written_since_mark(&key) && (row.len() == width || seen.insert(key))
+        !self.txn.is_own_effect(&key) && (row.len() == width || seen.insert(key))
     }
 
     /// DELETE.

@@ -2,7 +2,7 @@
 //!
 //! A statement's queries see the rows as they were before it (PostgreSQL's manual, 7.8.4). That costs nothing where everything is
 //! read before anything is written, as in most; the others keep the rows as they were at hand while they run
-//! ([`txn::client::Txn::mark_own_writes`]).
+//! ([`txn::client::Txn::begin_effects`]).
 
 use super::{Expr, Plan, Target};
 use std::collections::BTreeSet;

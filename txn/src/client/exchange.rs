@@ -72,13 +72,8 @@ impl Trials {
         }
     }
 
-    /// A batch leaves now, and waits so at the range.
-    pub(super) fn leaves(&mut self, now: Monotonic, wait: Wait) {
-        self.asked = (now, wait.slice());
-    }
-
     /// The answer to what was asked last told of somebody in the way. What it took beyond the slice was no waiting for anybody.
-    pub(super) fn was_blocked(&mut self, now: Monotonic) {
+    fn was_blocked(&mut self, now: Monotonic) {
         let (asked, slice) = self.asked;
         self.trip = now.since(asked).saturating_sub(slice);
         self.blocked_since.get_or_insert(asked.plus(self.trip));
@@ -239,7 +234,7 @@ impl Txn {
                 Wait::Queue(limits.fold(self.slice(trials), Duration::min))
             }
         };
-        trials.leaves(now, wait);
+        trials.asked = (now, wait.slice());
         wait
     }
 

@@ -124,8 +124,8 @@ pub enum OwnWrites {
     /// All so far.
     #[default]
     All,
-    /// Those before [`super::Txn::mark_own_writes`]; all, if the statement has not called it.
-    BeforeMark,
+    /// Those before [`super::Txn::begin_effects`]; all, if the statement has not called it.
+    BeforeEffects,
 }
 
 /// How rows are read by key.

@@ -10,9 +10,6 @@ use crate::api::{KvError, Request, Wait};
 use crate::client::exchange::{Purpose, Trials};
 use crate::client::{OnLock, Txn, TxnError};
 
-/// For younger writers that go on a refresh waits so many slices in all: longer, and it would rather begin again.
-const YOUNGER_SLICES_MAX: u32 = 3;
-
 impl Txn {
     /// Makes `read_at` at least `to`.
     ///
@@ -61,30 +58,17 @@ impl Txn {
         to: Timestamp,
     ) -> Result<(), TxnError> {
         let mut trials = Trials::new(Purpose::Read, OnLock::Wait);
-        let (time, mut wait) = (self.db.runtime().time.clone(), Wait::Error);
-        trials.leaves(time.monotonic(), wait);
         loop {
             self.check_open()?;
-            let mut batch = self.batch(requests.clone(), wait);
+            let mut batch = self.batch(requests.clone(), Wait::Error);
             batch.read_at = to;
             batch.uncertainty_limit = batch.uncertainty_limit.forward(to);
             match self.send(batch).await {
                 Ok(_) => return Ok(()),
                 // Moving the writer up instead would let two that have read what the other writes move each other for ever.
                 Err(KvError::Blocked { key, holder, active, .. }) => {
-                    trials.was_blocked(time.monotonic());
                     let by = Some(holder.id);
-                    let yields = holder.yields_to(&self.meta());
-                    if self.is_over(&key, holder, active, &mut trials).await? {
-                        wait = Wait::Error;
-                        trials.leaves(time.monotonic(), wait);
-                    } else if yields && trials.slices < YOUNGER_SLICES_MAX {
-                        // It may be on its way to what this one holds, and give way there.
-                        coverage::reached(Mark::RefreshWaitedForYounger);
-                        trials.slices += 1;
-                        self.check_deadline(Some(key), &trials)?;
-                        wait = self.wait_mode(&mut trials);
-                    } else {
+                    if !self.is_over(&key, holder, active, &mut trials).await? {
                         coverage::reached(Mark::RefreshMetLiveWriter);
                         let error = KvError::RefreshFailed { key, ts: active, by };
                         return Err(self.doom(TxnError::from_kv(error)));

@@ -81,34 +81,35 @@ impl Txn {
         self.db.runtime().hlc.now().timestamp().forward(self.read_at)
     }
 
-    /// From here to the statement's end, reads with [`OwnWrites::BeforeMark`] see of the transaction's own writes those so far and
+    /// From here to the statement's end, reads with [`OwnWrites::BeforeEffects`] see of the transaction's own writes those so far and
     /// no later ones. What is written meanwhile stays at the gateway, and must fit there.
-    pub fn mark_own_writes(&mut self) {
-        self.drop_mark();
-        self.own_mark = Some(self.buffer.savepoint());
+    pub fn begin_effects(&mut self) {
+        self.end_effects();
+        self.effects = Some(self.buffer.savepoint());
     }
 
-    /// Whether a key was written since [`Txn::mark_own_writes`].
-    pub fn is_written_since_mark(&self, key: &Key) -> bool {
-        self.own_mark.is_some_and(|mark| self.buffer.is_written_since(key, mark))
+    /// Whether a key was written since [`Txn::begin_effects`].
+    pub fn is_own_effect(&self, key: &Key) -> bool {
+        self.effects.is_some_and(|begin| self.buffer.is_written_since(key, begin))
     }
 
-    pub(super) fn mark_of(&self, own: OwnWrites) -> Option<SavepointId> {
+    /// From where on reads that see these do not see its own writes.
+    pub(super) fn hidden_from(&self, own: OwnWrites) -> Option<SavepointId> {
         match own {
             OwnWrites::All => None,
-            OwnWrites::BeforeMark => self.own_mark,
+            OwnWrites::BeforeEffects => self.effects,
         }
     }
 
-    fn drop_mark(&mut self) {
-        if let Some(mark) = self.own_mark.take() {
-            self.buffer.release(mark);
+    fn end_effects(&mut self) {
+        if let Some(begin) = self.effects.take() {
+            self.buffer.release(begin);
         }
     }
 
     /// The statement's effects stay.
     pub(super) fn end_statement(&mut self) {
-        self.drop_mark();
+        self.end_effects();
         if let Some(statement) = self.statement.take() {
             self.buffer.release(statement);
         }
@@ -136,7 +137,7 @@ impl Txn {
         assert!(self.can_restart_statement(), "{} cannot run its statement again", self.id);
         coverage::reached(Mark::StatementRestarted);
         let statement = self.statement.take().expect("it was just asked for");
-        self.own_mark = None;
+        self.effects = None;
         self.buffer.rollback_to(statement);
         self.buffer.release(statement);
         self.written_bytes = self.written_before;
@@ -147,8 +148,8 @@ impl Txn {
 
     /// A statement that writes much must lay its writes down: from then on it cannot be run again by itself.
     pub(super) fn let_large_statement_settle(&mut self) {
-        // While a mark stands nothing of the statement can be laid down: giving up its savepoint would win nothing.
-        if self.own_mark.is_some() || self.buffer.bytes() <= self.db.settings().spill_bytes {
+        // While effects are hidden nothing of the statement can be laid down: giving up its savepoint would win nothing.
+        if self.effects.is_some() || self.buffer.bytes() <= self.db.settings().spill_bytes {
             return;
         }
         if let Some(statement) = self.statement.take_if(|id| self.buffer.is_outermost(*id)) {
@@ -253,7 +254,7 @@ impl Txn {
         if !self.buffer.rollback_to(savepoint) {
             return Err(no_savepoint());
         }
-        (self.statement, self.own_mark) = (None, None);
+        (self.statement, self.effects) = (None, None);
         let place = self.lock_place(savepoint);
         let bytes_max = self.db.settings().lock_spans_bytes_max;
         let mut taken = SpanSet::default();

@@ -79,8 +79,8 @@ pub struct Txn {
     pub(super) locked_count: u64,
     /// Under `READ COMMITTED`, the savepoint of the statement under way.
     pub(super) statement: Option<SavepointId>,
-    /// Before what the statement under way has written, if it asked for that ([`Txn::mark_own_writes`]).
-    pub(super) own_mark: Option<SavepointId>,
+    /// Where the effects of the statement under way begin, if it asked for that ([`Txn::begin_effects`]).
+    pub(super) effects: Option<SavepointId>,
     /// Where a request under way may be taking locks: part of what must be released if it never comes back.
     pub(super) locking: Vec<Span>,
     /// Where a one-phase commit that was sent away may have a place in a queue.
@@ -124,7 +124,7 @@ impl Txn {
             written_before: 0,
             locked_count: 0,
             statement: None,
-            own_mark: None,
+            effects: None,
             locking: Vec::new(),
             queued: None,
             intents: SpanSet::default(),
@@ -274,10 +274,10 @@ impl Txn {
         self.check_open()?;
         self.check_lock_allowed(options.lock)?;
         let mut values: Vec<Option<Bytes>> = vec![None; keys.len()];
-        let mark = self.mark_of(options.own);
+        let before = self.hidden_from(options.own);
         let mut asked = Vec::new();
         for (index, key) in keys.iter().enumerate() {
-            match self.buffer.get_before(key, mark) {
+            match self.buffer.get_before(key, before) {
                 Some(value) => values[index] = value.cloned(),
                 None => asked.push(index),
             }
@@ -309,7 +309,7 @@ impl Txn {
                 }
                 self.note_lock(span, options.lock);
             }
-            if self.buffer.get_before(&keys[index], mark).is_none() {
+            if self.buffer.get_before(&keys[index], before).is_none() {
                 values[index] = row.map(|row| row.value);
             }
         }
@@ -405,8 +405,8 @@ impl Txn {
             self.check_lock_count()?;
         }
         let rows = rows.into_iter().map(|Row { key, value, .. }| (key, value)).collect();
-        let mark = self.mark_of(options.own);
-        let mut rows = self.buffer.overlay(&examined, options.direction, rows, mark);
+        let before = self.hidden_from(options.own);
+        let mut rows = self.buffer.overlay(&examined, options.direction, rows, before);
         if options.limit == 0 || (rows.len() as u64) <= wanted {
             return Ok((rows, resume));
         }
@@ -563,7 +563,7 @@ impl Txn {
         self.held = Held::default();
         self.lock_levels.clear();
         (self.written_bytes, self.written_before, self.locked_count) = (0, 0, 0);
-        (self.statement, self.own_mark) = (None, None);
+        (self.statement, self.effects) = (None, None);
         let pulse = self.pulse.take();
         let beats = pulse.as_ref().is_some_and(Pulse::has_beaten);
         drop(pulse);

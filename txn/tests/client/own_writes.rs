@@ -38,7 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn own() -> impl Strategy<Value = OwnWrites> {
-    prop_oneof![Just(OwnWrites::All), Just(OwnWrites::BeforeMark)]
+    prop_oneof![Just(OwnWrites::All), Just(OwnWrites::BeforeEffects)]
 }
 
 fn name(n: u8) -> Key {
@@ -103,23 +103,23 @@ proptest! {
                         }
                     }
                     Step::Mark => {
-                        txn.mark_own_writes();
+                        txn.begin_effects();
                         marked = Some((twin.clone(), BTreeSet::new()));
                     }
                     Step::GetAsMarked(k) => {
-                        let options = GetOptions { own: OwnWrites::BeforeMark, ..GetOptions::default() };
+                        let options = GetOptions { own: OwnWrites::BeforeEffects, ..GetOptions::default() };
                         let value = txn.multi_get_with(&[name(k)], options).await.expect("alone").pop().flatten();
                         let rows = marked.as_ref().map_or(&twin, |(rows, _)| rows);
                         prop_assert_eq!(value, rows.get(&name(k)).cloned());
                         let since = marked.as_ref().is_some_and(|(_, written)| written.contains(&k));
-                        prop_assert_eq!(txn.is_written_since_mark(&name(k)), since);
+                        prop_assert_eq!(txn.is_own_effect(&name(k)), since);
                     }
                     Step::Get(k) => {
                         prop_assert_eq!(txn.get(&name(k), None).await.expect("alone"), twin.get(&name(k)).cloned());
                     }
                     Step::Scan { from, to, reverse, limit, own } => {
                         let twin = match (own, &marked) {
-                            (OwnWrites::BeforeMark, Some((rows, _))) => rows,
+                            (OwnWrites::BeforeEffects, Some((rows, _))) => rows,
                             _ => &twin,
                         };
                         let span = Span::new(name(from), name(to));
