@@ -1,6 +1,6 @@
 //! Runs seeds: `sim [SEEDS] [FIRST] [WORKLOAD] [PLANTED]`, tells how many of them came to each coverage mark: `sim marks [SEEDS] [FIRST]`,
-//! hunts: `sim mutants [SEEDS] [HUNTS] [NAME]`, or measures: `sim speed [SEEDS] [FIRST]`. `RUST_LOG=debug`
-//! tells what the nodes log.
+//! hunts: `sim mutants [SEEDS] [HUNTS] [NAME]`, measures: `sim speed [SEEDS] [FIRST]`, or plays a fault script: `sim FILE.chaos`.
+//! `RUST_LOG=debug` tells what the nodes log.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use chaos::mutants::{HuntOptions, hunt};
@@ -15,6 +15,12 @@ fn main() {
     let number = |place: usize, default: u64| {
         args.get(place).and_then(|text| text.parse().ok()).unwrap_or(default)
     };
+    if let Some(path) = args.first().filter(|word| word.ends_with(".chaos")) {
+        let text = std::fs::read_to_string(path).expect("the script is read");
+        let script = chaos::script::parse(&text).expect("a script");
+        println!("{}", chaos::script::run_in_sim(&script));
+        return;
+    }
     if args.first().is_some_and(|word| word == "mutants") {
         let (seeds, hunts) = (number(1, 200), number(2, 3));
         let options = HuntOptions { seeds, hunts, threads: 2, only: args.get(3).cloned() };

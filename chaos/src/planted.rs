@@ -14,6 +14,10 @@ use storage::log::PlantedBug as LogBug;
 use txn::client::PlantedBug as GatewayBug;
 use txn::server::PlantedBug as ServerBug;
 
+use crate::ordeal::Ordeal;
+use crate::raid::Raid;
+use crate::world::Level;
+
 /// A mistake of the world's own drivers and disks: what `node/` does in production.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WorldBug {
@@ -81,6 +85,41 @@ pub struct Mutant {
     pub killers: &'static [&'static str],
     /// What keeps it from doing harm, so that no seed can find it.
     pub guard: Option<&'static str>,
+    /// Which seeds can find it before long.
+    pub(crate) aim: Aim,
+}
+
+/// Seeds that go through what a killer needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Aim {
+    /// Any.
+    Any,
+    /// Those with this ordeal.
+    Ordeal(Ordeal),
+    /// Those with this raid.
+    Raid(Raid),
+}
+
+impl Aim {
+    /// Whether this is such a seed.
+    pub(crate) fn is_at(self, seed: u64, level: Level) -> bool {
+        let ordeal = Ordeal::of(seed, level);
+        match self {
+            Aim::Any => true,
+            Aim::Ordeal(aim) => ordeal == Some(aim),
+            Aim::Raid(aim) => ordeal.is_none() && Raid::of(seed) == aim,
+        }
+    }
+}
+
+impl fmt::Display for Aim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Aim::Any => f.write_str("any"),
+            Aim::Ordeal(ordeal) => write!(f, "the ordeal {ordeal:?}"),
+            Aim::Raid(raid) => write!(f, "the raid {raid:?}"),
+        }
+    }
 }
 
 impl Mutant {
@@ -88,38 +127,43 @@ impl Mutant {
     const fn behind(self, guard: &'static str) -> Mutant {
         Mutant { guard: Some(guard), ..self }
     }
+
+    /// The same, hunted on seeds that are about it.
+    const fn on(self, aim: Aim) -> Mutant {
+        Mutant { aim, ..self }
+    }
 }
 
 const fn world(name: &'static str, bug: WorldBug, killers: &'static [&'static str]) -> Mutant {
-    Mutant { name, planted: Planted::World(bug), killers, guard: None }
+    Mutant { name, planted: Planted::World(bug), killers, guard: None, aim: Aim::Any }
 }
 
 const fn clock(name: &'static str, bug: ClockBug, killers: &'static [&'static str]) -> Mutant {
-    Mutant { name, planted: Planted::Clock(bug), killers, guard: None }
+    Mutant { name, planted: Planted::Clock(bug), killers, guard: None, aim: Aim::Any }
 }
 
 const fn raft(name: &'static str, bug: RaftBug, killers: &'static [&'static str]) -> Mutant {
-    Mutant { name, planted: Planted::Raft(bug), killers, guard: None }
+    Mutant { name, planted: Planted::Raft(bug), killers, guard: None, aim: Aim::Any }
 }
 
 const fn store(name: &'static str, bug: StoreBug, killers: &'static [&'static str]) -> Mutant {
-    Mutant { name, planted: Planted::Store(bug), killers, guard: None }
+    Mutant { name, planted: Planted::Store(bug), killers, guard: None, aim: Aim::Any }
 }
 
 const fn server(name: &'static str, bug: ServerBug, killers: &'static [&'static str]) -> Mutant {
-    Mutant { name, planted: Planted::Server(bug), killers, guard: None }
+    Mutant { name, planted: Planted::Server(bug), killers, guard: None, aim: Aim::Any }
 }
 
 const fn gateway(name: &'static str, bug: GatewayBug, killers: &'static [&'static str]) -> Mutant {
-    Mutant { name, planted: Planted::Gateway(bug), killers, guard: None }
+    Mutant { name, planted: Planted::Gateway(bug), killers, guard: None, aim: Aim::Any }
 }
 
 const fn log(name: &'static str, bug: LogBug, killers: &'static [&'static str]) -> Mutant {
-    Mutant { name, planted: Planted::Log(bug), killers, guard: None }
+    Mutant { name, planted: Planted::Log(bug), killers, guard: None, aim: Aim::Any }
 }
 
 const fn sql(name: &'static str, bug: SqlBug, killers: &'static [&'static str]) -> Mutant {
-    Mutant { name, planted: Planted::Sql(bug), killers, guard: None }
+    Mutant { name, planted: Planted::Sql(bug), killers, guard: None, aim: Aim::Any }
 }
 
 /// All of them, in the order of killers.
@@ -142,10 +186,10 @@ pub const MUTANTS: &[Mutant] = &[
     store("removed-returns", StoreBug::RemovedReturns, &["R15"]),
     raft("birth-forgets-binding", RaftBug::BirthForgetsBinding, &["R14"]),
     raft("birth-led-by-any-leader", RaftBug::BirthLedByAnyLeader, &["R14"]),
-    raft("former-round-counts", RaftBug::FormerRoundCounts, &["R10"]),
-    raft("agreed-term-releases", RaftBug::AgreedTermReleases, &["R10"]),
+    raft("former-round-counts", RaftBug::FormerRoundCounts, &["R10"]).on(Aim::Ordeal(Ordeal::Swap)),
+    raft("agreed-term-releases", RaftBug::AgreedTermReleases, &["R10"]).on(Aim::Ordeal(Ordeal::Contest)),
     raft("no-pre-vote", RaftBug::NoPreVote, &["R17", "C05"]),
-    raft("stale-completion", RaftBug::StaleCompletion, &["R16"]),
+    raft("stale-completion", RaftBug::StaleCompletion, &["R16"]).on(Aim::Ordeal(Ordeal::Overwrite)),
     world("calls-doubled", WorldBug::CallsDoubled, &["R18"]),
     store("apply-depends-on-node", StoreBug::ApplyDependsOnNode, &["R20"]),
     world("older-disk", WorldBug::OlderDisk, &["R21"]),
@@ -193,7 +237,7 @@ pub const MUTANTS: &[Mutant] = &[
     server("outdated-attempt-believed", ServerBug::OutdatedAttemptBelieved, &["T02"]),
     server("stage-goes-back", ServerBug::StageGoesBack, &["T02"]),
     server("staged-counts-as-pending", ServerBug::StagedCountsAsPending, &["T02", "T14"]),
-    server("staged-not-uncertain", ServerBug::StagedNotUncertain, &["H05"]),
+    server("staged-not-uncertain", ServerBug::StagedNotUncertain, &["H05"]).on(Aim::Raid(Raid::Clocks)),
     sql("fence-skipped", SqlBug::FenceSkipped, &["Q01", "Q05"]),
     sql("duplicates-indexed", SqlBug::DuplicatesIndexed, &["Q03"]),
     sql("page-end-missed", SqlBug::PageEndMissed, &["Q08"]),
