@@ -81,6 +81,8 @@ marks! {
         PreVoteRefused: "a pre-vote was refused, as a leader was heard or the log was older",
         PreVoteRefusedByLog: "a pre-vote was refused by a free replica with more of the log, which stood soon itself",
         PreCandidateGaveWay: "of two that asked for pre-votes one gave way to the other",
+        BoundLeaderProbed: "a voter that is bound to a leader was asked for a pre-vote, and asked after that leader",
+        VoterReleasedByDeparture: rare "a voter was bound to a leader whose replica had been removed, and was told",
         VoterReleased: "a later term of its leader freed a voter from its promise",
         PreVotesLost: "a quorum refused its pre-votes",
         ElectionLost: rare "a quorum refused its votes",

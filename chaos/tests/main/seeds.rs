@@ -58,6 +58,8 @@ fn hard_seeds_stay_good() {
         (404_968, Kind::Shop),
         // Readers moved the commit of the oldest one faster than it could look at what it had read.
         (704_468, Kind::SqlBank),
+        // A voter was bound to a leader whose replica had been removed, and whose store lived: nobody could be elected.
+        (1_005_893, Kind::Skew),
     ];
     for (seed, workload) in hard {
         let report = chaos::sim::run(options(seed, 1, Some(workload)));

@@ -5,7 +5,9 @@
 //! crash and come back with a shorter log, votes granted to the longer one must not count for it.
 //!
 //! A voter is *bound* while its store's promise to the leader it acknowledged last is unexpired ([`Raft::is_bound`]); then it
-//! neither campaigns nor grants, nor lets the request raise its term. A leader is bound by itself.
+//! neither campaigns nor grants, nor lets the request raise its term. A leader is bound by itself. A promise is about all groups of a
+//! store and is kept up while that lives: a leader that does not lead any more says so by a later term ([`Raft::release`]), and for one
+//! whose replica was removed its store says so when it is asked ([`Raft::leader_departed`]).
 //!
 //! # How soon
 //!
@@ -175,16 +177,41 @@ impl Raft {
         let gave_up = self.binding.is_some_and(|binding| {
             binding.leader == *from && incarnation >= binding.incarnation && *term > binding.term
         });
-        let gave_up = gave_up && speaks;
-        if gave_up {
+        if gave_up && speaks {
             coverage::reached(Mark::VoterReleased);
-            self.keep_bound_floor(env);
-            self.binding = None;
-            if let Role::Follower { leader, .. } = &mut self.role
-                && *leader == Some(*from)
-            {
-                *leader = None;
-            }
+            self.unbind(env, *from);
+        }
+    }
+
+    /// The replica of that number is no more, says its store in that incarnation. It served nothing after that, and leads nothing: we are
+    /// free of it. A later incarnation may not know of the removal yet, and lead once more.
+    pub fn leader_departed(
+        &mut self,
+        env: &mut Env<'_>,
+        leader: ReplicaId,
+        incarnation: Incarnation,
+    ) {
+        let bound = self
+            .binding
+            .is_some_and(|binding| binding.leader == leader && incarnation >= binding.incarnation);
+        if bound {
+            coverage::reached(Mark::VoterReleasedByDeparture);
+            self.unbind(env, leader);
+        }
+    }
+
+    /// Whose lease a promise of our store may be part of.
+    pub fn bound_to(&self) -> Option<ReplicaId> {
+        self.binding.map(|binding| binding.leader)
+    }
+
+    fn unbind(&mut self, env: &Env<'_>, from: ReplicaId) {
+        self.keep_bound_floor(env);
+        self.binding = None;
+        if let Role::Follower { leader, .. } = &mut self.role
+            && *leader == Some(from)
+        {
+            *leader = None;
         }
     }
 

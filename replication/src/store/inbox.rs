@@ -4,6 +4,7 @@
 //! - A replica is created by a message only if it asks for something (append, vote), and only above its tombstone.
 //! - A message to a newer replica than ours proves that ours was removed: the group adds a replica only after the former
 //!   one's removal is committed.
+//! - Whoever asks after a leader whose replica was removed here hears `Departed`.
 //! - Whoever is no member any more, as far as we have applied, hears `Gone` instead of an answer.
 
 use clock::{Monotonic, Now};
@@ -76,7 +77,14 @@ impl Store {
             }
             StoreMessage::Probe { range, replica } => {
                 self.promises.heard_anonymous(now, from);
-                self.refuse_departed(from, range, replica);
+                if !self.refuse_departed(from, range, replica) {
+                    self.tell_departed(from, range)?;
+                }
+            }
+            StoreMessage::Departed { range, below, incarnation } => {
+                if self.hear(now, from, incarnation) {
+                    self.hear_departed(now, from, range, (below, incarnation));
+                }
             }
             StoreMessage::Gone { range, replica, descriptor } => {
                 self.promises.heard_anonymous(now, from);
@@ -145,6 +153,9 @@ impl Store {
             if let Some(Early { message, .. }) = due
                 && replica.routes.get(&message.from) == Some(&from)
             {
+                if matches!(message.body, Body::PreVote { .. }) {
+                    self.probe_leader(now, &mut replica);
+                }
                 let votes = matches!(message.body, Body::PreVote { .. } | Body::Vote { .. });
                 let asking = votes.then_some(message.from);
                 let mut context = Context { asking, ..self.context(now) };
@@ -185,6 +196,56 @@ impl Store {
         coverage::reached(Mark::GoneAnswered);
         self.out.after.push((from, StoreMessage::Gone { range, replica, descriptor }));
         true
+    }
+
+    /// Somebody wants to lead, and a promise may bind us to a leader that says nothing. Its store keeps the promise up as long as it lives,
+    /// for all of its ranges: also when its replica of this one was removed, and cannot say any more that it does not lead.
+    fn probe_leader(&mut self, now: Now, replica: &mut Replica) {
+        let Some(leader) = replica.raft.bound_to() else { return };
+        let Some(node) = replica.routes.get(&leader).copied() else { return };
+        let patience = self.config.raft.election_timeout;
+        if node == self.identity.node || now.monotonic.since(replica.probed_at) < patience {
+            return;
+        }
+        coverage::reached(Mark::BoundLeaderProbed);
+        replica.probed_at = now.monotonic;
+        self.out
+            .now
+            .push((node, StoreMessage::Probe { range: replica.range, replica: replica.id }));
+    }
+
+    /// Whoever asks may be bound to a replica that we had.
+    fn tell_departed(&mut self, from: NodeId, range: RangeId) -> Result<(), StorageError> {
+        let below = match self.replicas.get(&range) {
+            Some(replica) => replica.id,
+            None => ReplicaId(self.tombstone(range)?),
+        };
+        if below > ReplicaId(0) {
+            let incarnation = self.identity.incarnation;
+            self.out.after.push((from, StoreMessage::Departed { range, below, incarnation }));
+        }
+        Ok(())
+    }
+
+    /// A leader that is no more leads nothing: neither the term that we acknowledged nor, having lost its number, another one.
+    fn hear_departed(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        range: RangeId,
+        (below, incarnation): (ReplicaId, Incarnation),
+    ) {
+        let Some(mut replica) = self.replicas.remove(&range) else { return };
+        let leader = replica.raft.bound_to();
+        let is_there = |leader: &ReplicaId| replica.routes.get(leader) == Some(&from);
+        if let Some(leader) = leader.filter(|leader| *leader < below).filter(is_there) {
+            let mut context = self.context(now);
+            replica.with_raft(&mut context, |raft, env| {
+                raft.leader_departed(env, leader, incarnation);
+            });
+        }
+        self.replicas.insert(range, replica);
+        self.dirty.insert(range);
     }
 
     /// Asks every store we may share a range with for its promise, unless our clock or our disk should not be trusted with it

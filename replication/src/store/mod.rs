@@ -248,6 +248,15 @@ pub enum StoreMessage {
         /// The newest descriptor known.
         descriptor: RangeDescriptor,
     },
+    /// "No replica of the range with a lower number is here any more, nor will ever be."
+    Departed {
+        /// Which range.
+        range: RangeId,
+        /// Numbers below.
+        below: ReplicaId,
+        /// Sender's.
+        incarnation: Incarnation,
+    },
 }
 
 /// What travels between two stores at once.

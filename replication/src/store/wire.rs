@@ -33,6 +33,7 @@ mod kind {
     pub(super) const SNAPSHOT_ACK: u8 = 5;
     pub(super) const PROBE: u8 = 6;
     pub(super) const GONE: u8 = 7;
+    pub(super) const DEPARTED: u8 = 8;
 }
 
 mod body {
@@ -116,7 +117,8 @@ impl StoreMessage {
             StoreMessage::SupportRequest { .. }
             | StoreMessage::SupportReply { .. }
             | StoreMessage::SnapshotAck { .. }
-            | StoreMessage::Probe { .. } => SMALL,
+            | StoreMessage::Probe { .. }
+            | StoreMessage::Departed { .. } => SMALL,
         }
     }
 }
@@ -154,6 +156,10 @@ fn put_store_message(out: &mut Vec<u8>, message: &StoreMessage) {
             out.push(kind::GONE);
             put_all(out, [range.0, replica.0]);
             put_descriptor(out, descriptor);
+        }
+        StoreMessage::Departed { range, below, incarnation } => {
+            out.push(kind::DEPARTED);
+            put_all(out, [range.0, below.0, incarnation.0]);
         }
     }
 }
@@ -219,6 +225,14 @@ fn take_store_message(input: &mut Input) -> Result<StoreMessage, StorageError> {
             let [range, replica] = take_all(input)?;
             let descriptor = take_descriptor(input)?;
             StoreMessage::Gone { range: RangeId(range), replica: ReplicaId(replica), descriptor }
+        }
+        kind::DEPARTED => {
+            let [range, below, incarnation] = take_all(input)?;
+            StoreMessage::Departed {
+                range: RangeId(range),
+                below: ReplicaId(below),
+                incarnation: Incarnation(incarnation),
+            }
         }
         _ => return Err(input.corrupt("unknown kind of message")),
     })
@@ -511,6 +525,11 @@ mod tests {
             any::<[u64; 2]>().prop_map(|n| StoreMessage::Probe {
                 range: RangeId(n[0]),
                 replica: ReplicaId(n[1]),
+            }),
+            any::<[u64; 3]>().prop_map(|n| StoreMessage::Departed {
+                range: RangeId(n[0]),
+                below: ReplicaId(n[1]),
+                incarnation: Incarnation(n[2]),
             }),
             (any::<[u64; 2]>(), any_descriptor()).prop_map(|(n, descriptor)| StoreMessage::Gone {
                 range: RangeId(n[0]),

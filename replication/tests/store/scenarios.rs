@@ -233,6 +233,50 @@ fn a_draining_node_hands_over_and_leaves_without_going_below_the_goal() {
     assert!(world.write_and_wait(&key(1)));
 }
 
+/// Killed by seed 1005893 of the simulator's workload skew.
+#[test]
+fn a_voter_is_not_bound_for_ever_to_a_leader_whose_replica_was_removed() {
+    // Nodes 1 and 4 are in region 1.
+    let mut world = world(4);
+    let voters = world.await_voters(FIRST, 3, millis(30_000));
+    let hand_over = |world: &mut World, to: NodeId| {
+        let leader = world.leaseholder(FIRST).expect("leased");
+        if leader != to {
+            let high = world.read_high(leader, FIRST);
+            world
+                .with_store(leader, |store, now| store.transfer(now, FIRST, to, high))
+                .expect("begins");
+        }
+        assert!(world.run_until(millis(1_000), |world| world.leaseholder(FIRST) == Some(to)));
+    };
+    let neighbours = [N1, NodeId(4)];
+    let gone = *neighbours.iter().find(|node| voters.contains(node)).expect("one of them");
+    let other = *neighbours.iter().find(|node| **node != gone).expect("two");
+    hand_over(&mut world, gone);
+    assert!(world.write_and_wait(&key(1)));
+    // Node 3 has acknowledged that leader, and hears nothing of what follows; its store keeps its promises.
+    for node in [N1, N2, NodeId(4)] {
+        world.mutes.extend([(node, N3, FIRST), (N3, node, FIRST)]);
+    }
+    for info in &mut world.infos {
+        info.draining = info.node == gone;
+    }
+    let infos = world.infos.clone();
+    for id in world.nodes.keys().copied().collect::<Vec<_>>() {
+        world.with_store(id, |store, now| store.set_nodes(now, infos.clone()));
+    }
+    let left = |world: &mut World| {
+        world.voters(FIRST).contains(&other) && world.store(gone).descriptor(FIRST).is_none()
+    };
+    assert!(world.run_until(millis(20_000), left), "{}", world.describe(FIRST));
+    hand_over(&mut world, N2);
+    world.crash(N2);
+    world.mutes.clear();
+    let led = |world: &mut World| world.leaseholder(FIRST).is_some();
+    assert!(world.run_until(millis(10_000), led), "{}", world.describe(FIRST));
+    assert!(world.write_and_wait(&key(2)));
+}
+
 #[test]
 fn a_node_that_hears_of_its_removal_after_its_return_was_decided_takes_part_again() {
     // Nodes 1 and 4 are in region 1.

@@ -706,5 +706,6 @@ fn kind(message: &StoreMessage) -> &'static str {
         StoreMessage::SnapshotAck { .. } => "snapshot ack",
         StoreMessage::Probe { .. } => "probe",
         StoreMessage::Gone { .. } => "gone",
+        StoreMessage::Departed { .. } => "departed",
     }
 }

@@ -22,7 +22,7 @@ pub(super) use reads::Asked;
 use clock::{Now, TimeSource};
 use replication::raft::{Membership, ReplicaId};
 use replication::range::{NodeId, PeerRole, RangeId};
-use replication::store::StoreMessage;
+use replication::store::{GroupView, StoreMessage};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -373,22 +373,13 @@ impl World {
                 text.push_str(&format!("{id}: not running\n"));
                 continue;
             };
-            for status in process.shard.status(read(process)) {
+            for view in process.shard.store().groups() {
+                let lease = process.shard.store().lease(read(process), view.range).is_some();
+                let GroupView { range, role, term, applied, commit, last, durable, .. } = view;
+                let (newest, routes) = (view.membership, view.routes);
                 text.push_str(&format!(
-                    "{id}: {} {:?} term {} applied {} of {} last {} leader {:?} lease {} peers {:?}\n",
-                    status.range,
-                    status.role,
-                    status.term,
-                    status.applied,
-                    status.commit,
-                    status.last,
-                    status.leader,
-                    status.lease.is_some(),
-                    status.descriptor.map(|descriptor| descriptor
-                        .peers
-                        .iter()
-                        .map(|peer| format!("{}:{:?}", peer.node, peer.role))
-                        .collect::<Vec<_>>()),
+                    "{id}: {range} {role:?} term {term} applied {applied} of {commit} last {last} durable {durable} lease {lease}, \
+                     who counts {newest:?}, where {routes:?}\n"
                 ));
             }
         }
