@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::episode::SAFETY;
 use crate::world::chance::{Chance, Purpose};
-use crate::world::fault::{Fault, parted};
+use crate::world::fault::{Fault, Strike, Trigger, parted};
 use crate::world::network::Weather;
 use crate::world::{Damage, Layout, Level, SyncMode};
 
@@ -211,6 +211,9 @@ fn contest(chance: &mut Chance, nodes: &[NodeId], plan: &mut Plan) {
         // The others stand when its promises have run out, and are still at it when it is back.
         let ends = begins + chance.duration(millis(900), millis(2200));
         plan.extend(parted(&[node], &but(nodes, &[node]), begins, ends));
+        // The first to stand is alone in its term, and asks for the next one while another wins the same term.
+        let alone = Strike::Isolate(chance.duration(millis(50), millis(400)));
+        plan.push((begins, Fault::Ambush(Trigger::Voted, alone)));
         at = ends + chance.duration(millis(100), millis(600));
     }
 }
