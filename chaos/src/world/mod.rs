@@ -204,7 +204,7 @@ pub(super) struct Chances {
 pub struct World {
     layout: Layout,
     truth: Truth,
-    queue: BTreeMap<(u64, u64, u64), Event>,
+    queue: BTreeMap<(u64, u64, u64), Box<Event>>,
     queued: u64,
     executor: Executor,
     machines: BTreeMap<NodeId, Machine>,
@@ -447,7 +447,7 @@ impl World {
         if timer_at == Some(next) {
             self.truth.fire_first();
         } else if let Some((_, event)) = self.queue.pop_first() {
-            self.take(event);
+            self.take(*event);
         }
         true
     }
@@ -461,26 +461,23 @@ impl World {
             let mut polled = |owner| lookout.polled(owner);
             let polls = self.executor.run(&mut self.chances.schedule, &life, &mut polled);
             self.spring_seen(lookout);
-            let mut moved = false;
-            for node in self.access.nodes() {
-                let machine = &self.machines[&node];
-                let Some(process) = machine.process.as_ref().filter(|_| machine.paused.is_none())
-                else {
-                    continue;
-                };
-                let outgoing = process.port.take_outgoing();
-                if outgoing.is_empty() {
-                    continue;
-                }
-                moved = true;
-                for each in outgoing {
+            let leaves = |machine: &&Machine| {
+                let process = machine.process.as_ref().filter(|_| machine.paused.is_none());
+                process.is_some_and(|process| process.port.has_outgoing())
+            };
+            let leaving: Vec<NodeId> =
+                self.machines.values().filter(leaves).map(|machine| machine.id).collect();
+            if leaving.is_empty() {
+                self.trace.number(polls);
+                return;
+            }
+            for node in leaving {
+                let process = self.machines[&node].process.as_ref();
+                let outgoing = process.map(|process| process.port.take_outgoing());
+                for each in outgoing.unwrap_or_default() {
                     self.carry_out_call(node, each);
                 }
                 self.turn(node);
-            }
-            if !moved {
-                self.trace.number(polls);
-                return;
             }
         }
     }
@@ -554,7 +551,7 @@ impl World {
     fn push(&mut self, at: u64, event: Event) {
         self.queued += 1;
         let tie = self.chances.schedule.bits() >> 32;
-        self.queue.insert((at, tie, self.queued), event);
+        self.queue.insert((at, tie, self.queued), Box::new(event));
     }
 
     fn take(&mut self, event: Event) {

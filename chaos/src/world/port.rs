@@ -148,6 +148,11 @@ impl Port {
         Port { node, incarnation, clock, nearest, call_timeout, forgetful, state: Mutex::default() }
     }
 
+    /// Whether anything is to be done.
+    pub fn has_outgoing(&self) -> bool {
+        !self.state.lock().outgoing.is_empty()
+    }
+
     /// What is to be done.
     pub fn take_outgoing(&self) -> Vec<Outgoing> {
         std::mem::take(&mut self.state.lock().outgoing)

@@ -19,8 +19,8 @@ mod reads;
 
 pub(super) use reads::Asked;
 
-use clock::{Now, TimeSource};
-use replication::raft::{Membership, ReplicaId};
+use clock::{Now, TimeSource, Timestamp};
+use replication::raft::{Membership, ReplicaId, RoleKind, Term};
 use replication::range::{NodeId, PeerRole, RangeId};
 use replication::store::{GroupView, StoreMessage};
 use std::collections::BTreeMap;
@@ -84,6 +84,8 @@ pub(super) struct Watch {
     seen: BTreeMap<(NodeId, RangeId), LogIndex>,
     holders: BTreeMap<RangeId, NodeId>,
     turns: u64,
+    /// What each node's replicas were like when they were last looked at.
+    glimpses: BTreeMap<NodeId, Vec<Glimpse>>,
     log: LogWatch,
     reads: ReadWatch,
     fates: FateWatch,
@@ -109,7 +111,52 @@ impl Watch {
     /// A process is gone; its next life re-applies from its last flush.
     pub(super) fn died(&mut self, node: NodeId) {
         self.seen.retain(|(of, _), _| *of != node);
+        self.glimpses.remove(&node);
         self.log.died(node);
+    }
+
+    /// Whether anything has changed in the node's replicas since this was last asked.
+    fn has_changed(&mut self, node: NodeId, process: &Process) -> bool {
+        let known = self.glimpses.entry(node).or_default();
+        let (mut changed, mut replicas) = (false, 0);
+        for view in process.shard.store().groups() {
+            let glimpse = Glimpse::of(&view, process);
+            match known.get_mut(replicas) {
+                Some(known) if *known == glimpse => {}
+                Some(known) => (*known, changed) = (glimpse, true),
+                None => {
+                    known.push(glimpse);
+                    changed = true;
+                }
+            }
+            replicas += 1;
+        }
+        changed |= replicas < known.len();
+        known.truncate(replicas);
+        changed
+    }
+}
+
+/// Of a replica, what its checks depend on: after most turns it is what it was, and was looked at then.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Glimpse {
+    replica: (RangeId, ReplicaId, RoleKind, Term),
+    /// Committed, applied by the group and by the range; the log's beginning and end.
+    reached: (LogIndex, LogIndex, Option<LogIndex>, LogIndex, LogIndex),
+    /// As the replica knows, and as it is.
+    durable: (LogIndex, LogIndex),
+    floor: Option<Timestamp>,
+}
+
+impl Glimpse {
+    fn of(view: &GroupView<'_>, process: &Process) -> Glimpse {
+        let state = process.shard.store().state(view.range).map(|state| state.applied.0);
+        Glimpse {
+            replica: (view.range, view.replica, view.role, view.term),
+            reached: (view.commit, view.applied, state, view.truncated, view.last),
+            durable: (view.durable, process.durable_index(view.range)),
+            floor: view.floor,
+        }
     }
 }
 
@@ -136,15 +183,19 @@ impl World {
             self.check_promises();
         }
         self.check_reading(node);
-        self.check_logs(node);
-        self.check_floors(node);
-        self.check_states(node);
+        let process = self.machines[&node].process.as_ref();
+        if process.is_some_and(|process| self.watch.has_changed(node, process)) {
+            self.check_logs(node);
+            self.check_floors(node);
+            self.check_states(node);
+        }
         self.spring_reached(node);
     }
 
     /// A message leaves.
     pub(super) fn note_message(&mut self, node: NodeId, message: &StoreMessage) {
         if self.watch.log.leaves(node, message) {
+            self.watch.glimpses.remove(&node);
             self.spring(Trigger::Voted, node);
         }
     }
@@ -164,30 +215,29 @@ impl World {
     }
 
     fn check_leases(&mut self) {
-        let mut held: Vec<(NodeId, RangeId, Span)> = Vec::new();
+        let mut held: Vec<(NodeId, RangeId, &Span)> = Vec::new();
+        let mut broken = Vec::new();
         for (id, machine) in &self.machines {
             let Some(process) = &machine.process else { continue };
-            let now = read(process);
-            let store = process.shard.store();
-            let ranges =
-                store.ranges().filter(|descriptor| store.lease(now, descriptor.id).is_some());
-            held.extend(ranges.map(|descriptor| (*id, descriptor.id, descriptor.span.clone())));
-        }
-        let mut broken = Vec::new();
-        for (node, range, _) in &held {
-            // Who is alone needs nobody's promise, and nobody can take its place.
-            let store = self.machines[node].process.as_ref().map(|process| process.shard.store());
-            let group = store.and_then(|store| store.group(*range));
-            if group.is_none_or(|group| group.membership.all_voters().len() == 1) {
-                continue;
-            }
-            broken.extend(self.unbound_voter(*node, *range));
-            let stalled =
-                self.machines[node].process.as_ref().and_then(|it| it.stalled(self.truth.now()));
-            if let Some(stalled) = stalled.filter(|stalled| *stalled > self.stall_limit()) {
-                broken.push(format!(
-                    "{node} serves {range} though its disk has hung for {stalled:?}"
-                ));
+            let (now, store) = (read(process), process.shard.store());
+            for descriptor in store.ranges() {
+                if store.lease(now, descriptor.id).is_none() {
+                    continue;
+                }
+                held.push((*id, descriptor.id, &descriptor.span));
+                // Who is alone needs nobody's promise, and nobody can take its place.
+                let Some(group) = store.group(descriptor.id).filter(|group| !is_alone(group))
+                else {
+                    continue;
+                };
+                broken.extend(self.unbound_voter(*id, process, &group));
+                let stalled = process.stalled(self.truth.now());
+                if let Some(stalled) = stalled.filter(|stalled| *stalled > self.stall_limit()) {
+                    broken.push(format!(
+                        "{id} serves {} though its disk has hung for {stalled:?}",
+                        descriptor.id
+                    ));
+                }
             }
         }
         for (place, (node, range, span)) in held.iter().enumerate() {
@@ -439,6 +489,12 @@ impl World {
 
 fn read(process: &Process) -> Now {
     Now { clock: process.clock.now(), monotonic: process.clock.time.monotonic() }
+}
+
+/// Whether its range has no other voter.
+fn is_alone(group: &GroupView<'_>) -> bool {
+    let Membership { voters, outgoing, .. } = group.membership;
+    voters.len() == 1 && outgoing.iter().all(|voter| voters.contains(voter))
 }
 
 fn is_quorum(membership: &Membership, counts: impl Fn(ReplicaId) -> bool) -> bool {

@@ -4,10 +4,12 @@
 //! - *Whoever's promise a lease is made of knows that it is bound by it*, replica by replica.
 
 use replication::raft::Incarnation;
-use replication::range::{NodeId, RangeId};
+use replication::range::NodeId;
+use replication::store::GroupView;
 use std::time::Duration;
 
 use super::read;
+use crate::world::machine::Process;
 use crate::world::{World, nanos};
 
 /// Rounding of clocks' rates.
@@ -47,23 +49,26 @@ impl World {
 
     /// Of a lease that is held now: who would help to elect another though its promise counts. One that has not heard yet that the holder
     /// is a voter is left out: it helps nobody but such as have not heard of it either, whom a quorum refuses for their logs.
-    pub(super) fn unbound_voter(&self, holder: NodeId, range: RangeId) -> Option<String> {
-        let own = self.machines[&holder].process.as_ref()?;
+    pub(super) fn unbound_voter(
+        &self,
+        holder: NodeId,
+        own: &Process,
+        lead: &GroupView<'_>,
+    ) -> Option<String> {
+        let (range, leader) = (lead.range, lead.replica);
         let relied_on = own.shard.store().relied_on(read(own), range);
-        let lead = own.shard.store().group(range)?;
-        let leader = lead.replica;
-        self.machines.values().find_map(|machine| {
-            let process = machine.process.as_ref()?;
-            let store = process.shard.store();
-            let voter = store.group(range).filter(|voter| relied_on.contains(&voter.replica))?;
+        relied_on.into_iter().find_map(|id| {
             // A change of members that was lost may have made a replica of the same number elsewhere.
-            lead.routes.get(&voter.replica).filter(|node| **node == machine.id)?;
+            let node = *lead.routes.get(&id)?;
+            let process = self.machines.get(&node)?.process.as_ref()?;
+            let store = process.shard.store();
+            let voter = store.group(range).filter(|voter| voter.replica == id)?;
             let knows = voter.membership.voters.is_empty() || voter.membership.is_voter(leader);
             let free = knows && store.is_free(read(process), range)?;
             free.then(|| {
                 format!(
-                    "{holder} holds the lease of {range} in term {} by a promise that {} does not keep there, {:?} in term {} up to {}",
-                    lead.term, machine.id, voter.role, voter.term, voter.last
+                    "{holder} holds the lease of {range} in term {} by a promise that {node} does not keep there, {:?} in term {} up to {}",
+                    lead.term, voter.role, voter.term, voter.last
                 )
             })
         })
