@@ -231,7 +231,7 @@ pub const MUTANTS: &[Mutant] = &[
     server("push-forgotten", ServerBug::PushForgotten, &["T11"]),
     server("deadlock-unseen", ServerBug::DeadlockUnseen, &["T12"]),
     server("fast-path-skips-cache", ServerBug::FastPathSkipsCache, &["T13"]),
-    server("late-write-commits", ServerBug::LateWriteCommits, &["T14"]),
+    server("late-write-commits", ServerBug::LateWriteCommits, &["T14"]).on(Aim::Raid(Raid::Echoes)),
     server("lost-commit-not-prevented", ServerBug::LostCommitNotPrevented, &["T01", "T04"]),
     server("missing-not-prevented", ServerBug::MissingNotPrevented, &["T14"]),
     server("outdated-attempt-believed", ServerBug::OutdatedAttemptBelieved, &["T02"]),
