@@ -246,6 +246,8 @@ pub const MUTANTS: &[Mutant] = &[
     sql("default-for-new-rows-only", SqlBug::DefaultForNewRowsOnly, &["Q06"]),
     sql("catalog-from-memory", SqlBug::CatalogFromMemory, &["Q07"]),
     sql("schema-not-named", SqlBug::SchemaNotNamed, &["Q09"]),
+    sql("index-read-before", SqlBug::IndexReadBefore, &["Q09"]),
+    sql("schemas-mixed", SqlBug::SchemasMixed, &["Q09", "Q01"]),
     sql("parent-not-told", SqlBug::ParentNotTold, &["Q10", "Q05"]),
     sql("parents-read-apart", SqlBug::ParentsReadApart, &["Q10"]),
     sql("table-numbers-reused", SqlBug::TableNumbersReused, &["Q12"]),

@@ -376,8 +376,13 @@ impl NodeClock {
         // After a pause of the process the clock lags behind the wall until its bound is extended: by
         // that much more can others' writes be ahead. On top of the cap, which bounds clocks that are
         // not held back. (The simulator found reads stale by it.)
-        let held_back = self.hlc.held_back(self.read(now));
-        Duration::from_micros(self.uncertainty_us.load(Ordering::Relaxed)).saturating_add(held_back)
+        let uncertainty = Duration::from_micros(self.uncertainty_us.load(Ordering::Relaxed));
+        uncertainty.saturating_add(self.held_back(now))
+    }
+
+    /// How far the clock lags behind the wall until its bound is extended ([`Hlc::held_back`]); zero in health.
+    pub fn held_back(&self, now: Monotonic) -> Duration {
+        self.hlc.held_back(self.read(now))
     }
 
     /// This node's own error bound.

@@ -193,4 +193,8 @@ impl HlcSource for ClockService {
     fn uncertainty(&self) -> Duration {
         self.clock.uncertainty(self.time.monotonic())
     }
+
+    fn held_back(&self) -> Duration {
+        self.clock.held_back(self.time.monotonic())
+    }
 }

@@ -73,6 +73,10 @@ pub enum PlantedBug {
     CatalogFromMemory,
     /// Q09: whoever has planned under an old schema says that he knows the newest.
     SchemaNotNamed,
+    /// Q09: an index is read at whatever moment the transaction is, even if it was not filled then.
+    IndexReadBefore,
+    /// Q09: what was planned under a former schema is committed as if it had been under the one that the transaction has met since.
+    SchemasMixed,
     /// Q10: a table that becomes referenced is not told: who knows nothing of the key deletes rows of it.
     ParentNotTold,
     /// Q10: whether a referenced row is there is looked up outside of the transaction.
@@ -155,12 +159,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes a newer snapshot.
+    /// Takes a newer snapshot, of which the commit has been answered to whoever calls this.
     pub(crate) fn publish(&self, fresh: Arc<Catalog>) {
+        // An answered commit is not ahead of this clock, nor is anything that was read by then.
+        let now = self.db.runtime().hlc.now().timestamp();
         let mut current = self.catalog.write();
         if fresh.version() > current.version() {
             coverage::reached(Mark::CatalogRefreshed);
-            *current = fresh;
+            *current = Arc::new(Arc::unwrap_or_clone(fresh).dated(&current, now));
         }
     }
 

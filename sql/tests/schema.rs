@@ -228,3 +228,79 @@ fn a_foreign_key_has_a_name_of_its_own() {
     let names = "SELECT conname FROM pg_constraint WHERE contype = 'f' ORDER BY conname";
     assert_eq!(cluster.run(&mut session, names), "conname\nchild_p_fkey\nchild_p_fkey1\nk\n");
 }
+
+/// A transaction that reads at a moment before an index was filled does not read the index at that moment.
+#[test]
+fn nobody_reads_an_index_at_a_moment_when_it_was_not_filled() {
+    for level in ["SERIALIZABLE", "REPEATABLE READ", "READ COMMITTED"] {
+        for told in [false, true] {
+            let (cluster, mut east, mut west) = TestCluster::with_two_sessions(
+                "CREATE TABLE t (id int PRIMARY KEY, x int); INSERT INTO t VALUES (1, 7), (2, 8)",
+            );
+            cluster.run(&mut west, &format!("BEGIN ISOLATION LEVEL {level}"));
+            let all = "SELECT id FROM t WHERE x = 7";
+            assert_eq!(cluster.run(&mut west, all), "id\n1\n");
+            assert_eq!(cluster.run(&mut east, "CREATE INDEX ON t (x)"), "CREATE INDEX\n");
+            if told {
+                cluster.world.block_on(cluster.west.refresh_catalog()).expect("is read");
+            }
+            let again = cluster.run(&mut west, all);
+            if told {
+                assert_eq!(again, "id\n1\n", "{level}");
+                assert_eq!(cluster.run(&mut west, "COMMIT"), "COMMIT\n", "{level}");
+            } else {
+                // Its plan is refused, and it has shown rows already.
+                assert!(again.contains("[40001]"), "{level}: {again}");
+            }
+        }
+    }
+}
+
+/// What a transaction has written before an index came is in the index, or the transaction has failed: also if a later statement of it
+/// knows the index.
+#[test]
+fn a_row_written_before_an_index_came_is_in_it() {
+    for level in ["SERIALIZABLE", "REPEATABLE READ", "READ COMMITTED"] {
+        for told in [false, true] {
+            let (cluster, mut east, mut west) = TestCluster::with_two_sessions(
+                "CREATE TABLE t (id int PRIMARY KEY, x int); INSERT INTO t VALUES (1, 7), (2, 8)",
+            );
+            cluster.run(&mut west, &format!("BEGIN ISOLATION LEVEL {level}"));
+            assert_eq!(cluster.run(&mut west, "INSERT INTO t VALUES (3, 7)"), "INSERT 0 1\n");
+            assert_eq!(cluster.run(&mut east, "CREATE INDEX ON t (x)"), "CREATE INDEX\n");
+            if told {
+                cluster.world.block_on(cluster.west.refresh_catalog()).expect("is read");
+            }
+            cluster.run(&mut west, "UPDATE t SET x = 9 WHERE id = 2");
+            let ended = cluster.run(&mut west, "COMMIT");
+            let by_index = cluster.run(&mut east, "SELECT id FROM t WHERE x = 7 ORDER BY id");
+            let expected = if ended == "COMMIT\n" { "id\n1\n3\n" } else { "id\n1\n" };
+            assert_eq!(by_index, expected, "{level}, told: {told}: {ended}");
+        }
+    }
+}
+
+/// The same of a table that the transaction first looks at when it has a snapshot already.
+#[test]
+fn an_index_is_complete_for_whoever_has_begun_before_it() {
+    for level in ["SERIALIZABLE", "REPEATABLE READ"] {
+        let (cluster, mut east, mut west) = TestCluster::with_two_sessions(
+            "CREATE TABLE t (id int PRIMARY KEY, x int); CREATE TABLE other (id int PRIMARY KEY); \
+             INSERT INTO t VALUES (1, 7), (2, 8)",
+        );
+        cluster.run(&mut west, &format!("BEGIN ISOLATION LEVEL {level}"));
+        assert_eq!(cluster.run(&mut west, "SELECT count(*) FROM other"), "count\n0\n");
+        assert_eq!(cluster.run(&mut east, "CREATE INDEX ON t (x)"), "CREATE INDEX\n");
+        cluster.world.block_on(cluster.west.refresh_catalog()).expect("is read");
+        assert_eq!(cluster.run(&mut west, "SELECT id FROM t WHERE x = 7"), "id\n1\n", "{level}");
+        // What it has seen was changed: it cannot be where the index is.
+        cluster.run(&mut west, "COMMIT");
+        cluster.run(&mut west, &format!("BEGIN ISOLATION LEVEL {level}"));
+        assert_eq!(cluster.run(&mut west, "SELECT count(*) FROM other"), "count\n0\n");
+        cluster.run(&mut east, "INSERT INTO other VALUES (1)");
+        assert_eq!(cluster.run(&mut east, "CREATE INDEX ON t (x, id)"), "CREATE INDEX\n");
+        cluster.world.block_on(cluster.west.refresh_catalog()).expect("is read");
+        let answer = cluster.run(&mut west, "SELECT x FROM t WHERE x = 7 AND id = 1");
+        assert!(answer.contains("[40001]"), "{level}: {answer}");
+    }
+}

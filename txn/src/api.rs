@@ -433,6 +433,18 @@ impl Batch {
             requests,
         }
     }
+
+    /// Whether carrying it out may commit its transaction.
+    pub fn is_commit(&self) -> bool {
+        self.requests.iter().any(|request| {
+            matches!(
+                request,
+                Request::CommitOnePhase { .. }
+                    | Request::Stage { .. }
+                    | Request::EndTxn { commit_ts: Some(_), .. }
+            )
+        })
+    }
 }
 
 /// One row of an answer.
@@ -685,6 +697,10 @@ pub enum KvError {
 }
 
 /// One node's KV: seam between gateway and leaseholder. In process when `to` is ourselves.
+///
+/// INVARIANT: a commit ([`Batch::is_commit`]) that was sent once is carried out once at most, so that a refusal of it is the last word:
+/// the transport is a stream (HTTP/2 over TCP), which drops or delays a call and never doubles it. Whoever sends another copy after
+/// silence (`client::Router`) takes the doubt on himself ([`KvError::Doubtful`]).
 pub trait Peers: Send + Sync + 'static {
     /// Sends a batch to a node. The future ends within the transport's limits: an answer, or `Unreachable`.
     fn send(

@@ -25,6 +25,11 @@ pub trait HlcSource: Send + Sync + 'static {
     fn observe(&self, remote: ClockTimestamp) -> Result<(), clock::Timestamp>;
     /// How far another node's clock may be ahead of ours, now (our bound plus the largest advertised, at most the cap).
     fn uncertainty(&self) -> std::time::Duration;
+    /// How far our clock lags behind the wall because what it may not reach has not been raised in time: the process was paused, or
+    /// its disk stalls. Zero in health, and for clocks that need no such bound.
+    fn held_back(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
 }
 
 /// All of it, cheap to clone.

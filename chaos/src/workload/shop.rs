@@ -28,8 +28,13 @@ const ITEMS: u64 = 12;
 const OWNERS: u64 = 4;
 const SHELVES: u64 = 3;
 const BINS: u64 = 4;
+/// How long a client thinks within a transaction, at most.
+const THINKS_MAX: Duration = Duration::from_millis(1500);
 /// How long a new table is left alone before it is looked at once more.
 const SCRATCH_RESTS: Duration = Duration::from_millis(300);
+
+/// At the end.
+const LAST_LOOK: Op = Op::Look { thinks: Duration::ZERO };
 
 /// What a client does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +43,9 @@ pub(super) enum Op {
     Put { item: u64, owner: u64, price: u64 },
     /// Gives all items of one owner to another: through the index.
     Give { from: u64, to: u64 },
+    /// Gives two items to an owner, each with a statement of its own, in one transaction, and thinks in between: the schema may change
+    /// meanwhile.
+    GiveTwo { first: u64, second: u64, owner: u64, thinks: Duration },
     /// Raises prices of a range of items: over the key, and into the index over prices.
     Raise { low: u64, high: u64, by: u64 },
     /// Removes an item.
@@ -60,14 +68,14 @@ pub(super) enum Op {
     Scratch { client: u32, mark: u64 },
     /// An index or a column comes or goes.
     Change(Change),
-    /// Compares indexes with their tables.
-    Look,
+    /// Compares indexes with their tables, and thinks in between.
+    Look { thinks: Duration },
 }
 
 /// A change of the schema.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Change {
-    /// An ordinary index comes.
+    /// An ordinary index goes, and comes again.
     Index,
     /// It goes.
     NoIndex,
@@ -84,7 +92,9 @@ pub(super) enum Change {
 }
 
 impl Change {
-    const ALL: [Change; 9] = [
+    const ALL: [Change; 11] = [
+        Change::Index,
+        Change::Index,
         Change::Index,
         Change::NoIndex,
         Change::Unique,
@@ -98,7 +108,10 @@ impl Change {
 
     fn text(self) -> &'static str {
         match self {
-            Change::Index => "CREATE INDEX IF NOT EXISTS items_by_owner ON items (owner)",
+            Change::Index => {
+                "DROP INDEX IF EXISTS items_by_owner; \
+                 CREATE INDEX IF NOT EXISTS items_by_owner ON items (owner)"
+            }
             Change::NoIndex => "DROP INDEX IF EXISTS items_by_owner",
             Change::Unique => "CREATE UNIQUE INDEX IF NOT EXISTS items_by_code ON items (code)",
             Change::NotUnique => "DROP INDEX IF EXISTS items_by_code",
@@ -173,8 +186,11 @@ impl Deed for Shop {
                     Op::Scratch { client: number, mark } => {
                         scratch(client, &*rest, (number, mark), &shop).await
                     }
-                    Op::Look => {
-                        look(client, &shop).await?;
+                    Op::GiveTwo { first, second, owner, thinks } => {
+                        give_two(client, (first, second), owner, pause(&*rest, thinks)).await
+                    }
+                    Op::Look { thinks } => {
+                        look(client, &shop, pause(&*rest, thinks)).await?;
                         look_at_rules(client, &shop).await
                     }
                     _ => run_once(client, op).await,
@@ -204,7 +220,7 @@ impl Deed for Shop {
 
     async fn finish(self: Arc<Self>, access: &SharedAccess) -> Result<(), String> {
         let shop = self.clone();
-        let look = move |gateway: Gateway| shop.clone().run(gateway, Op::Look).boxed();
+        let look = move |gateway: Gateway| shop.clone().run(gateway, LAST_LOOK).boxed();
         persist_on(access, "the tables cannot be read", look).await?;
         let shop = self.clone();
         let look = move |gateway: Gateway| {
@@ -263,7 +279,7 @@ impl Deed for Shop {
 fn draw(client: u32, fresh: u64, chance: &mut Chance) -> Op {
     let (item, owner) = (chance.below(ITEMS), chance.below(OWNERS));
     match chance.below(32) {
-        0..=4 => Op::Put { item, owner, price: chance.below(50) },
+        0..=3 => Op::Put { item, owner, price: chance.below(50) },
         5..=6 => Op::Give { from: owner, to: chance.below(OWNERS) },
         7..=8 => Op::Raise { low: item, high: item + 3, by: chance.between(1, 9) },
         9 => Op::Remove { item },
@@ -276,8 +292,24 @@ fn draw(client: u32, fresh: u64, chance: &mut Chance) -> Op {
         23 => Op::NoBin { bin: chance.below(BINS) },
         24..=25 => Op::Change(chance.pick(&Change::ALL)),
         26 if chance.permille(500) => Op::Scratch { client, mark: fresh },
-        _ => Op::Look,
+        4 | 27 => {
+            let (second, thinks) = (chance.below(ITEMS), thinks(chance));
+            Op::GiveTwo { first: item, second, owner, thinks }
+        }
+        _ => Op::Look { thinks: thinks(chance) },
     }
+}
+
+/// Mostly not at all, sometimes for longer than a change of the schema takes.
+fn thinks(chance: &mut Chance) -> Duration {
+    match chance.permille(400) {
+        true => chance.duration(Duration::ZERO, THINKS_MAX),
+        false => Duration::ZERO,
+    }
+}
+
+fn pause(time: &dyn TimeSource, duration: Duration) -> impl Future<Output = ()> {
+    time.sleep_until(time.monotonic().plus(duration))
 }
 
 async fn open(gateway: &Gateway) -> Result<(), Failed> {
@@ -331,15 +363,33 @@ async fn run_once(client: &mut Client, op: Op) -> Result<(), Failed> {
             return Ok(());
         }
         // These are more than a statement.
-        Op::Look | Op::Scratch { .. } => return Ok(()),
+        Op::Look { .. } | Op::GiveTwo { .. } | Op::Scratch { .. } => return Ok(()),
     };
     client.run(&text).await.map(|_| ())
 }
 
+async fn give_two(
+    client: &mut Client,
+    (first, second): (u64, u64),
+    owner: u64,
+    pause: impl Future<Output = ()>,
+) -> Result<(), Failed> {
+    client.run("BEGIN").await?;
+    client.run(&format!("UPDATE items SET owner = {owner} WHERE id = {first}")).await?;
+    pause.await;
+    client.run(&format!("UPDATE items SET owner = {owner} WHERE id = {second}")).await?;
+    client.run("COMMIT").await.map(|_| ())
+}
+
 /// Reads the table and each index in one transaction, and notes any difference: it is judged only once the transaction has ended well.
-async fn look(client: &mut Client, shop: &Arc<Shop>) -> Result<(), Failed> {
+async fn look(
+    client: &mut Client,
+    shop: &Arc<Shop>,
+    pause: impl Future<Output = ()>,
+) -> Result<(), Failed> {
     client.run("BEGIN").await?;
     let table = client.run("SELECT id, owner, price, tag FROM items ORDER BY id").await?;
+    pause.await;
     let column = |place: usize| -> Result<Vec<(i64, i64)>, Failed> {
         let with = table.iter().filter(|row| row[place] != Datum::Null);
         with.map(|row| Ok((integer(&row[0])?, integer(&row[place])?))).collect()

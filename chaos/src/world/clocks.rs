@@ -115,4 +115,8 @@ impl HlcSource for ProcessClock {
     fn uncertainty(&self) -> Duration {
         self.clock.uncertainty(self.monotonic())
     }
+
+    fn held_back(&self) -> Duration {
+        self.clock.held_back(self.monotonic())
+    }
 }

@@ -27,7 +27,7 @@ pub struct Weather {
 pub struct Straying {
     /// So many in a thousand are late.
     pub late_permille: u32,
-    /// So many in a thousand come once more, if they may (`txn::api` says which are idempotent).
+    /// So many in a thousand come once more, if they may: commits go once (`txn::api::Peers`).
     pub again_permille: u32,
     /// By up to this, both.
     pub longest: Duration,

@@ -56,15 +56,15 @@ pub enum Packet {
 }
 
 impl Packet {
-    /// Whether it is a call that must not be carried out twice (`txn::api` says which are idempotent).
+    /// Whether it is a call that the transport must not double: a commit, whose refusal is the last word ([`txn::api::Peers`]), and what
+    /// is not idempotent.
     pub fn happens_once(&self) -> bool {
         let Packet::Request(call) = self else { return false };
         let batch: Batch =
             wire::decode(call.body.clone()).expect("what was encoded can be decoded");
         let mut requests = batch.requests.iter();
-        requests.any(|request| {
-            matches!(request, Request::CommitOnePhase { .. } | Request::TransferLease { .. })
-        })
+        batch.is_commit()
+            || requests.any(|request| matches!(request, Request::TransferLease { .. }))
     }
 
     /// How many bytes it takes on a wire, about.

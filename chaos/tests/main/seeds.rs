@@ -60,6 +60,15 @@ fn hard_seeds_stay_good() {
         (704_468, Kind::SqlBank),
         // A voter was bound to a leader whose replica had been removed, and whose store lived: nobody could be elected.
         (1_005_893, Kind::Skew),
+        // A replica that had been removed, and did not know, told its gateway that the range had no quorum.
+        (2_015_881, Kind::Bank),
+        // A gateway began transactions by a clock that a pause had left seconds behind: the last writer lost.
+        (2_005_787, Kind::Cells),
+        // A transaction read an index that had been made since its snapshot.
+        (2_012_870, Kind::Shop),
+        // A commit was refused, and a copy of it that the network had made was carried out.
+        (2_006_610, Kind::Bank),
+        (2_011_480, Kind::Counter),
     ];
     for (seed, workload) in hard {
         let report = chaos::sim::run(options(seed, 1, Some(workload)));

@@ -8,9 +8,12 @@ use std::time::Duration;
 use super::core::Store;
 use super::replica::Replica;
 use super::{StoreMessage, Unavailable};
+use crate::raft::ReplicaId;
+use crate::raft::quorum::Tally;
 use crate::range::{NodeId, RangeId};
 
-/// A follower that has heard nothing of its group for this many promise durations asks whether it is still a member.
+/// A follower that has heard nothing of its group for this many promise durations asks whether it is still a member; one that knows no
+/// living leader asks in every sweep.
 const PROBE_AFTER_PROMISES: u32 = 10;
 
 impl Store {
@@ -40,13 +43,20 @@ impl Store {
         Some(Unavailable { range, missing: self.missing_voters(now, replica), since })
     }
 
+    /// Voters that are not heard of. None if the others are a quorum: then it is not for want of them, and whoever is asked here may
+    /// have been removed, and not know.
     fn missing_voters(&self, now: Now, replica: &Replica) -> Vec<NodeId> {
         let membership = replica.raft.membership();
+        let is_missing = |voter: &ReplicaId| {
+            let node = replica.routes.get(voter)?;
+            let live = self.promises.is_live(now, *node, self.config.promise_duration);
+            (!live).then_some(*node)
+        };
+        if membership.tally(|voter| Some(is_missing(&voter).is_none())) == Tally::Won {
+            return Vec::new();
+        }
         let voters = membership.voters.iter().chain(&membership.outgoing);
-        let mut missing: Vec<NodeId> = voters
-            .filter_map(|voter| replica.routes.get(voter).copied())
-            .filter(|node| !self.promises.is_live(now, *node, self.config.promise_duration))
-            .collect();
+        let mut missing: Vec<NodeId> = voters.filter_map(is_missing).collect();
         missing.sort_unstable();
         missing.dedup();
         missing
@@ -123,12 +133,15 @@ impl Store {
 
     /// An idle group is silent for ever; a member that was removed while nobody could tell it must not wait for ever.
     fn probe_membership(&mut self, now: Now, replica: &mut Replica) {
-        let patience: Duration = self.config.promise_duration * PROBE_AFTER_PROMISES;
-        if replica.is_leader() || now.monotonic.since(replica.heard_at) < patience {
+        let sweep = self.config.promise_duration;
+        let is_led = replica.unhealthy_since.is_none_or(|since| now.monotonic.since(since) < sweep);
+        let patience: Duration = if is_led { sweep * PROBE_AFTER_PROMISES } else { sweep };
+        let last = replica.heard_at.max(replica.asked_at);
+        if replica.is_leader() || now.monotonic.since(last) < patience {
             return;
         }
         coverage::reached(Mark::MembershipProbed);
-        replica.heard_at = now.monotonic;
+        replica.asked_at = now.monotonic;
         let (range, id) = (replica.range, replica.id);
         let here = self.identity.node;
         let others: std::collections::BTreeSet<NodeId> =

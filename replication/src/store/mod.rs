@@ -418,7 +418,7 @@ pub struct FlushMark {
 pub struct Unavailable {
     /// Which range.
     pub range: RangeId,
-    /// Nodes (voters) that are not heard of.
+    /// Nodes (voters) that are not heard of, if it is for want of them.
     pub missing: Vec<NodeId>,
     /// Since when, on our monotonic clock.
     pub since: Monotonic,

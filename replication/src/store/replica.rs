@@ -107,6 +107,8 @@ pub(super) struct Replica {
     pub(super) moved_at: Monotonic,
     /// When a message of the group last came in.
     pub(super) heard_at: Monotonic,
+    /// When it last asked whether it is still a member ([`super::StoreMessage::Probe`]).
+    pub(super) asked_at: Monotonic,
     /// When the leader that it is bound to was asked after last.
     pub(super) probed_at: Monotonic,
     pub(super) departed: Vec<Departed>,
@@ -179,6 +181,7 @@ impl Replica {
             unhealthy_since: None,
             moved_at: monotonic,
             heard_at: monotonic,
+            asked_at: monotonic,
             probed_at: Monotonic::ZERO,
             departed: Vec::new(),
             snapshots_wanted: BTreeSet::new(),

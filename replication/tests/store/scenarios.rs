@@ -279,6 +279,41 @@ fn a_voter_is_not_bound_for_ever_to_a_leader_whose_replica_was_removed() {
     assert!(world.write_and_wait(&key(2)));
 }
 
+/// Found by seed 2015881 of the simulator's workload bank.
+#[test]
+fn a_removed_replica_that_knows_no_leader_soon_hears_of_it_and_accuses_nobody() {
+    // Two nodes per region: whoever leaves is replaced by its neighbour.
+    let mut world = world(6);
+    let voters = world.await_voters(FIRST, 3, millis(30_000));
+    let leader = world.leaseholder(FIRST).expect("leased");
+    let gone = *voters.iter().find(|node| **node != leader).expect("another");
+    // It lives, and is heard of; but neither the group's messages nor the word of its removal reach it.
+    world.nobody_hears_gone = true;
+    for from in world.nodes.keys().copied().collect::<Vec<_>>() {
+        world.mutes.insert((from, gone, FIRST));
+    }
+    for info in &mut world.infos {
+        info.draining = info.node == gone;
+    }
+    let infos = world.infos.clone();
+    for id in world.nodes.keys().copied().collect::<Vec<_>>() {
+        world.with_store(id, |store, now| store.set_nodes(now, infos.clone()));
+    }
+    let replaced = |world: &mut World| {
+        let now = world.voters(FIRST);
+        now.len() == 3 && !now.contains(&gone)
+    };
+    assert!(world.run_until(millis(20_000), replaced), "{}", world.describe(FIRST));
+    // Of those that it knows the leader dies: it sees a quorum, and nobody leads it. By and by nobody reminds it any more.
+    world.crash(leader);
+    world.run(millis(40_000));
+    let unavailable = world.with_store(gone, |store, now| store.unavailable(now, FIRST));
+    assert_eq!(unavailable.expect("it knows no leader").missing, vec![]);
+    world.nobody_hears_gone = false;
+    let heard = |world: &mut World| world.store(gone).descriptor(FIRST).is_none();
+    assert!(world.run_until(millis(5_000), heard), "{}", world.describe(FIRST));
+}
+
 #[test]
 fn a_node_that_hears_of_its_removal_after_its_return_was_decided_takes_part_again() {
     // Nodes 1 and 4 are in region 1.

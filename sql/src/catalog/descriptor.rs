@@ -8,6 +8,7 @@
 //! change that other writers must know of is announced to the table's ranges (`Request::Fence`) before it is relied on.
 
 use crate::types::Type;
+use clock::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use storage::{Key, Span};
@@ -44,6 +45,10 @@ pub struct TableDescriptor {
     pub owner: u32,
     /// Raised by every change.
     pub version: u64,
+    /// Whoever plans with this version reads here or later: before, the table was not as it says. An upper bound, as this gateway
+    /// knows it; [`Timestamp::MIN`] in a catalog that the planning transaction itself has read.
+    #[serde(skip)]
+    pub since: Timestamp,
     /// How it is replicated.
     pub mode: TableMode,
     /// All columns ever, in order.

@@ -15,6 +15,7 @@ pub(crate) use descriptor::{
 pub use descriptor::{ColumnDescriptor, IndexDescriptor, TableDescriptor, TableMode};
 pub(crate) use store::{Draft, bootstrap, load, stored_version};
 
+use clock::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -63,6 +64,15 @@ impl Catalog {
     /// Raised by every change.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// With the time from which on each table's version counts: for what `former` had already, as it said; for the rest, `now`.
+    pub(crate) fn dated(mut self, former: &Catalog, now: Timestamp) -> Catalog {
+        for (id, table) in &mut self.tables {
+            let known = former.table(*id).filter(|known| known.version == table.version);
+            Arc::make_mut(table).since = known.map_or(now, |known| known.since);
+        }
+        self
     }
 
     /// A table by OID.

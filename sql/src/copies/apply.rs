@@ -51,7 +51,7 @@ pub(crate) async fn apply_changes(
     let place = Place { region: destination };
     let prefix = table.index_prefix(origin, table.primary().id);
     let own_prefix = table.index_prefix(destination, table.primary().id);
-    txn.use_schema(table.id, table.version);
+    txn.use_schema(table.id, table.version, table.since).await?;
     let mut arriving = Vec::new();
     for change in changes {
         // A copy's rows are never removed but by collection of tombstones that everybody has.

@@ -31,7 +31,7 @@ impl<'a> Exec<'a> {
                 continue;
             }
             let lookup = self.parent_key(key, parent, &values);
-            self.name_schema(parent);
+            self.name_schema(parent).await?;
             let found = if self.has(PlantedBug::ParentsReadApart) {
                 self.sequences.read_apart(&lookup).await?
             } else {

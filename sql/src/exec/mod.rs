@@ -29,6 +29,7 @@ use crate::outcome::{CancelHandle, Row};
 use crate::plan::{Deferred, DeferredKind, Expr, Plan, Planned};
 use crate::rows::Place;
 use crate::types::{ArrayValue, Datum, SqlState};
+use clock::Timestamp;
 use coverage::Mark;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -130,9 +131,15 @@ impl<'a> Exec<'a> {
     }
 
     /// What is asked of the table from now on was planned under this schema of it.
-    pub(crate) fn name_schema(&mut self, table: &TableDescriptor) {
+    pub(crate) async fn name_schema(&mut self, table: &TableDescriptor) -> Result<(), SqlError> {
         let lies = self.has(PlantedBug::SchemaNotNamed);
-        self.txn.use_schema(table.id, if lies { u64::MAX } else { table.version });
+        let version = if lies { u64::MAX } else { table.version };
+        let early = self.has(PlantedBug::IndexReadBefore);
+        let since = if early { Timestamp::MIN } else { table.since };
+        if self.has(PlantedBug::SchemasMixed) {
+            self.txn.forget_schema(table.id);
+        }
+        Ok(self.txn.use_schema(table.id, version, since).await?)
     }
 
     /// Counts rows that are held; 53200 over the limit.

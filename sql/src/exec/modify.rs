@@ -64,7 +64,7 @@ impl Exec<'_> {
         mut rows: Vec<Row>,
     ) -> Result<Vec<Row>, SqlError> {
         let table = &target.table;
-        self.name_schema(table);
+        self.name_schema(table).await?;
         let mut keys: Vec<Key> = Vec::new();
         let mut owners: Vec<(usize, usize)> = Vec::new();
         for (at, row) in rows.iter_mut().enumerate() {
@@ -257,7 +257,7 @@ impl Exec<'_> {
         touched: &mut BTreeSet<Key>,
     ) -> Result<Option<Row>, SqlError> {
         let table = &target.table;
-        self.name_schema(table);
+        self.name_schema(table).await?;
         self.complete(target, &mut row).await?;
         let arbiter = |index: usize| conflict.index.is_none_or(|id| table.indexes[index].id == id);
         for (key, index) in self.unique_keys(table, &row) {
@@ -395,7 +395,7 @@ impl Exec<'_> {
         let table = &update.target.table;
         let width = table.columns.len();
         let rows = self.rows(&update.source, None).await?;
-        self.name_schema(table);
+        self.name_schema(table).await?;
         let mut seen = BTreeSet::new();
         let mut done = Vec::new();
         let mut replaced = Vec::new();
@@ -441,7 +441,7 @@ impl Exec<'_> {
         let table = &delete.target.table;
         let width = table.columns.len();
         let rows = self.rows(&delete.source, None).await?;
-        self.name_schema(table);
+        self.name_schema(table).await?;
         let mut seen = BTreeSet::new();
         let mut done = Vec::new();
         let mut removed = Vec::new();

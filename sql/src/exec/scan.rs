@@ -57,7 +57,7 @@ impl<'p> TableScan<'p> {
     /// The next rows that pass the scan's filter; `None`: there are no more.
     pub(super) async fn next(&mut self, exec: &mut Exec<'_>) -> Result<Option<Vec<Row>>, SqlError> {
         if matches!(self.state, State::New) {
-            exec.name_schema(&self.scan.table);
+            exec.name_schema(&self.scan.table).await?;
             self.state = self.begin(exec)?;
             if let (None, Some(limit)) = (self.wanted, &self.scan.limit) {
                 let limit = exec.value(limit, &[]).await?;

@@ -17,6 +17,8 @@ use crate::runtime::Runtime;
 
 /// First pause between two runs of [`Db::run`]; doubles up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(1);
+/// Pause before a clock that lags is looked at again.
+const CLOCK_PAUSE: Duration = Duration::from_millis(10);
 /// Longest pause between two runs of [`Db::run`].
 const BACKOFF_MAX: Duration = Duration::from_millis(200);
 
@@ -150,6 +152,17 @@ impl Db {
                     return Err(error);
                 }
             }
+        }
+    }
+
+    /// Waits while the gateway's clock lags behind the wall, for the time of a few looks at it: what is written by a clock that stands
+    /// where it stood before a long pause would lose, where the last writer wins, to writes that are long past.
+    pub(super) async fn wait_for_clock(&self) {
+        let (hlc, time) = (&self.inner.runtime.hlc, &self.inner.runtime.time);
+        let give_up = time.monotonic().plus(5 * clock::LOOK_INTERVAL);
+        while hlc.held_back() > Duration::ZERO && time.monotonic() < give_up {
+            coverage::reached(Mark::LaggingClockWaitedFor);
+            time.sleep_until(time.monotonic().plus(CLOCK_PAUSE)).await;
         }
     }
 

@@ -14,7 +14,7 @@ use clock::{Monotonic, TimeSource};
 use coverage::Mark;
 
 use crate::api::{Batch, KvError, Reply};
-use crate::client::router::{RouterSettings, is_commit};
+use crate::client::router::RouterSettings;
 
 /// More silences do not add to the patience.
 const SILENCES_COUNTED_MAX: u32 = 4;
@@ -152,7 +152,7 @@ impl<'a> Journey<'a> {
 
     pub(super) fn give_up(&self, descriptor: &RangeDescriptor, batch: &Batch) -> KvError {
         coverage::reached(Mark::RangeGivenUp);
-        if self.lost && is_commit(batch) {
+        if self.lost && batch.is_commit() {
             return KvError::Ambiguous {
                 reason: format!("no answer from {}: {}", descriptor.id, self.last),
             };

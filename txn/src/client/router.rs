@@ -482,7 +482,7 @@ impl Router {
         journey: &mut Journey<'_>,
     ) -> Result<Next, KvError> {
         journey.last = error.to_string();
-        if journey.lost && is_commit(batch) && speaks_of_the_batch(&error) {
+        if journey.lost && batch.is_commit() && speaks_of_the_batch(&error) {
             // This try has failed; the one that was lost may not have.
             coverage::reached(Mark::LostCommitRefusedLater);
             return Err(KvError::Doubtful { refused: Box::new(error) });
@@ -733,17 +733,6 @@ fn remainder(
 
 fn is_idempotent(batch: &Batch) -> bool {
     !batch.requests.iter().any(|request| matches!(request, Request::CommitOnePhase { .. }))
-}
-
-pub(super) fn is_commit(batch: &Batch) -> bool {
-    batch.requests.iter().any(|request| {
-        matches!(
-            request,
-            Request::CommitOnePhase { .. }
-                | Request::Stage { .. }
-                | Request::EndTxn { commit_ts: Some(_), .. }
-        )
-    })
 }
 
 fn is_staged(batch: &Batch) -> bool {

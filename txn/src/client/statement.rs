@@ -61,6 +61,10 @@ impl Txn {
         if self.options.as_of.is_some() {
             return Ok(());
         }
+        let is_first = self.reads.is_empty() && self.anchor.is_none() && !self.has_writes();
+        if is_first {
+            self.db.wait_for_clock().await;
+        }
         if self.options.isolation == Isolation::ReadCommitted {
             self.held.close(self.read_at, self.db.settings().held_spans_bytes_max);
             self.reads = SpanSet::default();
@@ -70,7 +74,7 @@ impl Txn {
             }
             self.written_before = self.written_bytes;
             self.statement = Some(self.buffer.savepoint());
-        } else if self.reads.is_empty() && self.anchor.is_none() && !self.has_writes() {
+        } else if is_first {
             self.set_time(self.later());
         }
         Ok(())

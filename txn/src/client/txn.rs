@@ -236,9 +236,37 @@ impl Txn {
         self.commit_deadline = deadline;
     }
 
-    /// Requests from now on say that they were planned under this version of the table's schema; ranges refuse older ones.
-    pub fn use_schema(&mut self, table: u32, version: u64) {
-        self.schema.insert(table, version);
+    /// Chaos only: what was planned under this table's schema so far is not remembered.
+    pub fn forget_schema(&mut self, table: u32) {
+        self.schema.remove(&table);
+    }
+
+    /// Requests from now on say that they were planned under this version of the table's schema; ranges refuse older ones. The version
+    /// counts from `since` on: what it says of the table (an index is complete, say) need not hold at earlier timestamps, so the
+    /// transaction moves to it.
+    ///
+    /// INVARIANT: everything that a transaction has written was planned under the versions that its commit names.
+    ///
+    /// # Errors
+    /// `SchemaChanged`: it has written under a former version, and the commit would say that it knew this one. `Retry`: what it has read
+    /// was overwritten since.
+    pub async fn use_schema(
+        &mut self,
+        table: u32,
+        version: u64,
+        since: Timestamp,
+    ) -> Result<(), TxnError> {
+        self.check_open()?;
+        let former = self.schema.insert(table, version);
+        if former.is_some_and(|former| former < version) && self.has_writes() {
+            coverage::reached(Mark::SchemaRaisedAfterWrite);
+            return Err(self.doom(TxnError::SchemaChanged { table, version }));
+        }
+        if since > self.read_at && self.options.as_of.is_none() {
+            coverage::reached(Mark::MovedToSchema);
+            self.move_to(since).await?;
+        }
+        Ok(())
     }
 
     /// A row; `None` if there is none.

@@ -224,15 +224,19 @@ impl LocalPeers {
                 Err(KvError::Unreachable { node: to, sent: true })
             }
             Fate::Twice => {
-                // The transport delivers a one-phase commit once: it is not idempotent.
-                if !batch
-                    .requests
-                    .iter()
-                    .any(|request| matches!(request, Request::CommitOnePhase { .. }))
-                {
-                    self.arrive_later(to, batch.clone());
+                // The transport delivers a commit once; where one was carried out, and is idempotent, a copy does no harm.
+                let copy = batch.clone();
+                let one_phase =
+                    |request: &Request| matches!(request, Request::CommitOnePhase { .. });
+                if !batch.is_commit() {
+                    self.arrive_later(to, copy);
+                    return self.arrive(to, batch).await;
                 }
-                self.arrive(to, batch).await
+                let answer = self.arrive(to, batch).await;
+                if answer.is_ok() && !copy.requests.iter().any(one_phase) {
+                    self.arrive_later(to, copy);
+                }
+                answer
             }
         }
     }

@@ -2,13 +2,15 @@
 
 use super::{key, local, local_with, value};
 use bytes::Bytes;
+use clock::{ClockTimestamp, Monotonic, Timestamp};
 use futures::FutureExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use storage::{Direction, Span};
-use txn::client::{Access, CommitPath, RetryKind, ScanOptions, Settings, TxnError, TxnOptions};
-use txn::testing::World;
+use txn::client::{Access, CommitPath, Db, RetryKind, ScanOptions, Settings, TxnError, TxnOptions};
+use txn::runtime::{HlcSource, Runtime};
+use txn::testing::{LocalKv, World};
 
 #[test]
 fn a_transaction_sees_its_own_writes_and_others_only_after_its_commit() {
@@ -248,7 +250,7 @@ fn a_fenced_schema_refuses_transactions_planned_before() {
     let t = local(13);
     t.world.block_on(async {
         let mut old = t.db.begin(TxnOptions::default());
-        old.use_schema(7, 1);
+        old.use_schema(7, 1, Timestamp::MIN).await.expect("open");
         old.put(key("k"), value("1")).expect("open");
         let fence = txn::api::Request::Fence { span: Span::all(), table: 7, version: 2 };
         let mut batch_txn = t.db.begin(TxnOptions::default());
@@ -268,6 +270,84 @@ fn a_fenced_schema_refuses_transactions_planned_before() {
         t.db.kv().send(batch).await.expect("no intents");
         assert_eq!(old.commit().await, Err(TxnError::SchemaChanged { table: 7, version: 2 }));
     });
+}
+
+#[test]
+fn a_schema_is_met_where_it_counts_and_not_after_a_write_under_a_former_one() {
+    let t = local(13);
+    t.world.block_on(async {
+        let mut txn = t.db.begin(TxnOptions::default());
+        let begun = txn.read_timestamp();
+        txn.use_schema(7, 1, begun).await.expect("open");
+        assert_eq!(txn.read_timestamp(), begun);
+        txn.get(&key("k"), None).await.expect("free");
+        let since = begun.plus(Duration::from_millis(5));
+        txn.use_schema(7, 2, since).await.expect("nothing it has read was overwritten");
+        assert_eq!(txn.read_timestamp(), since);
+        txn.put(key("k"), value("1")).expect("open");
+        txn.use_schema(8, 5, since).await.expect("another table");
+        txn.use_schema(7, 2, since).await.expect("the same version");
+        let changed = TxnError::SchemaChanged { table: 7, version: 3 };
+        assert_eq!(txn.use_schema(7, 3, since).await, Err(changed.clone()));
+        assert_eq!(txn.commit().await, Err(changed));
+
+        let options = TxnOptions { as_of: Some(begun), ..TxnOptions::default() };
+        let mut past = t.db.begin(options);
+        past.use_schema(7, 1, since).await.expect("it sees the catalog of its own moment");
+        assert_eq!(past.read_timestamp(), begun);
+    });
+    assert_eq!(t.kv.rows(), vec![]);
+}
+
+/// A clock that a pause has left behind, until its bound is raised.
+struct Lagging {
+    runtime: Runtime,
+    until: Monotonic,
+}
+
+impl HlcSource for Lagging {
+    fn now(&self) -> ClockTimestamp {
+        self.runtime.hlc.now()
+    }
+
+    fn observe(&self, remote: ClockTimestamp) -> Result<(), Timestamp> {
+        self.runtime.hlc.observe(remote)
+    }
+
+    fn uncertainty(&self) -> Duration {
+        self.runtime.hlc.uncertainty()
+    }
+
+    fn held_back(&self) -> Duration {
+        self.until.since(self.runtime.time.monotonic())
+    }
+}
+
+#[test]
+fn a_transaction_begins_when_its_clock_has_caught_up_or_will_not() {
+    let world = World::new(15);
+    let runtime = world.runtime();
+    let kv = Arc::new(LocalKv::new(runtime.clone()));
+    for (lags, waits) in [(0, 0), (90, 90), (60_000, 1_000)] {
+        let begun = runtime.time.monotonic();
+        let until = begun.plus(Duration::from_millis(lags));
+        let hlc = Arc::new(Lagging { runtime: runtime.clone(), until });
+        let db = Db::new(Runtime { hlc, ..runtime.clone() }, kv.clone(), Settings::default());
+        world.block_on(async {
+            let mut txn = db.begin(TxnOptions::default());
+            let early = txn.read_timestamp();
+            txn.begin_statement().await.expect("open");
+            let waited = runtime.time.monotonic().since(begun);
+            assert_eq!(waited, Duration::from_millis(waits));
+            let moved = txn.read_timestamp().since(early);
+            assert!(moved + Duration::from_micros(1) >= waited, "it was dated before the wait");
+            // What it has read binds it: a later statement does not wait, and is not dated anew.
+            let dated = txn.read_timestamp();
+            txn.get(&key("k"), None).await.expect("free");
+            txn.begin_statement().await.expect("open");
+            assert_eq!(txn.read_timestamp(), dated);
+        });
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::outcome::Notice;
 use crate::parse::Positions;
 use crate::rows::can_be_key;
 use crate::types::{SqlState, Type};
+use clock::Timestamp;
 use replication::range::RegionId;
 use sqlparser::ast::{self, ColumnOption, TableConstraint};
 use storage::Key;
@@ -60,6 +61,7 @@ impl Session {
             name,
             owner,
             version: 1,
+            since: Timestamp::MIN,
             mode: TableMode::Strong,
             columns: Vec::new(),
             indexes: Vec::new(),

@@ -252,7 +252,7 @@ impl Session {
         let engine = self.engine.clone();
         let cancel = self.cancel.clone();
         let active = self.begin_if_none();
-        active.txn.use_schema(table.id, table.version);
+        active.txn.use_schema(table.id, table.version, table.since).await?;
         // An available table's rows stay as tombstones, so that other regions learn of it.
         let mut rest = Some(match table.mode {
             crate::catalog::TableMode::Strong => table.span(place.region),

@@ -23,6 +23,7 @@ use crate::engine::{Engine, PlantedBug};
 use crate::error::{SqlError, codes};
 use crate::rows::{Place, decode, index_entry, index_span};
 use crate::types::{FixedContext, text};
+use clock::Timestamp;
 use coverage::Mark;
 use futures::future::BoxFuture;
 use std::collections::BTreeSet;
@@ -154,7 +155,7 @@ pub(super) async fn change(
                     fence(engine, &table, version, None).await?;
                     // What was written before the fence, after this transaction began, would escape its checks.
                     txn.read_newest().await?;
-                    txn.use_schema(id, version);
+                    txn.use_schema(id, version, Timestamp::MIN).await?;
                     let mut apply = apply.lock().await;
                     let mut changed = (*apply)(txn, &mut draft, table.as_ref().clone()).await?;
                     changed.version = version;
@@ -248,7 +249,7 @@ pub(super) async fn announce(
         }
         newest => newest?,
     }
-    txn.use_schema(referenced, version);
+    txn.use_schema(referenced, version, Timestamp::MIN).await?;
     draft.put(Entry::Table(TableDescriptor { version, ..table.as_ref().clone() }));
     coverage::reached(Mark::ReferencedTableTold);
     Ok(())
@@ -271,7 +272,7 @@ pub(super) async fn backfill(
                 .run("fill index", |txn, _| {
                     let (span, table, early) = (span.clone(), table.clone(), early.clone());
                     Box::pin(async move {
-                        txn.use_schema(table.id, table.version);
+                        txn.use_schema(table.id, table.version, table.since).await?;
                         let index = table
                             .index(index_id)
                             .ok_or_else(|| SqlError::internal("the index is missing"))?;
@@ -404,7 +405,7 @@ pub(super) async fn clear(
                 let span = span.clone();
                 Box::pin(async move {
                     if let Some((table, version)) = schema {
-                        txn.use_schema(table, version);
+                        txn.use_schema(table, version, Timestamp::MIN).await?;
                     }
                     let page = txn
                         .scan(span, ScanOptions { limit: CLEAR_ROWS, ..ScanOptions::default() })
