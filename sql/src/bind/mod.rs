@@ -223,7 +223,8 @@ impl<'a> Binder<'a> {
             verb,
             params: self.params.into_iter().map(|ty| ty.unwrap_or(Type::Text)).collect(),
             deferred_count: self.next_deferred,
-            catalog: self.facts.catalog.version(),
+            edition: self.facts.catalog.edition(),
+            search_path: self.facts.search_path.clone(),
         })
     }
 

@@ -18,6 +18,7 @@ pub(crate) use store::{Draft, bootstrap, load, stored_version};
 use clock::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use storage::mvcc::TxnId;
 
 /// OID of schema `pg_catalog`.
 pub(crate) const PG_CATALOG: u32 = 11;
@@ -47,6 +48,8 @@ pub(crate) enum Relation {
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     version: u64,
+    /// The transaction that has made it and not committed it yet.
+    draft_of: Option<TxnId>,
     next_id: u32,
     tables: BTreeMap<u32, Arc<TableDescriptor>>,
     sequences: BTreeMap<u32, Arc<SequenceDescriptor>>,
@@ -60,14 +63,27 @@ pub struct Catalog {
     indexes: BTreeMap<u32, (u32, u32)>,
 }
 
+/// Which catalog something was planned with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Edition {
+    version: u64,
+    draft_of: Option<TxnId>,
+}
+
 impl Catalog {
     /// Raised by every change.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// With the time from which on each table's version counts: for what `former` had already, as it said; for the rest, `now`.
+    /// Tells it from all others: a version number alone may be given again when the transaction that wrote it is rolled back.
+    pub(crate) fn edition(&self) -> Edition {
+        Edition { version: self.version, draft_of: self.draft_of }
+    }
+
+    /// Committed, and with the time from which on each table's version counts: for what `former` had already, as it said; for the rest, `now`.
     pub(crate) fn dated(mut self, former: &Catalog, now: Timestamp) -> Catalog {
+        self.draft_of = None;
         for (id, table) in &mut self.tables {
             let known = former.table(*id).filter(|known| known.version == table.version);
             Arc::make_mut(table).since = known.map_or(now, |known| known.since);

@@ -149,6 +149,7 @@ impl Draft {
     /// Writes the changes; they count when the transaction commits. The catalog as it then is.
     pub(crate) fn write(mut self, txn: &mut Txn) -> Result<Arc<Catalog>, SqlError> {
         self.catalog.version += 1;
+        self.catalog.draft_of = Some(txn.id());
         txn.put(version_key(), Bytes::copy_from_slice(&self.catalog.version.to_be_bytes()))?;
         txn.put(next_key(), Bytes::copy_from_slice(&self.catalog.next_id.to_be_bytes()))?;
         for (id, entry) in &self.changed {

@@ -18,7 +18,7 @@ pub(crate) use expr::{
     Test,
 };
 
-use crate::catalog::TableDescriptor;
+use crate::catalog::{Edition, TableDescriptor};
 use crate::outcome::Column;
 use crate::pg_catalog::VirtualTable;
 use crate::types::Type;
@@ -392,8 +392,10 @@ pub(crate) struct Planned {
     pub params: Vec<Type>,
     /// How many deferred values it has.
     pub deferred_count: usize,
-    /// Version of the catalog it was planned under.
-    pub catalog: u64,
+    /// The catalog it was planned with.
+    pub edition: Edition,
+    /// Where its names were looked for.
+    pub search_path: Arc<[String]>,
     /// Whether it reads a table after it has changed it ([`Plan::reads_what_it_wrote`]).
     pub reads_what_it_wrote: bool,
 }

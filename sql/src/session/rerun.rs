@@ -16,6 +16,7 @@
 
 use super::Session;
 use super::statement::Prepared;
+use crate::catalog::Edition;
 use crate::engine::PlantedBug;
 use crate::error::{Recovery, SqlError, codes};
 use crate::exec::Uniqueness;
@@ -63,8 +64,8 @@ struct Taped {
     params: Vec<Datum>,
     /// Under which it was run.
     settings: Arc<BTreeMap<String, String>>,
-    /// Version of the catalog that it was planned under.
-    catalog: u64,
+    /// The catalog that it was planned with.
+    edition: Edition,
     answer: Digest,
 }
 
@@ -121,23 +122,23 @@ impl Session {
         if self.active.as_ref().is_none_or(|active| active.tape.torn || active.past.is_some()) {
             return;
         }
-        let catalog = prepared.planned_under();
+        let edition = prepared.planned_under();
         let answer = self.digest(outcome, notices_before);
         let settings = self.settings.shared();
         let Some(active) = &mut self.active else { return };
-        match (outcome, catalog) {
+        match (outcome, edition) {
             // It may go on from a savepoint, without what this statement has seen.
             (Err(SqlError { recovery: Recovery::Restart | Recovery::Refresh { .. }, .. }), _) => {
                 active.tape.tear();
             }
-            (_, Some(catalog)) if !moved_sequence => {
+            (_, Some(edition)) if !moved_sequence => {
                 let mut bytes: usize = params.iter().map(size).sum();
                 // One that the session keeps under a name costs nothing more.
                 if Arc::strong_count(prepared) <= 2 {
                     bytes += PARSED_BYTES * prepared.parsed.as_ref().map_or(0, |p| p.length);
                 }
                 let (prepared, params) = (prepared.clone(), params.to_vec());
-                let taped = Taped { prepared, params, settings, catalog, answer };
+                let taped = Taped { prepared, params, settings, edition, answer };
                 active.tape.add(Step::Statement(taped), bytes, bytes_max);
             }
             _ => active.tape.tear(),
@@ -286,7 +287,7 @@ impl Session {
         }
         let notices_before = self.notices.len();
         let outcome = match self.planned(&taped.prepared).await {
-            Ok(planned) if planned.catalog != taped.catalog => {
+            Ok(planned) if planned.edition != taped.edition => {
                 return Err(differs("the schema has changed since"));
             }
             Ok(planned) => self.run_once(&planned, &taped.params, LOCK_WAIT_MAX).await,

@@ -2,6 +2,7 @@
 
 use super::{PORTALS_MAX, STATEMENTS_MAX, Session};
 use crate::bind::Binder;
+use crate::catalog::Edition;
 use crate::error::{SqlError, codes};
 use crate::outcome::{Column, Outcome, Row};
 use crate::parse::{AsOf, Moment, Parsed, Statement, parse};
@@ -159,7 +160,8 @@ impl Session {
     pub(super) async fn planned(&mut self, prepared: &Prepared) -> Result<Arc<Planned>, SqlError> {
         let catalog = self.catalog();
         if let Some(planned) = prepared.planned.lock().clone()
-            && planned.catalog == catalog.version()
+            && planned.edition == catalog.edition()
+            && planned.search_path == self.settings.search_path()
         {
             return Ok(planned);
         }
@@ -463,9 +465,9 @@ fn is_unknown_name(error: &SqlError) -> bool {
 }
 
 impl Prepared {
-    /// Version of the catalog of its plan, if it has been made.
-    pub(super) fn planned_under(&self) -> Option<u64> {
-        self.planned.lock().as_ref().map(|planned| planned.catalog)
+    /// The catalog of its plan, if it has been made.
+    pub(super) fn planned_under(&self) -> Option<Edition> {
+        self.planned.lock().as_ref().map(|planned| planned.edition)
     }
 
     /// Columns of its plan, if it has been made.
