@@ -450,7 +450,7 @@ async fn scratch(
         if found != expected {
             shop.note(format!("a new table was given {expected:?} and has {found:?}"));
         }
-        time.sleep_until(time.monotonic().plus(SCRATCH_RESTS)).await;
+        pause(time, SCRATCH_RESTS).await;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::raft::quorum::Tally;
 use crate::range::{NodeId, RangeId};
 
 /// A follower that has heard nothing of its group for this many promise durations asks whether it is still a member; one that knows no
-/// living leader asks in every sweep.
+/// living leader asks once in each.
 const PROBE_AFTER_PROMISES: u32 = 10;
 
 impl Store {
@@ -133,9 +133,10 @@ impl Store {
 
     /// An idle group is silent for ever; a member that was removed while nobody could tell it must not wait for ever.
     fn probe_membership(&mut self, now: Now, replica: &mut Replica) {
-        let sweep = self.config.promise_duration;
-        let is_led = replica.unhealthy_since.is_none_or(|since| now.monotonic.since(since) < sweep);
-        let patience: Duration = if is_led { sweep * PROBE_AFTER_PROMISES } else { sweep };
+        let promise = self.config.promise_duration;
+        let is_led =
+            replica.unhealthy_since.is_none_or(|since| now.monotonic.since(since) < promise);
+        let patience: Duration = if is_led { promise * PROBE_AFTER_PROMISES } else { promise };
         let last = replica.heard_at.max(replica.asked_at);
         if replica.is_leader() || now.monotonic.since(last) < patience {
             return;

@@ -245,6 +245,17 @@ fn a_draining_node_hands_over_and_leaves_without_going_below_the_goal() {
     assert!(world.write_and_wait(&key(1)));
 }
 
+/// This node, and no other, drains from now on.
+fn drain(world: &mut World, node: Option<NodeId>) {
+    for info in &mut world.infos {
+        info.draining = Some(info.node) == node;
+    }
+    let infos = world.infos.clone();
+    for id in world.nodes.keys().copied().collect::<Vec<_>>() {
+        world.with_store(id, |store, now| store.set_nodes(now, infos.clone()));
+    }
+}
+
 /// Found by seed 1005893 of the simulator's workload skew.
 #[test]
 fn a_voter_is_not_bound_for_ever_to_a_leader_whose_replica_was_removed() {
@@ -260,13 +271,7 @@ fn a_voter_is_not_bound_for_ever_to_a_leader_whose_replica_was_removed() {
     for node in [N1, N2, NodeId(4)] {
         world.mutes.extend([(node, N3, FIRST), (N3, node, FIRST)]);
     }
-    for info in &mut world.infos {
-        info.draining = info.node == gone;
-    }
-    let infos = world.infos.clone();
-    for id in world.nodes.keys().copied().collect::<Vec<_>>() {
-        world.with_store(id, |store, now| store.set_nodes(now, infos.clone()));
-    }
+    drain(&mut world, Some(gone));
     let left = |world: &mut World| {
         world.voters(FIRST).contains(&other) && world.store(gone).descriptor(FIRST).is_none()
     };
@@ -292,13 +297,7 @@ fn a_removed_replica_that_knows_no_leader_soon_hears_of_it_and_accuses_nobody() 
     for from in world.nodes.keys().copied().collect::<Vec<_>>() {
         world.mutes.insert((from, gone, FIRST));
     }
-    for info in &mut world.infos {
-        info.draining = info.node == gone;
-    }
-    let infos = world.infos.clone();
-    for id in world.nodes.keys().copied().collect::<Vec<_>>() {
-        world.with_store(id, |store, now| store.set_nodes(now, infos.clone()));
-    }
+    drain(&mut world, Some(gone));
     let replaced = |world: &mut World| {
         let now = world.voters(FIRST);
         now.len() == 3 && !now.contains(&gone)
@@ -320,15 +319,6 @@ fn a_node_that_hears_of_its_removal_after_its_return_was_decided_takes_part_agai
     let mut world = world(4);
     let voters = world.await_voters(FIRST, 3, millis(30_000));
     let leader = world.leaseholder(FIRST).expect("leased");
-    let drain = |world: &mut World, node: Option<NodeId>| {
-        for info in &mut world.infos {
-            info.draining = Some(info.node) == node;
-        }
-        let infos = world.infos.clone();
-        for id in world.nodes.keys().copied().collect::<Vec<_>>() {
-            world.with_store(id, |store, now| store.set_nodes(now, infos.clone()));
-        }
-    };
     let neighbours = [N1, NodeId(4)];
     let gone = *neighbours.iter().find(|node| voters.contains(node)).expect("one of them");
     let other = *neighbours.iter().find(|node| **node != gone).expect("two");
