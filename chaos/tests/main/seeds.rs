@@ -69,6 +69,12 @@ fn hard_seeds_stay_good() {
         // A commit was refused, and a copy of it that the network had made was carried out.
         (2_006_610, Kind::Bank),
         (2_011_480, Kind::Counter),
+        // An addition that was lost had left a replica with a higher number where the next leader added one.
+        (3_006_868, Kind::Shop),
+        // A voter waited for ever for a learner that had more of the log than it, and did not know that it counted.
+        (3_007_171, Kind::Monotonic),
+        // Commits that waited for a lock far away were ended before they heard for whom they waited.
+        (3_002_860, Kind::Shop),
     ];
     for (seed, workload) in hard {
         let report = chaos::sim::run(options(seed, 1, Some(workload)));

@@ -83,6 +83,8 @@ pub struct Raft {
     pub(super) binding: Option<Binding>,
     /// We have led, and do not know who leads now: others may still be bound to us.
     pub(super) renounces: bool,
+    /// Somebody who counts us, though we do not, wants to lead and cannot, as our log is longer; and since then nobody has led.
+    pub(super) summoned: bool,
     /// At or above every read bound recorded for leaders acknowledged before the present one.
     pub(super) floor: Timestamp,
     /// Not before then an election, and the random part of that.
@@ -141,6 +143,7 @@ impl Raft {
             role: Role::Follower { leader: None, heard_at: Monotonic::ZERO },
             binding: None,
             renounces: false,
+            summoned: false,
             floor: env.support.restart_floor(),
             election_due: Monotonic::MAX,
             jitter: Duration::ZERO,

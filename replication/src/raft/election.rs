@@ -73,10 +73,14 @@ impl Raft {
         self.pre_campaign(env);
     }
 
-    /// Whether it may stand: it counts in the membership in force, or in the one that is committed. A leader that has appended its
-    /// own removal may be the only one with a log that can win; it then leads without counting itself (thesis 4.2.2).
+    /// Whether it may stand: it counts in the membership in force, or in the one that is committed, or with somebody whose log is too short
+    /// to lead. Whoever has appended its own removal may be the only one with a log that can win, and so may a learner: whom another counts
+    /// already, by an entry that the learner lacks, and that may never be committed. It then leads without counting itself (thesis 4.2.2),
+    /// until a quorum has its log.
     pub(super) fn is_promotable(&self) -> bool {
-        self.membership().is_voter(self.id) || self.history.at(self.commit).is_voter(self.id)
+        self.summoned
+            || self.membership().is_voter(self.id)
+            || self.history.at(self.commit).is_voter(self.id)
     }
 
     /// Whether it asks for pre-votes when it hears of no leader. A former leader does even when it has no vote any more: it cannot
@@ -304,6 +308,7 @@ impl Raft {
         }
         let binding = Binding { leader, incarnation, term: self.term };
         self.renounces = false;
+        self.summoned = false;
         self.deferred = None;
         if self.binding != Some(binding) {
             self.keep_bound_floor(env);
@@ -452,6 +457,10 @@ impl Raft {
             coverage::reached(Mark::PreVoteRefusedByLog);
             let soon = env.now.plus(self.jitter / LAPSED_JITTER_DIVISOR);
             self.election_due = self.election_due.min(soon);
+            if !self.is_promotable() && !self.membership().voters.is_empty() {
+                coverage::reached(Mark::LearnerSummoned);
+                self.summoned = true;
+            }
         }
     }
 

@@ -89,6 +89,7 @@ impl Raft {
         self.keep_bound_floor(env);
         self.binding = None;
         self.renounces = false;
+        self.summoned = false;
         self.floor = self.floor.max(floor);
         self.role = Role::Leader(Box::new(Leading {
             first: self.tail.last.0.next(),

@@ -3,8 +3,10 @@
 //! - Messages of an incarnation older than the newest we heard of are dropped, as are answers to a former incarnation of ours.
 //! - A replica is created by a message only if it asks for something (append, vote), and only above its tombstone.
 //! - A message to a newer replica than ours proves that ours was removed: the group adds a replica only after the former
-//!   one's removal is committed.
-//! - Whoever asks after a leader whose replica was removed here hears `Departed`.
+//!   one's removal is committed. Not so the append of a leader of a former term than ours: that may lack ours, and what it
+//!   added may be lost.
+//! - Whoever asks after a leader whose replica was removed here hears `Departed`, and so does who asks something of a former
+//!   replica: the newer one may be what is left of an addition that was lost, and a leader that does not know of it has to add another one.
 //! - Whoever is no member any more, as far as we have applied, hears `Gone` instead of an answer.
 
 use clock::{Monotonic, Now};
@@ -126,20 +128,29 @@ impl Store {
             }
             if message.to < ours {
                 coverage::reached(Mark::MessageForFormerReplica);
-                return Ok(());
+                return if asks { self.tell_departed(from, range) } else { Ok(()) };
             }
             if message.to > ours
                 && asks
                 && let Some(old) = self.replicas.remove(&range)
             {
+                if !proves_removal(&old, &message) {
+                    coverage::reached(Mark::FormerLeadersAdditionIgnored);
+                    self.replicas.insert(range, old);
+                    return Ok(());
+                }
                 coverage::reached(Mark::ReplacedByNewerReplica);
                 self.remove(*old, message.to.0)?;
             }
         }
         if !self.replicas.contains_key(&range) {
-            if !asks || message.to.0 < self.tombstone(range)? {
+            if !asks {
                 coverage::reached(Mark::MessageForNobody);
                 return Ok(());
+            }
+            if message.to.0 < self.tombstone(range)? {
+                coverage::reached(Mark::MessageForBuriedReplica);
+                return self.tell_departed(from, range);
             }
             self.create_uninitialised(now, range, message.to, (message.from, from));
         }
@@ -228,6 +239,7 @@ impl Store {
     }
 
     /// A leader that is no more leads nothing: neither the term that we acknowledged nor, having lost its number, another one.
+    /// A learner of ours that can never be there is to be removed, and another one added ([`super::relocate`]).
     fn hear_departed(
         &mut self,
         now: Now,
@@ -236,6 +248,8 @@ impl Store {
         (below, incarnation): (ReplicaId, Incarnation),
     ) {
         let Some(mut replica) = self.replicas.remove(&range) else { return };
+        let known = replica.departed_below.entry(from).or_insert(below);
+        *known = below.max(*known);
         let leader = replica.raft.bound_to();
         let is_there = |leader: &ReplicaId| replica.routes.get(leader) == Some(&from);
         if let Some(leader) = leader.filter(|leader| *leader < below).filter(is_there) {
@@ -286,6 +300,15 @@ fn learn_route(replica: &mut Replica, from: NodeId, message: &Message) {
         coverage::reached(Mark::LeaderFoundElsewhere);
         *known = from;
     }
+}
+
+/// Whether `message`, to a newer replica than `ours`, proves that `ours` was removed.
+///
+/// A leader of our term or a later one has our addition in its log if that is committed: one that had it made us follow before we could
+/// count. A vote is asked only of who is promoted in the asker's log, and promoted is only whose addition is committed.
+fn proves_removal(ours: &Replica, message: &Message) -> bool {
+    let leads = matches!(message.body, Body::Append { .. });
+    !leads || message.term >= ours.raft.term()
 }
 
 /// Whether the body asks for something, so that it may wake a replica that does not exist yet.

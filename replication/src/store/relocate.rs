@@ -53,7 +53,8 @@ impl Store {
             coverage::reached(Mark::JointHeldForReads);
             return;
         }
-        match placement::next(&view) {
+        let stranded = stranded_learner(replica, &descriptor).map(Action::RemoveLearner);
+        match stranded.or_else(|| placement::next(&view)) {
             None => replica.transfer_wanted_since = None,
             Some(Action::Transfer(to)) => {
                 coverage::reached(Mark::PlacementMovedLeader);
@@ -151,7 +152,9 @@ impl Store {
         mut descriptor: RangeDescriptor,
         action: Action,
     ) {
-        let highest = replica.routes.last_key_value().map_or(0, |(id, _)| id.0);
+        let heard = replica.routes.last_key_value().map_or(0, |(id, _)| id.0);
+        let buried = replica.departed_below.values().max().map_or(0, |below| below.0);
+        let highest = heard.max(buried);
         take_step(&mut descriptor, &action, highest);
         let membership = descriptor.membership();
         let context = descriptor.encode();
@@ -163,6 +166,8 @@ impl Store {
             Ok(_) => tracing::info!(range = %replica.range, ?action, "membership change proposed"),
             Err(error) => {
                 tracing::debug!(range = %replica.range, ?action, %error, "membership change refused");
+                // Nobody has heard of the newcomer.
+                replica.routes.split_off(&ReplicaId(highest + 1));
             }
         }
         self.dirty.insert(replica.range);
@@ -216,6 +221,20 @@ pub(super) fn take_step(descriptor: &mut RangeDescriptor, action: &Action, highe
         }
         Action::Transfer(_) => {}
     }
+}
+
+/// A learner whose node has had a replica with a higher number: of an addition by a former leader, which was lost.
+fn stranded_learner(replica: &Replica, descriptor: &RangeDescriptor) -> Option<ReplicaId> {
+    if descriptor.is_joint() {
+        return None;
+    }
+    let is_stranded = |peer: &&Peer| {
+        let below = replica.departed_below.get(&peer.node);
+        peer.role == PeerRole::Learner && below.is_some_and(|below| peer.replica < *below)
+    };
+    let stranded = descriptor.peers.iter().find(is_stranded)?;
+    coverage::reached(Mark::StrandedLearnerRemoved);
+    Some(stranded.replica)
 }
 
 /// Ourselves and the followers that have nearly everything.

@@ -112,6 +112,8 @@ pub(super) struct Replica {
     /// When the leader that it is bound to was asked after last.
     pub(super) probed_at: Monotonic,
     pub(super) departed: Vec<Departed>,
+    /// No replica with a lower number is or will be on that node, it has said.
+    pub(super) departed_below: BTreeMap<NodeId, ReplicaId>,
     pub(super) snapshots_wanted: BTreeSet<ReplicaId>,
     pub(super) incoming: Option<Incoming>,
     /// When the wish to hand leadership away was first told to the owner.
@@ -184,6 +186,7 @@ impl Replica {
             asked_at: monotonic,
             probed_at: Monotonic::ZERO,
             departed: Vec::new(),
+            departed_below: BTreeMap::new(),
             snapshots_wanted: BTreeSet::new(),
             incoming: None,
             transfer_wanted_since: None,

@@ -21,7 +21,7 @@ fn world(nodes: u32) -> World {
 }
 
 /// That node leads from now on, if it does not yet.
-fn hand_over(world: &mut World, to: NodeId) {
+pub(super) fn hand_over(world: &mut World, to: NodeId) {
     let leader = world.leaseholder(FIRST).expect("leased");
     if leader != to {
         let high = world.read_high(leader, FIRST);
@@ -223,19 +223,7 @@ fn a_draining_node_hands_over_and_leaves_without_going_below_the_goal() {
     let mut world = world(4);
     world.await_voters(FIRST, 3, millis(30_000));
     let old = world.leaseholder(FIRST).expect("leased");
-    let infos: Vec<_> = world
-        .infos
-        .iter()
-        .cloned()
-        .map(|mut info| {
-            info.draining = info.node == old;
-            info
-        })
-        .collect();
-    world.infos = infos.clone();
-    for node in world.nodes.keys().copied().collect::<Vec<_>>() {
-        world.with_store(node, |store, now| store.set_nodes(now, infos.clone()));
-    }
+    drain(&mut world, Some(old));
     let left = |world: &mut World| {
         let voters = world.voters(FIRST);
         assert!(voters.is_empty() || voters.len() >= 3, "below the goal: {voters:?}");
@@ -247,11 +235,15 @@ fn a_draining_node_hands_over_and_leaves_without_going_below_the_goal() {
 
 /// This node, and no other, drains from now on.
 fn drain(world: &mut World, node: Option<NodeId>) {
-    for info in &mut world.infos {
-        info.draining = Some(info.node) == node;
-    }
-    let infos = world.infos.clone();
-    for id in world.nodes.keys().copied().collect::<Vec<_>>() {
+    world.infos.iter_mut().for_each(|info| info.draining = Some(info.node) == node);
+    tell_draining(world, &|_| true, node.as_slice());
+}
+
+/// Those of the nodes are told that these drain, and no others.
+pub(super) fn tell_draining(world: &mut World, of: &dyn Fn(NodeId) -> bool, draining: &[NodeId]) {
+    let mut infos = world.infos.clone();
+    infos.iter_mut().for_each(|info| info.draining = draining.contains(&info.node));
+    for id in world.nodes.keys().copied().filter(|id| of(*id)).collect::<Vec<_>>() {
         world.with_store(id, |store, now| store.set_nodes(now, infos.clone()));
     }
 }
@@ -399,18 +391,11 @@ fn a_leader_is_heard_whose_number_a_lost_change_gave_to_another() {
     let neighbours: Vec<NodeId> =
         (1..=9).map(NodeId).filter(|node| *node != leaves && node.0 % 3 == leaves.0 % 3).collect();
     let (lost, real) = (neighbours[0], neighbours[1]);
-    let drain = |world: &mut World, of: &dyn Fn(NodeId) -> bool, draining: [NodeId; 2]| {
-        let mut infos = world.infos.clone();
-        infos.iter_mut().for_each(|info| info.draining = draining.contains(&info.node));
-        for id in world.nodes.keys().copied().filter(|id| of(*id)).collect::<Vec<_>>() {
-            world.with_store(id, |store, now| store.set_nodes(now, infos.clone()));
-        }
-    };
     // Cut off, it appends that the node that leaves is to be replaced by one, and nobody hears of it.
     for other in (1..=9).map(NodeId).filter(|node| *node != old) {
         world.cuts.extend([(old, other), (other, old)]);
     }
-    drain(&mut world, &|id| id == old, [leaves, real]);
+    tell_draining(&mut world, &|id| id == old, &[leaves, real]);
     let appended = |world: &mut World| {
         let now = world.now_of(old);
         let last = world.store(old).group(FIRST).expect("it has a replica").last;
@@ -419,14 +404,14 @@ fn a_leader_is_heard_whose_number_a_lost_change_gave_to_another() {
     };
     assert!(world.run_until(millis(3_000), appended), "{}", world.describe(FIRST));
     // The others replace it by another one, which leads then.
-    drain(&mut world, &|id| id != old, [leaves, lost]);
+    tell_draining(&mut world, &|id| id != old, &[leaves, lost]);
     let replaced = |world: &mut World| {
         let voters = world.voters(FIRST);
         voters.contains(&real) && !voters.contains(&leaves)
     };
     assert!(world.run_until(millis(30_000), replaced), "{}", world.describe(FIRST));
     hand_over(&mut world, real);
-    drain(&mut world, &|_| true, [leaves, lost]);
+    tell_draining(&mut world, &|_| true, &[leaves, lost]);
     world.cuts.clear();
     let followed = |world: &mut World| world.store(old).leader_node(FIRST) == Some(real);
     assert!(world.run_until(millis(5_000), followed), "{}", world.describe(FIRST));

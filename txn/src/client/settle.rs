@@ -159,7 +159,8 @@ impl Txn {
     /// Sends a one-phase commit, which cannot be sent again. When its answer is long in coming its outcome is asked for as well: if it was
     /// lost on its way, or its answer was, nobody waits for what will never come. A commit that is being carried out holds its
     /// keys, and the question waits for it there. One that waits for others' locks holds nothing, and the question would end it: so
-    /// it is given the time for which it may wait.
+    /// it is given the time for which it may wait, and that of a trip there and back. Were it ended while its answer is on its way, it would
+    /// never hear who holds the lock, and never ask after a holder that is gone.
     pub(super) async fn send_and_ask(&self, batch: Batch, mutations: &[Mutation]) -> Early {
         let time = &self.db.runtime().time;
         let patience = self.db.settings().commit_asked_after + batch.wait.slice();
@@ -170,9 +171,15 @@ impl Txn {
             Either::Right(((), sending)) => sending,
         };
         let Some(key) = witness(mutations) else { return Early::Answer(sending.await) };
-        coverage::reached(Mark::LateCommitAskedFor);
-        let ticket = Ticket::of_version(&self.meta(), key.clone());
-        match select(sending, Box::pin(self.db.settle(&ticket))).await {
+        let question = async {
+            let request = Request::QueryTxn { txn: self.id, anchor: key.clone() };
+            if let Err(error) = send_plain(&self.db, None, request).await {
+                tracing::debug!(txn = %self.id, %error, "the way to a late commit could not be measured");
+            }
+            coverage::reached(Mark::LateCommitAskedFor);
+            self.db.settle(&Ticket::of_version(&self.meta(), key.clone())).await
+        };
+        match select(sending, Box::pin(question)).await {
             Either::Left((reply, _)) => Early::Answer(reply),
             Either::Right((Ok(settled), _)) => Early::Outcome(settled),
             Either::Right((Err(_), sending)) => Early::Answer(sending.await),

@@ -1,6 +1,6 @@
 //! Locks, waiting, deadlocks, pushes.
 
-use super::{Local, key, local, local_with, number, routed, value};
+use super::{Local, key, local, local_with, number, routed, routed_with, value};
 use bytes::Bytes;
 use coverage::Mark;
 use futures::future::join_all;
@@ -115,6 +115,30 @@ fn a_commit_that_waits_for_a_lock_is_not_taken_for_lost() {
         let release = async {
             let time = t.world.runtime().time;
             time.sleep_until(time.monotonic().plus(Duration::from_millis(900))).await;
+            holder.rollback().await;
+        };
+        let (committed, ()) = futures::future::join(writer.commit(), release).await;
+        committed.expect("it only had to wait");
+    });
+    t.world.settle(Duration::from_secs(5));
+    assert_eq!(t.kv.rows(), vec![(key("n"), value("written"))]);
+}
+
+/// Found by seed 3002860 of the simulator's workload shop: whoever waited was ended before it heard for whom it waits, for ever.
+#[test]
+fn a_commit_that_waits_for_a_lock_far_away_is_not_taken_for_lost() {
+    let settings =
+        Settings { commit_asked_after: Duration::from_millis(50), ..Settings::default() };
+    let t = routed_with(35, settings);
+    t.peers.set_fates(move |_, _| Fate::Far(Duration::from_millis(95)));
+    t.world.block_on(async {
+        let mut holder = t.db.begin(TxnOptions::default());
+        holder.get(&key("n"), EXCLUSIVE).await.expect("free");
+        let mut writer = t.db.begin(TxnOptions::default());
+        writer.put(key("n"), value("written")).expect("open");
+        let release = async {
+            let time = t.world.runtime().time;
+            time.sleep_until(time.monotonic().plus(Duration::from_secs(3))).await;
             holder.rollback().await;
         };
         let (committed, ()) = futures::future::join(writer.commit(), release).await;
