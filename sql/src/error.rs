@@ -320,6 +320,12 @@ impl SqlError {
                 Recovery::TooOld { threshold },
             )
             .with_detail(sentence(&message)),
+            TxnError::ClockLags { .. } => SqlError::new(
+                codes::SYSTEM_ERROR,
+                "could not begin a strictly serializable transaction",
+            )
+            .with_detail(sentence(&message))
+            .with_hint("Try again here or at another node. A clock goes on when its node can write to its disk."),
             TxnError::Unavailable { range, missing, reason } => {
                 let nodes: Vec<String> = missing.iter().map(ToString::to_string).collect();
                 let detail = if nodes.is_empty() {

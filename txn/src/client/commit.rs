@@ -92,6 +92,7 @@ impl Txn {
         if self.buffer.is_empty() && self.intents.is_empty() {
             return Ok(CommitInfo { ts: self.read_at, path: CommitPath::ReadOnly });
         }
+        self.catch_up().await?;
         self.narrow_reads().await?;
         let mutations = self.buffer.mutations();
         if self.intents.is_empty() {

@@ -75,6 +75,13 @@ pub enum TxnError {
         /// Everything at or below.
         threshold: Timestamp,
     },
+    /// Give up, or try again later or elsewhere: nothing that begins at this gateway is in real-time order, as its clock may not be read
+    /// yet. Only of strictly serializable transactions; nothing was sent.
+    #[error("this node's clock is {by:?} behind and does not catch up")]
+    ClockLags {
+        /// How far.
+        by: Duration,
+    },
     /// Give up, or try again later: part of the data cannot be reached. Nothing was committed.
     #[error("{range} is unavailable: {reason}")]
     Unavailable {
@@ -150,6 +157,7 @@ impl TxnError {
             | TxnError::Blocked { .. }
             | TxnError::SchemaChanged { .. }
             | TxnError::BelowGc { .. }
+            | TxnError::ClockLags { .. }
             | TxnError::Unavailable { .. }
             | TxnError::Ambiguous { .. }
             | TxnError::TooLarge { .. }

@@ -88,6 +88,7 @@ impl Txn {
         purpose: Purpose,
         on_lock: OnLock,
     ) -> Result<Vec<Response>, TxnError> {
+        self.catch_up().await?;
         let mut trials = Trials::new(purpose, on_lock);
         loop {
             self.check_open()?;

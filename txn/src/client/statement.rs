@@ -62,9 +62,6 @@ impl Txn {
             return Ok(());
         }
         let is_first = self.reads.is_empty() && self.anchor.is_none() && !self.has_writes();
-        if is_first {
-            self.db.wait_for_clock().await;
-        }
         if self.options.isolation == Isolation::ReadCommitted {
             self.held.close(self.read_at, self.db.settings().held_spans_bytes_max);
             self.reads = SpanSet::default();
@@ -76,6 +73,27 @@ impl Txn {
             self.statement = Some(self.buffer.savepoint());
         } else if is_first {
             self.set_time(self.later());
+        }
+        self.catch_up().await
+    }
+
+    /// Before anything of the transaction leaves the gateway: if it was dated by a clock that lagged, waits until that has caught up,
+    /// and dates it anew. Others who heard of commits before it began would not be before it otherwise.
+    ///
+    /// # Errors
+    /// `ClockLags`: it does not catch up, and the transaction is to be in real-time order.
+    pub(super) async fn catch_up(&mut self) -> Result<(), TxnError> {
+        let is_new = self.reads.is_empty() && self.locks.is_empty() && self.intents.is_empty();
+        if !self.lags || !is_new {
+            return Ok(());
+        }
+        self.db.wait_for_clock().await;
+        self.set_time(self.later());
+        // Of the others nobody promised more than an order, and they do not wait twice.
+        let still_lags = std::mem::replace(&mut self.lags, false);
+        if still_lags && self.options.isolation == Isolation::StrictSerializable {
+            coverage::reached(Mark::StrictRefusedByClock);
+            return Err(TxnError::ClockLags { by: self.db.runtime().hlc.held_back() });
         }
         Ok(())
     }

@@ -43,6 +43,7 @@ impl Txn {
         let Some(first) = mutations.first().map(|mutation| mutation.key.clone()) else {
             return Ok(());
         };
+        self.catch_up().await?;
         self.take_anchor(&first);
         self.wrote = Writes::all();
         self.recheck_inserts(&mut mutations).await?;

@@ -58,6 +58,8 @@ pub struct Txn {
     pub(super) read_at: Timestamp,
     /// Fixed for the transaction's life (HLC, uncertainty): later values were written after it began, in real time.
     pub(super) uncertainty_limit: Timestamp,
+    /// `read_at` was taken from a clock that lagged: see [`Txn::catch_up`].
+    pub(super) lags: bool,
     pub(super) state: State,
     /// While it is open.
     open: Option<OpenMark>,
@@ -111,6 +113,7 @@ impl Txn {
             started: now,
             read_at: now,
             uncertainty_limit: now,
+            lags: false,
             state: State::Open,
             open: None,
             anchor: None,
@@ -146,7 +149,9 @@ impl Txn {
     }
 
     pub(super) fn set_time(&mut self, now: Timestamp) {
-        let latest = now.plus(self.db.runtime().hlc.uncertainty());
+        let hlc = &self.db.runtime().hlc;
+        self.lags = self.options.as_of.is_none() && hlc.held_back() > Duration::ZERO;
+        let latest = now.plus(hlc.uncertainty());
         (self.read_at, self.uncertainty_limit) = match (self.options.as_of, self.options.access) {
             (Some(at), _) => (at, at),
             // Everything that may have been acknowledged before now is at or below: nothing is uncertain.

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use storage::{Direction, Span};
-use txn::client::{Access, CommitPath, Db, RetryKind, ScanOptions, Settings, TxnError, TxnOptions};
+use txn::api::Lock;
+use txn::client::{
+    Access, CommitPath, Db, Isolation, RetryKind, ScanOptions, Settings, TxnError, TxnOptions,
+};
 use txn::runtime::{HlcSource, Runtime};
 use txn::testing::{LocalKv, World};
 
@@ -347,6 +350,54 @@ fn a_transaction_begins_when_its_clock_has_caught_up_or_will_not() {
             txn.begin_statement().await.expect("open");
             assert_eq!(txn.read_timestamp(), dated);
         });
+    }
+}
+
+/// Found by seed 4006881 of the simulator's workload strict: who had only written was never dated anew.
+#[test]
+fn what_is_written_or_read_first_is_dated_by_a_clock_that_has_caught_up() {
+    let world = World::new(16);
+    let runtime = world.runtime();
+    let kv = Arc::new(LocalKv::new(runtime.clone()));
+    let strict = || TxnOptions {
+        isolation: Isolation::StrictSerializable,
+        ..TxnOptions::labelled("strict")
+    };
+    for first in ["commit", "get", "lock", "spill"] {
+        for (lags, catches_up) in [(90, true), (60_000, false)] {
+            let begun = runtime.time.monotonic();
+            let until = begun.plus(Duration::from_millis(lags));
+            let hlc = Arc::new(Lagging { runtime: runtime.clone(), until });
+            let settings = Settings { spill_bytes: 0, ..Settings::default() };
+            let settings = if first == "spill" { settings } else { Settings::default() };
+            let db = Db::new(Runtime { hlc, ..runtime.clone() }, kv.clone(), settings);
+            world.block_on(async {
+                let mut txn = db.begin(strict());
+                let early = txn.read_timestamp();
+                txn.put(key("k"), value("new")).expect("open");
+                let done = match first {
+                    "get" => txn.get(&key("other"), None).await.map(drop),
+                    "lock" => txn.get(&key("other"), Some(Lock::Exclusive)).await.map(drop),
+                    "spill" => txn.spill_if_large().await,
+                    _ => Ok(()),
+                };
+                let done = match done {
+                    Ok(()) => txn.commit().await,
+                    Err(error) => Err(error),
+                };
+                match done {
+                    Ok(commit) => {
+                        assert!(catches_up, "{first}: committed by a clock that lags");
+                        let moved = commit.ts.since(early) + Duration::from_micros(1);
+                        assert!(moved >= Duration::from_millis(lags), "{first}: {moved:?}");
+                    }
+                    Err(error) => {
+                        let lagged = matches!(error, TxnError::ClockLags { .. });
+                        assert!(lagged && !catches_up, "{first}: {error:?}");
+                    }
+                }
+            });
+        }
     }
 }
 
