@@ -121,38 +121,8 @@ impl Store {
         incarnation: Incarnation,
         message: Message,
     ) -> Result<(), StorageError> {
-        let asks = asks(&message.body);
-        if let Some(ours) = self.replicas.get(&range).map(|replica| replica.id) {
-            if asks && self.refuse_departed(from, range, message.from) {
-                return Ok(());
-            }
-            if message.to < ours {
-                coverage::reached(Mark::MessageForFormerReplica);
-                return if asks { self.tell_departed(from, range) } else { Ok(()) };
-            }
-            if message.to > ours
-                && asks
-                && let Some(old) = self.replicas.remove(&range)
-            {
-                if !proves_removal(&old, &message) {
-                    coverage::reached(Mark::FormerLeadersAdditionIgnored);
-                    self.replicas.insert(range, old);
-                    return Ok(());
-                }
-                coverage::reached(Mark::ReplacedByNewerReplica);
-                self.remove(*old, message.to.0)?;
-            }
-        }
-        if !self.replicas.contains_key(&range) {
-            if !asks {
-                coverage::reached(Mark::MessageForNobody);
-                return Ok(());
-            }
-            if message.to.0 < self.tombstone(range)? {
-                coverage::reached(Mark::MessageForBuriedReplica);
-                return self.tell_departed(from, range);
-            }
-            self.create_uninitialised(now, range, message.to, (message.from, from));
+        if !self.admit(now, from, range, &message)? {
+            return Ok(());
         }
         let Some(mut replica) = self.replicas.remove(&range) else { return Ok(()) };
         if replica.id == message.to {
@@ -178,6 +148,54 @@ impl Store {
         self.replicas.insert(range, replica);
         self.dirty.insert(range);
         Ok(())
+    }
+
+    /// Whether the message is for a replica that is here: after it has made one, or has taken the place of a former one.
+    fn admit(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        range: RangeId,
+        message: &Message,
+    ) -> Result<bool, StorageError> {
+        let asks = asks(&message.body);
+        if let Some(ours) = self.replicas.get(&range) {
+            let id = ours.id;
+            let removed = message.to > id && asks;
+            let proven = removed && proves_removal(ours, message);
+            if asks && self.refuse_departed(from, range, message.from) {
+                return Ok(false);
+            }
+            if message.to < id {
+                coverage::reached(Mark::MessageForFormerReplica);
+                if asks {
+                    self.tell_departed(from, range)?;
+                }
+                return Ok(false);
+            }
+            if removed && !proven {
+                coverage::reached(Mark::FormerLeadersAdditionIgnored);
+                return Ok(false);
+            }
+            if proven && let Some(old) = self.replicas.remove(&range) {
+                coverage::reached(Mark::ReplacedByNewerReplica);
+                self.remove(*old, message.to.0)?;
+            }
+        }
+        if self.replicas.contains_key(&range) {
+            return Ok(true);
+        }
+        if !asks {
+            coverage::reached(Mark::MessageForNobody);
+            return Ok(false);
+        }
+        if message.to.0 < self.tombstone(range)? {
+            coverage::reached(Mark::MessageForBuriedReplica);
+            self.tell_departed(from, range)?;
+            return Ok(false);
+        }
+        self.create_uninitialised(now, range, message.to, (message.from, from));
+        Ok(true)
     }
 
     /// A range is born here; `early` has waited for that.
