@@ -378,7 +378,7 @@ marks! {
         RerunTooOften: rare "a transaction was run again as often as it may be",
         TapeTooLong: rare "a transaction was asked too much to be kept for running it again",
         PlannedUnderOldSchema: rare "a statement was planned under an older schema, and was planned again",
-        LaggingClockWaitedFor: rare "a transaction waited with its first statement for a clock that a pause had left behind",
+        LaggingClockWaitedFor: rare "a transaction waited with the first that it did for a clock that a pause had left behind",
         StrictRefusedByClock: rare "a strictly serializable transaction was refused, as its gateway's clock lagged and did not catch up",
         SchemaRaisedAfterWrite: rare "a transaction met a newer schema of a table after it had written, and was given up",
         MovedToSchema: rare "a transaction moved to where the schema that it met counts",

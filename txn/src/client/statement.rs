@@ -89,12 +89,13 @@ impl Txn {
         }
         self.db.wait_for_clock().await;
         self.set_time(self.later());
-        // Of the others nobody promised more than an order, and they do not wait twice.
-        let still_lags = std::mem::replace(&mut self.lags, false);
-        if still_lags && self.options.isolation == Isolation::StrictSerializable {
+        if self.lags && self.options.isolation == Isolation::StrictSerializable {
+            // It still lags: whatever is tried next in this transaction waits, too, and is refused.
             coverage::reached(Mark::StrictRefusedByClock);
             return Err(TxnError::ClockLags { by: self.db.runtime().hlc.held_back() });
         }
+        // Of the others nobody promised more than an order, and they do not wait twice.
+        self.lags = false;
         Ok(())
     }
 

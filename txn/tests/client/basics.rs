@@ -394,6 +394,9 @@ fn what_is_written_or_read_first_is_dated_by_a_clock_that_has_caught_up() {
                     Err(error) => {
                         let lagged = matches!(error, TxnError::ClockLags { .. });
                         assert!(lagged && !catches_up, "{first}: {error:?}");
+                        // Nor does what is tried after that pass for being in order.
+                        let again = txn.commit().await.expect_err("it lags as ever");
+                        assert!(matches!(again, TxnError::ClockLags { .. }), "{first}: {again:?}");
                     }
                 }
             });

@@ -10,7 +10,8 @@ use std::time::Duration;
 use storage::Span;
 use txn::api::{Lock, Request};
 use txn::client::{
-    GetOptions, OnLock, RetryKind, ScanOptions, Settings, TimeoutKind, Txn, TxnError, TxnOptions,
+    Db, GetOptions, OnLock, RetryKind, ScanOptions, Settings, TimeoutKind, Txn, TxnError,
+    TxnOptions,
 };
 use txn::testing::{Fate, World};
 
@@ -98,6 +99,21 @@ fn concurrent_increments_are_all_counted() {
     }
 }
 
+/// A commit waits for the lock of another, who lets go after that time.
+async fn commit_after(world: &World, db: &Db, wait: Duration) {
+    let mut holder = db.begin(TxnOptions::default());
+    holder.get(&key("n"), EXCLUSIVE).await.expect("free");
+    let mut writer = db.begin(TxnOptions::default());
+    writer.put(key("n"), value("written")).expect("open");
+    let release = async {
+        let time = world.runtime().time;
+        time.sleep_until(time.monotonic().plus(wait)).await;
+        holder.rollback().await;
+    };
+    let (committed, ()) = futures::future::join(writer.commit(), release).await;
+    committed.expect("it only had to wait");
+}
+
 /// The question what became of a commit ends it if it has not been carried out: it must not come while the commit waits its turn.
 #[test]
 fn a_commit_that_waits_for_a_lock_is_not_taken_for_lost() {
@@ -107,19 +123,7 @@ fn a_commit_that_waits_for_a_lock_is_not_taken_for_lost() {
         ..Settings::default()
     };
     let t = local_with(World::new(31), settings);
-    t.world.block_on(async {
-        let mut holder = t.db.begin(TxnOptions::default());
-        holder.get(&key("n"), EXCLUSIVE).await.expect("free");
-        let mut writer = t.db.begin(TxnOptions::default());
-        writer.put(key("n"), value("written")).expect("open");
-        let release = async {
-            let time = t.world.runtime().time;
-            time.sleep_until(time.monotonic().plus(Duration::from_millis(900))).await;
-            holder.rollback().await;
-        };
-        let (committed, ()) = futures::future::join(writer.commit(), release).await;
-        committed.expect("it only had to wait");
-    });
+    t.world.block_on(commit_after(&t.world, &t.db, Duration::from_millis(900)));
     t.world.settle(Duration::from_secs(5));
     assert_eq!(t.kv.rows(), vec![(key("n"), value("written"))]);
 }
@@ -131,19 +135,7 @@ fn a_commit_that_waits_for_a_lock_far_away_is_not_taken_for_lost() {
         Settings { commit_asked_after: Duration::from_millis(50), ..Settings::default() };
     let t = routed_with(35, settings);
     t.peers.set_fates(move |_, _| Fate::Far(Duration::from_millis(95)));
-    t.world.block_on(async {
-        let mut holder = t.db.begin(TxnOptions::default());
-        holder.get(&key("n"), EXCLUSIVE).await.expect("free");
-        let mut writer = t.db.begin(TxnOptions::default());
-        writer.put(key("n"), value("written")).expect("open");
-        let release = async {
-            let time = t.world.runtime().time;
-            time.sleep_until(time.monotonic().plus(Duration::from_secs(3))).await;
-            holder.rollback().await;
-        };
-        let (committed, ()) = futures::future::join(writer.commit(), release).await;
-        committed.expect("it only had to wait");
-    });
+    t.world.block_on(commit_after(&t.world, &t.db, Duration::from_secs(3)));
     t.world.settle(Duration::from_secs(5));
     assert_eq!(t.kv.rows(), vec![(key("n"), value("written"))]);
 }
