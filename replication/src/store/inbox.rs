@@ -175,6 +175,8 @@ impl Store {
             }
             if removed && !proven {
                 coverage::reached(Mark::FormerLeadersAdditionIgnored);
+                // It may have our removal all the same, and be the only one we hear of that has; then it says so.
+                self.out.now.push((from, StoreMessage::Probe { range, replica: id }));
                 return Ok(false);
             }
             if proven && let Some(old) = self.replicas.remove(&range) {

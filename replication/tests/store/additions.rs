@@ -1,5 +1,7 @@
 //! Claims about replicas that were added by an entry that was lost.
 
+use std::collections::BTreeSet;
+
 use replication::raft::{Body, Incarnation, LogIndex, Message, ReplicaId, Term};
 use replication::range::NodeId;
 use replication::store::StoreMessage;
@@ -85,4 +87,65 @@ fn a_leader_of_a_former_term_takes_no_voter_away_by_an_addition_that_was_lost() 
     };
     assert!(receive(&mut world, append(term.get() - 1, 90)), "its leader may lack our addition");
     assert!(!receive(&mut world, append(term.get(), 90)), "its leader has our removal");
+}
+
+#[test]
+fn a_replica_with_a_higher_term_than_its_ranges_learns_of_its_removal_from_a_leader_it_does_not_know()
+ {
+    let mut world = World::new(1, Settings::default(), World::infos(6));
+    world.await_voters(FIRST, 3, millis(30_000));
+    let first: BTreeSet<NodeId> = world.voters(FIRST);
+    let stranded = *first.iter().next_back().expect("three");
+    let stays: Vec<NodeId> = first.iter().copied().filter(|node| *node != stranded).collect();
+    hand_over(&mut world, stays[0]);
+    let others: Vec<NodeId> = world.nodes.keys().copied().filter(|id| *id != stranded).collect();
+    for other in others {
+        world.cuts.extend([(stranded, other), (other, stranded)]);
+    }
+    world.run(millis(10_000));
+    // Somebody stood for election in a term of which the others never hear.
+    let peer_at = |world: &World, node: NodeId| {
+        let descriptor = world.store(stranded).descriptor(FIRST).expect("it has a replica");
+        descriptor.peer_on(node).expect("a member").replica
+    };
+    let term = Term::new(world.store(stranded).group(FIRST).expect("it has one").term.get() + 50);
+    let vote = Message {
+        from: peer_at(&world, stays[1]),
+        to: peer_at(&world, stranded),
+        term,
+        body: Body::Vote { last_index: LogIndex::ZERO, last_term: Term::ZERO, blessed: false },
+    };
+    let incarnation = Incarnation(world.nodes[&stays[1]].incarnation);
+    let vote = StoreMessage::Raft {
+        range: FIRST,
+        message: vote,
+        incarnation,
+        to_incarnation: Default::default(),
+    };
+    world.with_store(stranded, |store, now| store.message(now, stays[1], vote));
+    assert_eq!(world.store(stranded).group(FIRST).expect("it has one").term, term);
+    // The range moves to where it has never been.
+    let draining: Vec<NodeId> = first.iter().copied().collect();
+    tell_draining(&mut world, &|_| true, &draining);
+    let moved = |world: &mut World| world.voters(FIRST).is_disjoint(&first) && world.is_quiet();
+    assert!(world.run_until(millis(60_000), moved), "{}", world.describe(FIRST));
+    let stand_in = {
+        let region = |node: &NodeId| {
+            world.infos.iter().find(|info| info.node == *node).map(|info| info.region.clone())
+        };
+        let lost = region(&stranded);
+        *world.voters(FIRST).iter().find(|node| region(node) == lost).expect("one per region")
+    };
+    world.cuts.clear();
+    world.run(millis(10_000));
+    assert!(
+        world.store(stranded).group(FIRST).is_some(),
+        "it was to be told by nobody but the new leader"
+    );
+    // And back to where the old replica is.
+    tell_draining(&mut world, &|_| true, &[stays[0], stays[1], stand_in]);
+    let back = |world: &mut World| world.voters(FIRST).contains(&stranded);
+    assert!(world.run_until(millis(30_000), back), "{}", world.describe(FIRST));
+    assert!(world.run_until(millis(30_000), World::is_quiet), "{}", world.describe(FIRST));
+    world.check_converged();
 }
