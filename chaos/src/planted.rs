@@ -207,6 +207,7 @@ pub const MUTANTS: &[Mutant] = &[
     clock("clock-not-carried", ClockBug::OthersIgnored, &["H03"]),
     clock("no-uncertainty", ClockBug::NoUncertainty, &["H05"]),
     gateway("commit-wait-skipped", GatewayBug::CommitWaitSkipped, &["H04"]),
+    gateway("lock-loss-unnoticed", GatewayBug::LockLossUnnoticed, &["T07"]),
     server("uncertain-intent-ignored", ServerBug::UncertainIntentIgnored, &["H05"]),
     server("resolved-counts-as-new", ServerBug::ResolvedCountsAsNew, &["H07"]),
     server("floor-forgotten", ServerBug::FloorForgotten, &["H10"]),

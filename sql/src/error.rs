@@ -275,6 +275,7 @@ impl SqlError {
                     RetryKind::DeadlinePassed => {
                         "could not serialize access: the commit came too late"
                     }
+                    RetryKind::LockLost => "could not serialize access: a lock was lost",
                 }
                 .to_string(),
                 Recovery::Restart,
@@ -285,7 +286,7 @@ impl SqlError {
                     "The transaction might succeed if retried: nothing of it was committed. \
                      If this happens often, read the rows that it goes on to change FOR UPDATE."
                 }
-                RetryKind::Aborted | RetryKind::DeadlinePassed => {
+                RetryKind::Aborted | RetryKind::DeadlinePassed | RetryKind::LockLost => {
                     "The transaction might succeed if retried: nothing of it was committed."
                 }
             }),

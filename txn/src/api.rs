@@ -9,7 +9,8 @@
 //! 1. Reads at `read_at`. A version in `(read_at, uncertainty_limit]` that was written at a clock reading at or below the limit is
 //!    [`KvError::Uncertain`]: the coordinator refreshes its reads to the newer timestamp and goes on, or restarts.
 //! 2. Writes stay in the coordinator's buffer. Statements that update what they read take unreplicated exclusive locks as they read
-//!    ([`Lock::Exclusive`]); these order contenders (FIFO), and losing them costs only performance, never correctness.
+//!    ([`Lock::Exclusive`]); these order contenders (FIFO). What the transaction has read is checked without them; below `SERIALIZABLE`
+//!    it also finds out at its commit whether it still has them ([`LockEra`]).
 //! 3. Commit. All writes in one range: [`Request::CommitOnePhase`]. Several ranges: [`Request::Write`] lays intents on all in
 //!    parallel, each answering the timestamp it could be written at, and at the same time [`Request::Stage`] writes on the range
 //!    of the anchor key a record that names all these writes and the timestamp `read_at`. When all are laid at or below it, the
@@ -27,6 +28,7 @@
 
 use bytes::Bytes;
 use clock::{ClockTimestamp, Timestamp};
+use replication::raft::Term;
 use replication::range::{NodeId, RangeDescriptor, RangeId};
 use std::time::Duration;
 use storage::{Direction, Key, Span};
@@ -434,6 +436,14 @@ impl Batch {
         }
     }
 
+    /// Whether its answer tells the era of the range's locks.
+    pub fn asks_for_era(&self) -> bool {
+        let asks = |request: &Request| {
+            matches!(request, Request::Get { .. } | Request::Scan { .. } | Request::Refresh { .. })
+        };
+        self.txn.is_some() && self.requests.iter().any(asks)
+    }
+
     /// Whether carrying it out may commit its transaction.
     pub fn is_commit(&self) -> bool {
         self.requests.iter().any(|request| {
@@ -538,6 +548,18 @@ pub enum Response {
     },
 }
 
+/// A time in which a range has lost no lock but by the word of its owner, or for one that cannot commit any more. Locks taken in one era
+/// are still held while that era lasts; in another one they may be gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LockEra {
+    /// Where.
+    pub range: RangeId,
+    /// Under which lease: locks do not outlive it.
+    pub lease: Term,
+    /// How often locks were forgotten under it, as nobody seemed to want them any more.
+    pub losses: u64,
+}
+
 /// Answer to a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reply {
@@ -549,6 +571,10 @@ pub struct Reply {
     pub read_at: Timestamp,
     /// The range as the leaseholder knows it, when newer than the request's generation.
     pub range: Option<RangeDescriptor>,
+    /// To reads and refreshes of a transaction: the era in which each range has answered them, and taken their locks.
+    pub eras: Vec<LockEra>,
+    /// With them: at or above every timestamp at which the ranges have answered reads, under earlier leases, too.
+    pub read_high: Timestamp,
 }
 
 /// Why a batch was not carried out, by what the caller must do about it. Except for `Ambiguous` and
@@ -637,6 +663,14 @@ pub enum KvError {
     TxnAborted {
         /// In plain words.
         reason: String,
+    },
+    /// Give up, or try again when others have ended: the range keeps no more locks.
+    #[error("{range} keeps {limit} locks, and no more")]
+    TooManyLocks {
+        /// Which range.
+        range: RangeId,
+        /// So many.
+        limit: u64,
     },
     /// Give up: the row is there already.
     #[error("{key} exists")]

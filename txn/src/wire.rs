@@ -8,7 +8,7 @@
 
 use bytes::{Buf, Bytes};
 use clock::{ClockTimestamp, Timestamp};
-use replication::raft::ReplicaId;
+use replication::raft::{ReplicaId, Term};
 use replication::range::{NodeId, Peer, PeerRole, RangeDescriptor, RangeId};
 use std::time::Duration;
 use storage::{Direction, Key, Span};
@@ -95,6 +95,7 @@ wire_number! {
     NodeId: u32, |n| n.0, NodeId;
     RangeId: u64, |r| r.0, RangeId;
     ReplicaId: u64, |r| r.0, ReplicaId;
+    Term: u64, |t| t.get(), Term::new;
     TxnId: u128, |t| t.get(), TxnId::new;
     Sequence: u32, |s| s.get(), Sequence::new;
     Duration: u64, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX), Duration::from_micros;
@@ -240,7 +241,8 @@ wire_struct! {
     Batch { range, read_at, uncertainty_limit, footing, txn, schema, pushed, ignored, wait, requests }
     Row { key, value, ts }
     Change { ts, key, value }
-    Reply { responses, clock, read_at, range }
+    LockEra { range, lease, losses }
+    Reply { responses, clock, read_at, range, eras, read_high }
     KeyContention { waits, waited, longest, retries, deadlocks, waiter, holder, at }
     Sighting { txn, statement, user, started, fate }
 }
@@ -315,6 +317,7 @@ wire_enum!(KvError {
     17 => RefreshFailed { key, ts, by },
     18 => Doubtful { refused },
     19 => Deadlock { key, holder },
+    20 => TooManyLocks { range, limit },
 });
 
 /// Tag of `KvError::Doubtful`.

@@ -370,6 +370,7 @@ impl World {
                 | KvError::Exists { .. }
                 | KvError::SchemaChanged { .. }
                 | KvError::BelowGc { .. }
+                | KvError::TooManyLocks { .. }
                 | KvError::Overloaded { .. }
                 | KvError::DeadlinePassed
                 | KvError::Invalid(_),

@@ -157,7 +157,8 @@ impl Txn {
                 mutations: mutations.to_vec(),
                 // All of them; the router leaves the range its own and says whether there were others.
                 reads: self.reads.to_vec(),
-                reads_elsewhere: false,
+                // The range knows what has changed, and not which locks were lost.
+                reads_elsewhere: self.relies_on_locks(),
                 deadline: self.commit_deadline,
             };
             let batch = self.batch(vec![request], self.wait_mode(&mut trials));

@@ -18,6 +18,8 @@ pub enum RetryKind {
     Aborted,
     /// It would have committed above its deadline.
     DeadlinePassed,
+    /// A lock that it held was lost before it could commit: others may have had it since.
+    LockLost,
 }
 
 /// Which limit of time ran out.
@@ -208,6 +210,11 @@ impl TxnError {
             KvError::TxnAborted { reason } => {
                 TxnError::Retry { kind: RetryKind::Aborted, key: None, other: None, reason }
             }
+            KvError::TooManyLocks { limit, .. } => TxnError::TooMany {
+                what: "rows of one range that are locked",
+                limit,
+                actual: limit + 1,
+            },
             KvError::DeadlinePassed => TxnError::Retry {
                 kind: RetryKind::DeadlinePassed,
                 key: None,

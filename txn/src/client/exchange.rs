@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clock::Monotonic;
 
-use crate::api::{Batch, Footing, KvError, Reply, Request, Response, TxnId, Wait};
+use crate::api::{Batch, Footing, KvError, Reply, Request, TxnId, Wait};
 use crate::client::txn::{State, unexpected};
 use crate::client::{OnLock, Question, RetryKind, Txn, TxnError};
 use crate::contention::Failure;
@@ -87,7 +87,7 @@ impl Txn {
         requests: &[Request],
         purpose: Purpose,
         on_lock: OnLock,
-    ) -> Result<Vec<Response>, TxnError> {
+    ) -> Result<Reply, TxnError> {
         self.catch_up().await?;
         let mut trials = Trials::new(purpose, on_lock);
         loop {
@@ -99,7 +99,7 @@ impl Txn {
             match self.send(batch).await {
                 Ok(reply) if reply.responses.len() == requests.len() => {
                     self.read_at = self.read_at.forward(reply.read_at);
-                    return Ok(reply.responses);
+                    return Ok(reply);
                 }
                 Ok(_) => return Err(unexpected("a batch")),
                 Err(error) => self.overcome(error, &mut trials).await?,
@@ -162,6 +162,7 @@ impl Txn {
             | KvError::NotLeaseholder { .. }
             | KvError::RangeMismatch { .. }
             | KvError::Overloaded { .. }
+            | KvError::TooManyLocks { .. }
             | KvError::Invalid(_) => Err(TxnError::from_kv(error)),
         }
     }

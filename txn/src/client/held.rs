@@ -3,14 +3,28 @@
 //!
 //! Under `READ COMMITTED` each statement has a timestamp of its own, so that what earlier statements held is kept with theirs.
 //!
+//! It is held by locks, too, which a lease that moves may lose. Statements of `READ COMMITTED` rely on them: a row that all lock and nobody
+//! writes keeps others from what the statements after it look at. So the eras in which the ranges took them are kept here.
+//!
 //! INVARIANT: whatever was held and not given up is covered by `now` (as of the transaction's `read_at`) or by an entry of
 //! `earlier` (as of that entry's timestamp).
 
 use clock::Timestamp;
+use replication::range::RangeId;
+use std::collections::BTreeMap;
 use storage::Span;
 
-use crate::api::Request;
+use crate::api::{Lock, LockEra, Request};
 use crate::client::spans::SpanSet;
+
+/// What ranges were asked about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Asked {
+    /// Only what is held.
+    Held,
+    /// What was read, too.
+    Others,
+}
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -18,12 +32,48 @@ pub(crate) struct Held {
     now: SpanSet,
     /// Oldest first; timestamps rise.
     earlier: Vec<(Timestamp, SpanSet)>,
+    /// Of the ranges where something is held; whether anything of it is locked.
+    eras: BTreeMap<RangeId, (LockEra, bool)>,
+    read_high: Timestamp,
 }
 
 impl Held {
     /// Holds a span as of `read_at`.
     pub(crate) fn add(&mut self, span: Span, bytes_max: usize) {
         self.now.add(span, bytes_max);
+    }
+
+    /// Something was held in these eras, and locked or only looked at, by ranges that had answered reads up to there. `false`: in others
+    /// than before, so that what was locked before may be lost.
+    #[must_use]
+    pub(crate) fn add_eras(
+        &mut self,
+        eras: &[LockEra],
+        lock: Option<Lock>,
+        read_high: Timestamp,
+    ) -> bool {
+        self.read_high = self.read_high.max(read_high);
+        let mut kept = true;
+        for era in eras {
+            let known = self.eras.entry(era.range).or_insert((*era, false));
+            kept &= known.0 == *era || !known.1;
+            *known = (*era, known.1 || lock.is_some());
+        }
+        kept
+    }
+
+    /// At or above whatever those that had held it before have committed at.
+    pub(crate) fn read_high(&self) -> Timestamp {
+        self.read_high
+    }
+
+    /// Whether what was locked is held in these eras still. Ranges where nothing is held say nothing, unless all that was asked is.
+    pub(crate) fn keeps(&self, eras: &[LockEra], asked: Asked) -> bool {
+        eras.iter().all(|era| match self.eras.get(&era.range) {
+            Some((known, locked)) => known == era || !locked,
+            // What was split off has its locks from a range that may have lost them.
+            None => asked == Asked::Others,
+        })
     }
 
     /// The statement at `read_at` has ended: the next one has another timestamp.

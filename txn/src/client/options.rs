@@ -220,6 +220,8 @@ pub struct Settings {
 pub enum PlantedBug {
     /// H04: a strictly serializable commit is answered as soon as this gateway's clock has passed it.
     CommitWaitSkipped,
+    /// T07: a transaction of `READ COMMITTED` commits although a lock that its statements relied on was lost.
+    LockLossUnnoticed,
 }
 
 impl Default for Settings {

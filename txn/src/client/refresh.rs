@@ -1,13 +1,14 @@
 //! Driver: moving a transaction to a later timestamp. Everything it has read must still hold there: each read span is asked for
 //! writes in between, in parallel; one such write, and the transaction has to be run again. With nothing read there is nothing to check.
 //!
-//! The end of the uncertainty interval does not move: it is about what had happened when the transaction began.
+//! The end of the uncertainty interval does not move with it: it is about what had happened when the transaction was dated.
 
 use clock::Timestamp;
 use coverage::Mark;
 
-use crate::api::{KvError, Request, Wait};
+use crate::api::{KvError, Request, Response, Wait};
 use crate::client::exchange::{Purpose, Trials};
+use crate::client::held::Asked;
 use crate::client::{OnLock, Txn, TxnError};
 
 impl Txn {
@@ -30,7 +31,8 @@ impl Txn {
         }
         let since = self.read_at;
         let requests = self.reads.iter().map(|span| Request::Refresh { span, since }).collect();
-        self.refresh(requests, to).await?;
+        let asked = if self.is_narrowed { Asked::Held } else { Asked::Others };
+        self.refresh(requests, asked, to).await?;
         coverage::reached(Mark::ReadsRefreshed);
         self.read_at = to;
         Ok(())
@@ -43,20 +45,28 @@ impl Txn {
     /// As [`Txn::move_to`].
     pub async fn read_newest(&mut self) -> Result<(), TxnError> {
         self.check_open()?;
+        // Now, and not at the first read: it would set the limit anew.
+        self.catch_up().await?;
         self.move_to(self.db.runtime().hlc.now().timestamp()).await?;
         self.uncertainty_limit = Timestamp::MAX;
         Ok(())
     }
 
-    /// Finds out whether spans that were read still hold at `to`, and makes them hold there for good.
+    /// Finds out whether spans that were read still hold at `to`, and makes them hold there for good; and whether the locks are held
+    /// that earlier statements have taken, if that matters ([`Txn::check_locks`]).
     ///
     /// # Errors
     /// As [`Txn::move_to`].
     pub(super) async fn refresh(
         &mut self,
-        requests: Vec<Request>,
+        mut requests: Vec<Request>,
+        asked: Asked,
         to: Timestamp,
     ) -> Result<(), TxnError> {
+        let relies = self.relies_on_locks();
+        if let Some(anchor) = self.anchor.clone().filter(|_| relies) {
+            requests.push(Request::QueryTxn { txn: self.id, anchor });
+        }
         let mut trials = Trials::new(Purpose::Read, OnLock::Wait);
         loop {
             self.check_open()?;
@@ -64,6 +74,13 @@ impl Txn {
             batch.read_at = to;
             batch.uncertainty_limit = batch.uncertainty_limit.forward(to);
             match self.send(batch).await {
+                Ok(reply) if relies => {
+                    let own = match reply.responses.last() {
+                        Some(Response::Txn { status, .. }) => Some(status),
+                        _ => None,
+                    };
+                    return self.check_locks(&reply.eras, asked, own);
+                }
                 Ok(_) => return Ok(()),
                 // Moving the writer up instead would let two that have read what the other writes move each other for ever.
                 Err(KvError::Blocked { key, holder, active, .. }) => {

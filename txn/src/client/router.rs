@@ -230,6 +230,7 @@ impl Router {
         let mut rows = Vec::new();
         let mut bytes: u64 = 0;
         let mut clock = clock::ClockTimestamp::MIN;
+        let (mut eras, mut read_high) = (Vec::new(), clock::Timestamp::MIN);
         let mut rest = Some(span);
         while let Some(span) = rest.take() {
             let wanted = limit.saturating_sub(rows.len() as u64);
@@ -251,6 +252,8 @@ impl Router {
             coverage::reached(Mark::ScanInOrder);
             let reply = self.send_batch(part).await?;
             clock = clock.max(reply.clock);
+            eras.extend(reply.eras);
+            read_high = read_high.max(reply.read_high);
             rest = later;
             for (asked, response) in now.into_iter().zip(reply.responses) {
                 let Response::Scan { rows: more, resume } = response else {
@@ -273,7 +276,7 @@ impl Router {
             }
         }
         let responses = vec![Response::Scan { rows, resume: rest }];
-        Ok(Reply { responses, clock, read_at: batch.read_at, range: None })
+        Ok(Reply { responses, clock, read_at: batch.read_at, range: None, eras, read_high })
     }
 
     /// The first parts of `span`, in the scan's order, that are in one range each, and what is left of it.
@@ -555,6 +558,7 @@ impl Router {
             | KvError::Exists { .. }
             | KvError::SchemaChanged { .. }
             | KvError::BelowGc { .. }
+            | KvError::TooManyLocks { .. }
             | KvError::Unavailable { .. }
             | KvError::Doubtful { .. }
             | KvError::DeadlinePassed
@@ -698,9 +702,12 @@ struct Part {
 fn join_parts(batch: &Batch, mut parts: Vec<Part>) -> Result<Reply, KvError> {
     parts.sort_by(|a, b| a.start.cmp(&b.start));
     let mut clock = clock::ClockTimestamp::MIN;
+    let (mut eras, mut read_high) = (Vec::new(), clock::Timestamp::MIN);
     let mut answers: Vec<Vec<Response>> = vec![Vec::new(); batch.requests.len()];
     for part in parts {
         clock = clock.max(part.reply.clock);
+        eras.extend(part.reply.eras);
+        read_high = read_high.max(part.reply.read_high);
         if part.reply.responses.len() != part.indexes.len() {
             return Err(KvError::Invalid("a range answered another number of requests".into()));
         }
@@ -710,7 +717,8 @@ fn join_parts(batch: &Batch, mut parts: Vec<Part>) -> Result<Reply, KvError> {
     }
     let responses: Result<Vec<Response>, KvError> =
         batch.requests.iter().zip(answers).map(|(request, pieces)| join(request, pieces)).collect();
-    Ok(Reply { responses: responses?, clock, read_at: batch.read_at, range: None })
+    let responses = responses?;
+    Ok(Reply { responses, clock, read_at: batch.read_at, range: None, eras, read_high })
 }
 
 /// What is left of `span` when its part `asked` was answered up to `resume`.
@@ -758,6 +766,7 @@ fn speaks_of_the_batch(error: &KvError) -> bool {
         | KvError::Exists { .. }
         | KvError::SchemaChanged { .. }
         | KvError::BelowGc { .. }
+        | KvError::TooManyLocks { .. }
         | KvError::Unavailable { .. }
         | KvError::DeadlinePassed
         | KvError::Invalid(_) => true,

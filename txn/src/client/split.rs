@@ -236,6 +236,7 @@ pub(super) fn gravest(errors: Vec<KvError>) -> Option<KvError> {
             KvError::DeadlinePassed => (6, 0),
             KvError::RefreshFailed { .. } => (7, 0),
             KvError::Deadlock { .. } => (7, 1),
+            KvError::TooManyLocks { .. } => (7, 2),
             KvError::Unavailable { .. } => (8, 0),
             KvError::Unreachable { .. } => (9, 0),
             KvError::NotLeaseholder { .. } => (10, 0),

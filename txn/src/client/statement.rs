@@ -9,22 +9,25 @@
 //!
 //! "Hold" is checked by timestamps, never by locks: a span holds from `a` to `b` if a refresh at `b` has found nobody's write in
 //! `(a, b]`, and has left its read mark at `b`, so that nobody will write there any more. Locks only keep others from
-//! invalidating it in the meantime; if they are lost (a lease moved, a table of locks was full), the refresh at the commit finds the
-//! other's write, and the transaction fails with `Retry` instead of losing an update. Decision 10 has the argument in full.
+//! invalidating it in the meantime; if they are lost (a lease moved), the refresh at the commit finds the other's write, and the
+//! transaction fails with `Retry` instead of losing an update. Under `READ COMMITTED` it also fails if nothing was written there: what
+//! statements have seen after one that has locked may rely on the lock. Decision 10 has the argument in full.
 //!
 //! A statement of `READ COMMITTED` runs under a savepoint of its own. If what it has read was overwritten before it could lock it, it
 //! is rolled back and run again at a later timestamp ([`Txn::restart_statement`]); its locks stay, so that it gets further each time.
 
-use clock::Timestamp;
 use coverage::Mark;
 use std::time::Duration;
 use storage::{Key, Span};
 
-use crate::api::Lock;
+use crate::api::{KvError, Lock, LockEra, Reply, TxnStatus};
+use crate::client::held::Asked;
 use crate::client::spans::SpanSet;
 use crate::client::txn::{State, check_count, no_savepoint};
 use crate::client::wait::resolve;
-use crate::client::{Access, Isolation, OwnWrites, RetryKind, SavepointId, Txn, TxnError};
+use crate::client::{
+    Access, Isolation, OwnWrites, PlantedBug, RetryKind, SavepointId, Txn, TxnError,
+};
 
 /// Statements with held rows whose timestamps are kept apart; with more, one round of refreshes brings them to one.
 const EARLIER_MAX: usize = 16;
@@ -65,14 +68,14 @@ impl Txn {
         if self.options.isolation == Isolation::ReadCommitted {
             self.held.close(self.read_at, self.db.settings().held_spans_bytes_max);
             self.reads = SpanSet::default();
-            self.set_time(self.later());
+            self.date();
             if self.held.earlier_count() > EARLIER_MAX {
                 self.bring_held().await?;
             }
             self.written_before = self.written_bytes;
             self.statement = Some(self.buffer.savepoint());
         } else if is_first {
-            self.set_time(self.later());
+            self.date();
         }
         self.catch_up().await
     }
@@ -88,20 +91,15 @@ impl Txn {
             return Ok(());
         }
         self.db.wait_for_clock().await;
-        self.set_time(self.later());
+        self.date();
         if self.lags && self.options.isolation == Isolation::StrictSerializable {
             // It still lags: whatever is tried next in this transaction waits, too, and is refused.
             coverage::reached(Mark::StrictRefusedByClock);
             return Err(TxnError::ClockLags { by: self.db.runtime().hlc.held_back() });
         }
-        // Of the others nobody promised more than an order, and they do not wait twice.
+        // Of the others nobody promised more than an order, and they do not wait twice for one date.
         self.lags = false;
         Ok(())
-    }
-
-    /// Now, or what it has moved to already: nobody sees time go back.
-    fn later(&self) -> Timestamp {
-        self.db.runtime().hlc.now().timestamp().forward(self.read_at)
     }
 
     /// From here to the statement's end, reads with [`OwnWrites::BeforeEffects`] see of the transaction's own writes those so far and
@@ -204,6 +202,7 @@ impl Txn {
                 self.reads = self.held.all(held_max);
             }
         }
+        self.is_narrowed = true;
         Ok(())
     }
 
@@ -212,10 +211,59 @@ impl Txn {
         let at = self.read_at;
         let requests = self.held.refreshes();
         if !requests.is_empty() {
-            self.refresh(requests, at).await?;
+            self.refresh(requests, Asked::Held, at).await?;
             coverage::reached(Mark::HeldRowsRefreshed);
         }
         self.held.refreshed(at, self.db.settings().held_spans_bytes_max);
+        Ok(())
+    }
+
+    /// Something is held in these eras.
+    ///
+    /// # Errors
+    /// `Retry`: it is not the first that is held there, and the others may be lost.
+    pub(super) fn note_eras(&mut self, reply: &Reply, lock: Option<Lock>) -> Result<(), TxnError> {
+        if self.options.isolation == Isolation::ReadCommitted
+            && !self.held.add_eras(&reply.eras, lock, reply.read_high)
+            && self.db.settings().planted != Some(PlantedBug::LockLossUnnoticed)
+        {
+            coverage::reached(Mark::LockLossNoticed);
+            return Err(self.doom(lock_lost()));
+        }
+        Ok(())
+    }
+
+    /// Whether what statements have seen may be right only because an earlier one had locked something.
+    pub(super) fn relies_on_locks(&self) -> bool {
+        self.options.isolation == Isolation::ReadCommitted && self.held.earlier_count() > 0
+    }
+
+    /// A range has answered: whether what earlier statements have locked is still locked, and by a transaction that may commit.
+    ///
+    /// Whoever has the lock next, also after it was lost, dates what it looks at then at or above the range's reads so far, and this answer
+    /// is one of them. So it sees what we commit at the answer's timestamp, or, where that is not laid yet, keeps it from being laid
+    /// there; then we move, and ask again.
+    ///
+    /// # Errors
+    /// `Retry`.
+    pub(super) fn check_locks(
+        &mut self,
+        eras: &[LockEra],
+        asked: Asked,
+        own: Option<&TxnStatus>,
+    ) -> Result<(), TxnError> {
+        if own == Some(&TxnStatus::Aborted) {
+            coverage::reached(Mark::LockLossNoticed);
+            return Err(self.doom(TxnError::from_kv(KvError::TxnAborted {
+                reason: "it was aborted by another, which took it for dead".into(),
+            })));
+        }
+        if self.db.settings().planted != Some(PlantedBug::LockLossUnnoticed)
+            && !self.held.keeps(eras, asked)
+        {
+            coverage::reached(Mark::LockLossNoticed);
+            return Err(self.doom(lock_lost()));
+        }
         Ok(())
     }
 
@@ -350,5 +398,14 @@ impl Txn {
             let rest = self.read_at.since(now).max(Duration::from_micros(1));
             time.sleep_until(time.monotonic().plus(rest)).await;
         }
+    }
+}
+
+fn lock_lost() -> TxnError {
+    TxnError::Retry {
+        kind: RetryKind::LockLost,
+        key: None,
+        other: None,
+        reason: "a lock that it held was lost, as the range's lease moved".into(),
     }
 }

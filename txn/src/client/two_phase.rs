@@ -60,10 +60,10 @@ impl Txn {
                     .add(Span::point(&mutation.key), self.db.settings().lock_spans_bytes_max);
                 chunk.push(mutation);
             }
-            let responses = self
+            let reply = self
                 .exchange(&[Request::Write { mutations: chunk }], Purpose::Lock, OnLock::Wait)
                 .await?;
-            let Some(Response::Written(ts)) = responses.first() else {
+            let Some(Response::Written(ts)) = reply.responses.first() else {
                 return Err(unexpected("Write"));
             };
             self.write_ts = self.write_ts.forward(*ts);
@@ -90,8 +90,9 @@ impl Txn {
                 .iter()
                 .map(|mutation| Request::Get { key: mutation.key.clone(), lock })
                 .collect();
-            let responses = self.exchange(&requests, Purpose::Lock, OnLock::Wait).await?;
-            for (mutation, response) in chunk.iter_mut().zip(responses) {
+            let reply = self.exchange(&requests, Purpose::Lock, OnLock::Wait).await?;
+            self.note_eras(&reply, lock)?;
+            for (mutation, response) in chunk.iter_mut().zip(reply.responses) {
                 let Response::Get(row) = response else { return Err(unexpected("Get")) };
                 if let Some(row) = row {
                     return Err(TxnError::Exists { key: mutation.key.clone(), value: row.value });

@@ -56,7 +56,8 @@ pub struct Txn {
     pub(super) id: TxnId,
     pub(super) started: Timestamp,
     pub(super) read_at: Timestamp,
-    /// Fixed for the transaction's life (HLC, uncertainty): later values were written after it began, in real time.
+    /// Fixed from the first read on (HLC, uncertainty), for each statement anew under `READ COMMITTED`: later values were written after
+    /// it was dated, in real time.
     pub(super) uncertainty_limit: Timestamp,
     /// `read_at` was taken from a clock that lagged: see [`Txn::catch_up`].
     pub(super) lags: bool,
@@ -71,6 +72,8 @@ pub struct Txn {
     pub(super) reads: SpanSet,
     /// Below `SERIALIZABLE`: what must hold at the commit.
     pub(super) held: Held,
+    /// It commits: `reads` is what has to hold at the commit timestamp, and nothing else.
+    pub(super) is_narrowed: bool,
     pub(super) locks: SpanSet,
     /// One per open savepoint, outermost first.
     pub(super) lock_levels: Vec<LockLevel>,
@@ -107,12 +110,11 @@ pub struct Txn {
 
 impl Txn {
     pub(super) fn new(db: Db, options: TxnOptions) -> Txn {
-        let now = db.runtime().hlc.now().timestamp();
         let mut txn = Txn {
             id: db.new_id(),
-            started: now,
-            read_at: now,
-            uncertainty_limit: now,
+            started: db.runtime().hlc.now().timestamp(),
+            read_at: Timestamp::MIN,
+            uncertainty_limit: Timestamp::MIN,
             lags: false,
             state: State::Open,
             open: None,
@@ -121,6 +123,7 @@ impl Txn {
             buffer: WriteBuffer::default(),
             reads: SpanSet::default(),
             held: Held::default(),
+            is_narrowed: false,
             locks: SpanSet::default(),
             lock_levels: Vec::new(),
             written_bytes: 0,
@@ -144,19 +147,29 @@ impl Txn {
             options,
             db,
         };
-        txn.set_time(now);
+        txn.date();
         txn
     }
 
-    pub(super) fn set_time(&mut self, now: Timestamp) {
+    /// Dates it: by this gateway's clock, and not before what it has been dated by already, so that nobody sees time go back; nor before
+    /// what was done under the locks that it has now, by those who had them before.
+    pub(super) fn date(&mut self) {
         let hlc = &self.db.runtime().hlc;
+        // Looked at before the clock is read: a pause in between lies within the transaction.
         self.lags = self.options.as_of.is_none() && hlc.held_back() > Duration::ZERO;
-        let latest = now.plus(hlc.uncertainty());
+        let now = hlc.now().timestamp();
+        let uncertainty = hlc.uncertainty();
         (self.read_at, self.uncertainty_limit) = match (self.options.as_of, self.options.access) {
             (Some(at), _) => (at, at),
             // Everything that may have been acknowledged before now is at or below: nothing is uncertain.
-            (None, Access::Deferrable) => (latest, latest),
-            (None, Access::ReadWrite | Access::ReadOnly) => (now, latest),
+            (None, Access::Deferrable) => {
+                let latest = now.plus(uncertainty).forward(self.read_at);
+                (latest, latest)
+            }
+            (None, Access::ReadWrite | Access::ReadOnly) => {
+                let now = now.forward(self.read_at).forward(self.held.read_high());
+                (now, now.plus(uncertainty))
+            }
         };
         match &self.open {
             Some(open) => open.move_to(self.read_at),
@@ -182,6 +195,13 @@ impl Txn {
     /// How it was begun.
     pub fn options(&self) -> &TxnOptions {
         &self.options
+    }
+
+    /// From here on it is refused writes and locks; what it has written stays.
+    pub fn make_read_only(&mut self) {
+        if self.options.access == Access::ReadWrite {
+            self.options.access = Access::ReadOnly;
+        }
     }
 
     /// Says what it does from here on: others that it is in the way of are told.
@@ -461,6 +481,7 @@ impl Txn {
         options: GetOptions,
     ) -> Result<Vec<Response>, TxnError> {
         self.spill_if_large().await?;
+        self.catch_up().await?;
         self.wait_for_snapshot().await;
         let purpose = match options.lock {
             None => Purpose::Read,
@@ -470,11 +491,12 @@ impl Txn {
             self.take_anchor(&spans[0].start);
             self.locking.extend_from_slice(spans);
         }
-        let outcome = self.exchange(&requests, purpose, options.wait).await;
-        if outcome.is_ok() {
-            self.locking.clear();
+        let reply = self.exchange(&requests, purpose, options.wait).await?;
+        self.locking.clear();
+        if options.lock.is_some() || options.hold == Hold::ToCommit {
+            self.note_eras(&reply, options.lock)?;
         }
-        outcome
+        Ok(reply.responses)
     }
 
     fn note_read(&mut self, span: Span) {
@@ -578,7 +600,7 @@ impl Txn {
         coverage::reached(Mark::TxnRestarted);
         self.leave(Outcome::Undecided);
         self.id = self.db.new_id();
-        self.set_time(self.db.runtime().hlc.now().timestamp());
+        self.date();
         self.write_ts = Timestamp::MIN;
         self.schema.clear();
         self.pushed.clear();
@@ -594,6 +616,7 @@ impl Txn {
         self.buffer.clear();
         self.reads = SpanSet::default();
         self.held = Held::default();
+        self.is_narrowed = false;
         self.lock_levels.clear();
         (self.written_bytes, self.written_before, self.locked_count) = (0, 0, 0);
         (self.statement, self.effects) = (None, None);

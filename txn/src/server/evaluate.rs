@@ -368,7 +368,7 @@ impl<'a> Moment<'a> {
         if own.is_some_and(|txn| self.leading.is_known_aborted(txn.id)) {
             coverage::reached(Mark::AbortedReaderRefused);
             return Err(KvError::TxnAborted {
-                reason: "its intents were removed by another transaction".into(),
+                reason: "its intents or locks were removed by another transaction".into(),
             });
         }
         Ok(())

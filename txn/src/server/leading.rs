@@ -2,11 +2,12 @@
 //! `Deposed`. All of it is in memory.
 //!
 //! Losing it is safe: the next leaseholder's timestamp caches begin at its floor, at or above
-//! everything we served (killer H10), and locks, queues, and the wait-for graph only order
-//! contenders.
+//! everything we served (killer H10); queues and the wait-for graph only order contenders; and who
+//! relies on a lock finds out at its commit whether it was lost ([`LockEra`]).
 
 use clock::{Monotonic, Now, Timestamp};
 use replication::raft::Term;
+use replication::range::RangeId;
 use std::collections::BTreeMap;
 use storage::mvcc::TxnId;
 use storage::{Key, Span};
@@ -18,7 +19,7 @@ use super::locks::LockTable;
 use super::moved::MovedCommits;
 use super::push::WaitGraph;
 use super::tscache::TsCache;
-use crate::api::TxnMeta;
+use crate::api::{LockEra, TxnMeta};
 
 /// Aborted transactions remembered (killer T09); beyond it the oldest are forgotten: their reads
 /// may miss their own writes, their commits still fail.
@@ -74,6 +75,11 @@ impl Leading {
     /// At or above every timestamp at which something was read, or a transaction pushed.
     pub(super) fn read_high(&self) -> Timestamp {
         self.read_high
+    }
+
+    /// The locks that are taken now are held while this stays the same.
+    pub(super) fn lock_era(&self, range: RangeId) -> LockEra {
+        LockEra { range, lease: self.term, losses: self.locks.losses() }
     }
 
     /// Takes over what the left side of a split knew.
@@ -133,7 +139,7 @@ impl Leading {
         resumed.map(|gc| gc.2.clone())
     }
 
-    /// Intents of `txn` were removed by an abort.
+    /// Intents of `txn` were removed by an abort, or its locks.
     pub(super) fn remember_aborted(&mut self, txn: TxnId, now: Monotonic) {
         self.aborted.insert(txn, now);
         if self.aborted.len() > ABORTED_MAX {
@@ -142,7 +148,7 @@ impl Leading {
         }
     }
 
-    /// Whether intents of `txn` were removed by an abort.
+    /// Whether intents or locks of `txn` were removed by an abort.
     pub(super) fn is_known_aborted(&self, txn: TxnId) -> bool {
         self.aborted.contains_key(&txn)
     }

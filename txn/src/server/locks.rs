@@ -11,8 +11,9 @@
 //! by those who began after it, so each gets its turn, and of two that want each other's keys the
 //! older one does not wait behind others that will want its own.
 //!
-//! Losing this table costs order and time, never correctness: what a transaction read is checked
-//! again by timestamps when it commits.
+//! Losing this table costs order and time, never correctness: what a transaction has read is checked
+//! again by timestamps when it commits, and one that is below `SERIALIZABLE`, and so may rely on
+//! having had a row to itself, asks at its commit whether anything was lost ([`crate::api::LockEra`]).
 //!
 //! A place belongs to a transaction: when its request has waited its slice and is answered
 //! "blocked", the place is kept for a short time so that its gateway can push the holder and come
@@ -34,9 +35,9 @@ use storage::{Key, Span};
 use super::latch::Ticket;
 use crate::api::{Lock, TxnMeta};
 
-/// Locks kept per range. Beyond it a locking read takes none: it loses its turn, not its
-/// correctness.
-pub const LOCKS_MAX: usize = 100_000;
+/// Locked keys, and owners of locks, per range (300 bytes each). A locking read that would need more
+/// is refused.
+pub const LOCKS_MAX: usize = 1_000_000;
 
 /// One who holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -82,6 +83,7 @@ pub struct LockTable {
     rows: BTreeMap<Key, Row>,
     held: BTreeMap<TxnId, BTreeSet<Key>>,
     places: BTreeMap<TxnId, Key>,
+    losses: u64,
 }
 
 impl LockTable {
@@ -111,21 +113,23 @@ impl LockTable {
         self.rows.get(key)?.holder_against(txn, strength)
     }
 
+    /// Whether `more` locks can be kept.
+    pub fn has_room(&self, more: usize) -> bool {
+        self.rows.len().max(self.held.len()) + more <= LOCKS_MAX
+    }
+
+    /// How often locks were forgotten ([`LockTable::forget_before`]).
+    pub fn losses(&self) -> u64 {
+        self.losses
+    }
+
     /// Takes the lock (keeps the stronger one) and gives up the place in the key's queue. The
-    /// caller has asked [`LockTable::in_the_way`].
+    /// caller has asked [`LockTable::in_the_way`] and [`LockTable::has_room`].
     pub fn acquire(&mut self, key: &Key, txn: &TxnMeta, strength: Lock, active: Timestamp) {
         if self.places.get(&txn.id) == Some(key) {
             self.vacate(txn.id);
         }
-        let room = self.held.len() < LOCKS_MAX && self.rows.len() < LOCKS_MAX;
-        let row = match self.rows.entry(key.clone()) {
-            std::collections::btree_map::Entry::Occupied(row) => row.into_mut(),
-            std::collections::btree_map::Entry::Vacant(_) if !room => {
-                coverage::reached(Mark::LockNotKept);
-                return;
-            }
-            std::collections::btree_map::Entry::Vacant(row) => row.insert(Row::default()),
-        };
+        let row = self.rows.entry(key.clone()).or_default();
         if let Some(holder) = row.holders.iter_mut().find(|holder| holder.txn.id == txn.id) {
             coverage::reached(Mark::LockTakenAgain);
             holder.strength = holder.strength.max(strength);
@@ -204,6 +208,11 @@ impl LockTable {
     pub fn is_waited_for(&self, txn: TxnId) -> bool {
         let queued = |key: &Key| self.rows.get(key).is_some_and(|row| !row.queue.is_empty());
         self.held.get(&txn).is_some_and(|keys| keys.iter().any(queued))
+    }
+
+    /// Whether `txn` holds a lock here.
+    pub fn is_holder(&self, txn: TxnId) -> bool {
+        self.held.contains_key(&txn)
     }
 
     /// Whether `txn` has a place in a queue here.
@@ -308,8 +317,8 @@ impl LockTable {
         changed
     }
 
-    /// Forgets locks last taken before `before`: their owners are long gone, and nobody asked for
-    /// the keys.
+    /// Forgets locks last taken before `before`: their owners seem long gone, and nobody has asked for
+    /// the keys. A new era of the range's locks begins.
     pub fn forget_before(&mut self, before: Timestamp) -> Vec<Key> {
         let old: BTreeSet<(TxnId, Key)> = self
             .rows
@@ -318,6 +327,7 @@ impl LockTable {
             .filter(|(_, holder)| holder.active < before)
             .map(|(key, holder)| (holder.txn.id, key.clone()))
             .collect();
+        self.losses += u64::from(!old.is_empty());
         old.into_iter().flat_map(|(txn, key)| self.release(txn, &Span::point(&key))).collect()
     }
 

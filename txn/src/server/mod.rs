@@ -86,7 +86,7 @@ pub struct ServerConfig {
     /// How long a place in a lock's queue is kept for a request that was answered "blocked", at
     /// least; three of its slices if that is longer. Default 1 s.
     pub place_kept: Duration,
-    /// Unreplicated locks not renewed for so long are dropped. Default 10 min.
+    /// Locks taken so long ago that nobody has asked for since are forgotten; those of dead gateways, as a rule. Default 24 h.
     pub lock_kept: Duration,
     /// How often that is looked for. Default 1 min.
     pub lock_sweep_interval: Duration,
@@ -109,7 +109,7 @@ impl ServerConfig {
             latch_wait_max: Duration::from_secs(60),
             leaderless_max: Duration::from_secs(1),
             place_kept: Duration::from_secs(1),
-            lock_kept: Duration::from_secs(600),
+            lock_kept: Duration::from_secs(24 * 3600),
             lock_sweep_interval: Duration::from_secs(60),
             tscache_cells_max: 32_768,
             parked_max: 20_000,

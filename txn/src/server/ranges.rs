@@ -270,7 +270,7 @@ impl Ranges {
         if let Some(response) = split_answer(&*replicas, &work.batch) {
             coverage::reached(Mark::SplitAskedAgain);
             let range = work.batch.range.map_or(RangeId::default(), |(range, _)| range);
-            let reply = reply(now, &*replicas, range, &work.batch, vec![response]);
+            let reply = reply(now, &*replicas, range, &work.batch, None, vec![response]);
             return self.answers.push(Answer {
                 id: work.id,
                 range,
@@ -373,7 +373,8 @@ impl Ranges {
         self.withdraw(range, ticket);
         // A lease that was just given away has served this answer.
         let read_under = effects.transfer.is_none().then_some(term);
-        let reply = reply(now, &*replicas, range, &work.batch, responses);
+        let leading = self.leading.get(&range);
+        let reply = reply(now, &*replicas, range, &work.batch, leading, responses);
         self.answers.push(Answer { id: work.id, range, read_under, result: Ok(reply) });
     }
 
@@ -447,7 +448,9 @@ impl Ranges {
                 coverage::reached(Mark::ResolutionWentOn);
                 return self.attempt(now, replicas, proposal.ticket, work);
             }
-            Outcome::Applied => Ok(reply(now, &*replicas, range, &work.batch, proposal.responses)),
+            Outcome::Applied => {
+                Ok(reply(now, &*replicas, range, &work.batch, None, proposal.responses))
+            }
             Outcome::Dropped => {
                 coverage::reached(Mark::WriteRoutedAnew);
                 Err(self.not_leaseholder(&*replicas, range))

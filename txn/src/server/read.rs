@@ -26,6 +26,7 @@ use storage::{Direction, Key, Span};
 
 use super::PlantedBug;
 use super::evaluate::{Conflict, ConflictKind, Effects, Moment, Stop, intent_conflict};
+use super::locks::LOCKS_MAX;
 use super::record::is_ignored;
 use crate::api::{KvError, Lock, Response, Row, Wait};
 
@@ -68,6 +69,9 @@ pub(super) fn get(
         newer,
     };
     let seen = see(moment, item, lock)?;
+    if lock.is_some() {
+        check_room(moment, effects)?;
+    }
     effects.reads.push((span, at));
     match seen {
         Seen::Row(row) => {
@@ -105,7 +109,10 @@ pub(super) fn scan(
     ) {
         let Seen::Row(row) = see(moment, item?, scan.lock)? else { continue };
         bytes += (row.key.as_bytes().len() + row.value.len()) as u64;
-        effects.locks.extend(scan.lock.map(|lock| (row.key.clone(), lock)));
+        if let Some(lock) = scan.lock {
+            check_room(moment, effects)?;
+            effects.locks.push((row.key.clone(), lock));
+        }
         let key = row.key.clone();
         rows.push(row);
         if (scan.limit != 0 && rows.len() as u64 >= scan.limit) || bytes >= bytes_max {
@@ -191,6 +198,16 @@ fn check_reader(moment: &Moment<'_>, lock: Option<Lock>) -> Result<(), KvError> 
         moment.txn()?;
     }
     moment.check_history(moment.batch.read_at)
+}
+
+/// Whether one more lock can be kept here.
+fn check_room(moment: &Moment<'_>, effects: &Effects) -> Result<(), KvError> {
+    if moment.leading.locks.has_room(effects.locks.len() + 1) {
+        return Ok(());
+    }
+    coverage::reached(Mark::LockTableFull);
+    let range = moment.state.descriptor.id;
+    Err(KvError::TooManyLocks { range, limit: LOCKS_MAX as u64 })
 }
 
 /// Versions above it do not matter to the read.

@@ -1,10 +1,11 @@
 //! Value: which replica here a batch belongs to, and the frame of its answer.
 
-use clock::Now;
+use clock::{Now, Timestamp};
 use replication::range::{RangeDescriptor, RangeId};
 use storage::Span;
 
 use super::evaluate;
+use super::leading::Leading;
 use super::replicas::Replicas;
 use crate::api::{Batch, KvError, Reply, Request, Response};
 
@@ -46,12 +47,21 @@ pub(super) fn reply(
     replicas: &dyn Replicas,
     range: RangeId,
     batch: &Batch,
+    leading: Option<&Leading>,
     responses: Vec<Response>,
 ) -> Reply {
     let known = batch.range.map_or(0, |(_, generation)| generation);
     let newer =
         replicas.state(range).map(|state| &state.descriptor).filter(|ours| ours.generation > known);
-    Reply { responses, clock: now.clock, read_at: batch.read_at, range: newer.cloned() }
+    let leading = leading.filter(|_| batch.asks_for_era());
+    Reply {
+        responses,
+        clock: now.clock,
+        read_at: batch.read_at,
+        range: newer.cloned(),
+        eras: Vec::from_iter(leading.map(|leading| leading.lock_era(range))),
+        read_high: leading.map_or(Timestamp::MIN, Leading::read_high),
+    }
 }
 
 /// A split that has happened: the same request again finds `at` as a range's first key. What ended there may have moved away.

@@ -95,6 +95,10 @@ struct Traces {
 }
 
 impl Keyspace {
+    pub(super) fn lose_locks(&mut self) {
+        self.locks.clear();
+    }
+
     pub(super) fn lock_count(&self) -> usize {
         self.intents.len() + self.locks.values().map(Vec::len).sum::<usize>()
     }

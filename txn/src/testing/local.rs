@@ -4,15 +4,17 @@
 //! It is the dumb twin of the range servers: tests of the coordinator and of SQL run on it, and what they rely on is what the
 //! API's comments promise. Several ranges can be pretended ([`LocalKv::split_at`]), so that both ways to commit are used.
 
-use clock::Monotonic;
+use clock::{Monotonic, Timestamp};
 use futures::future::{BoxFuture, Either, select};
 use parking_lot::Mutex;
+use replication::raft::Term;
+use replication::range::RangeId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use storage::{Key, Span};
 
-use crate::api::{Batch, Footing, Kv, KvError, Reply, Request, TxnId, Wait};
+use crate::api::{Batch, Footing, Kv, KvError, LockEra, Reply, Request, TxnId, Wait};
 use crate::contention::{Contention, Stretch};
 use crate::runtime::Runtime;
 use crate::testing::keyspace::Keyspace;
@@ -32,6 +34,7 @@ struct Shared {
     changes: u64,
     waiters: Vec<Waker>,
     contention: Contention,
+    lease: u64,
 }
 
 impl LocalKv {
@@ -43,6 +46,7 @@ impl LocalKv {
             changes: 0,
             waiters: Vec::new(),
             contention: Contention::default(),
+            lease: 1,
         };
         LocalKv { runtime, shared: Arc::new(Mutex::new(shared)) }
     }
@@ -50,6 +54,15 @@ impl LocalKv {
     /// From now on a range begins at `key`.
     pub fn split_at(&self, key: Key) {
         self.shared.lock().splits.insert(key);
+    }
+
+    /// The lease moves: every lock is lost.
+    pub fn move_lease(&self) {
+        let mut shared = self.shared.lock();
+        shared.keyspace.lose_locks();
+        shared.lease += 1;
+        shared.changes += 1;
+        shared.waiters.drain(..).for_each(Waker::wake);
     }
 
     /// Locks and intents that are there now: zero when every transaction has ended and cleaned up.
@@ -136,6 +149,13 @@ impl LocalKv {
             clock: self.runtime.hlc.now(),
             read_at: batch.read_at,
             range: None,
+            eras: Vec::from_iter(batch.asks_for_era().then_some(LockEra {
+                range: RangeId(1),
+                lease: Term::new(shared.lease),
+                losses: 0,
+            })),
+            // There is one clock.
+            read_high: Timestamp::MIN,
         });
         (reply, shared.changes)
     }

@@ -318,7 +318,7 @@ impl HlcSource for Lagging {
     }
 
     fn uncertainty(&self) -> Duration {
-        self.runtime.hlc.uncertainty()
+        self.runtime.hlc.uncertainty() + self.held_back()
     }
 
     fn held_back(&self) -> Duration {
@@ -351,6 +351,57 @@ fn a_transaction_begins_when_its_clock_has_caught_up_or_will_not() {
             assert_eq!(txn.read_timestamp(), dated);
         });
     }
+}
+
+#[test]
+fn a_deferrable_reader_does_not_wait_for_the_time_that_its_clock_has_made_up_for() {
+    let world = World::new(17);
+    let runtime = world.runtime();
+    let kv = Arc::new(LocalKv::new(runtime.clone()));
+    let begun = runtime.time.monotonic();
+    let until = begun.plus(Duration::from_millis(90));
+    let hlc = Arc::new(Lagging { runtime: runtime.clone(), until });
+    let db = Db::new(Runtime { hlc, ..runtime.clone() }, kv, Settings::default());
+    world.block_on(async {
+        let options =
+            TxnOptions { access: Access::Deferrable, ..TxnOptions::labelled("deferrable") };
+        let mut txn = db.begin(options);
+        txn.begin_statement().await.expect("open");
+        txn.get(&key("k"), None).await.expect("free");
+        let waited = runtime.time.monotonic().since(begun);
+        let limit = Duration::from_millis(90) * 2 + runtime.hlc.uncertainty();
+        assert!(waited <= limit, "{waited:?}");
+    });
+}
+
+#[test]
+fn who_reads_the_newest_sees_what_is_dated_ahead_also_by_a_clock_that_lagged() {
+    let world = World::new(18);
+    let runtime = world.runtime();
+    let kv = Arc::new(LocalKv::new(runtime.clone()));
+    let db = Db::new(runtime.clone(), kv.clone(), Settings::default());
+    world.block_on(async {
+        // Whoever writes it after this read writes it later than this.
+        let ahead = runtime.hlc.now().timestamp().plus(Duration::from_secs(2));
+        let options = TxnOptions { as_of: Some(ahead), ..TxnOptions::read_only("of the future") };
+        db.begin(options).get(&key("k"), None).await.expect("free");
+        let writer = async {
+            let mut txn = db.begin(TxnOptions::default());
+            txn.put(key("k"), value("ahead")).expect("open");
+            assert!(txn.commit().await.expect("free").ts > ahead);
+        };
+        let reader = async {
+            let now = runtime.time.monotonic();
+            runtime.time.sleep_until(now.plus(Duration::from_millis(10))).await;
+            let until = now.plus(Duration::from_millis(100));
+            let hlc = Arc::new(Lagging { runtime: runtime.clone(), until });
+            let late = Db::new(Runtime { hlc, ..runtime.clone() }, kv, Settings::default());
+            let mut txn = late.begin(TxnOptions::default());
+            txn.read_newest().await.expect("nothing to hold");
+            assert_eq!(txn.get(&key("k"), None).await.expect("free"), Some(value("ahead")));
+        };
+        futures::join!(writer, reader);
+    });
 }
 
 /// Found by seed 4006881 of the simulator's workload strict: who had only written was never dated anew.

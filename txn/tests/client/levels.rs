@@ -6,7 +6,7 @@ use clock::Timestamp;
 use futures::future::join_all;
 use std::time::Duration;
 use storage::{Key, Span};
-use txn::api::{Batch, Kv, Lock, Request, Wait};
+use txn::api::{Batch, Kv, Lock, PushKind, Request, TxnMeta, Wait};
 use txn::client::{
     Access, Hold, Isolation, RetryKind, ScanOptions, Settings, Txn, TxnError, TxnLimits, TxnOptions,
 };
@@ -73,6 +73,123 @@ fn a_row_whose_lock_was_lost_is_not_overwritten() {
             });
         }
     }
+}
+
+/// Killer T07: the guard is a row that nobody writes.
+#[test]
+fn what_was_looked_at_under_a_lock_is_not_acted_upon_when_the_lock_was_lost() {
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    enum Then {
+        Nothing,
+        LocksAgain,
+        ReadsMore,
+    }
+    for then in [Then::Nothing, Then::LocksAgain, Then::ReadsMore] {
+        for loses in [false, true] {
+            let t = local(1);
+            t.world.block_on(async {
+                let mut txn = t.db.begin(at(Isolation::ReadCommitted));
+                txn.begin_statement().await.expect("open");
+                txn.get(&key("guard"), EXCLUSIVE).await.expect("free");
+                txn.begin_statement().await.expect("open");
+                assert_eq!(txn.get(&key("a"), None).await, Ok(None));
+                if loses {
+                    t.kv.move_lease();
+                    // Another has the guard, finds nothing, and writes.
+                    let mut other = t.db.begin(at(Isolation::ReadCommitted));
+                    other.begin_statement().await.expect("open");
+                    other.get(&key("guard"), EXCLUSIVE).await.expect("it was lost");
+                    other.begin_statement().await.expect("open");
+                    assert_eq!(other.get(&key("a"), None).await, Ok(None));
+                    other.put(key("b"), value("other")).expect("open");
+                    other.commit().await.expect("its lock was not lost");
+                }
+                let went_on = match then {
+                    Then::Nothing => Ok(()),
+                    Then::LocksAgain => {
+                        txn.begin_statement().await.expect("open");
+                        txn.get(&key("guard"), EXCLUSIVE).await.map(drop)
+                    }
+                    Then::ReadsMore => {
+                        txn.begin_statement().await.expect("open");
+                        txn.get(&key("c"), None).await.map(drop)
+                    }
+                };
+                let done = match went_on {
+                    Ok(()) => {
+                        txn.put(key("a"), value("1")).expect("open");
+                        txn.commit().await.map(drop)
+                    }
+                    lost => lost,
+                };
+                let lost = matches!(done, Err(TxnError::Retry { kind: RetryKind::LockLost, .. }));
+                assert_eq!(lost, loses, "{then:?}: {done:?}");
+                assert!(lost || done.is_ok(), "{then:?}: {done:?}");
+            });
+        }
+    }
+}
+
+#[test]
+fn a_lock_that_guarded_nothing_may_be_lost() {
+    for (isolation, locks_last) in [
+        (Isolation::ReadCommitted, true),
+        (Isolation::Snapshot, false),
+        (Isolation::Serializable, false),
+    ] {
+        let t = local(1);
+        t.world.block_on(async {
+            let mut txn = t.db.begin(at(isolation));
+            txn.begin_statement().await.expect("open");
+            if locks_last {
+                txn.get(&key("b"), None).await.expect("free");
+                txn.begin_statement().await.expect("open");
+            }
+            txn.get(&key("guard"), EXCLUSIVE).await.expect("free");
+            if !locks_last {
+                txn.begin_statement().await.expect("open");
+                txn.get(&key("b"), None).await.expect("free");
+            }
+            t.kv.move_lease();
+            txn.put(key("a"), value("1")).expect("open");
+            txn.commit().await.unwrap_or_else(|error| panic!("{isolation:?}: {error}"));
+        });
+    }
+}
+
+/// A gateway that stood still was taken for dead, and its locks were given to others.
+#[test]
+fn who_was_aborted_meanwhile_does_not_act_upon_what_it_has_seen_under_its_lock() {
+    let t = local(1);
+    t.kv.split_at(key("m"));
+    t.world.block_on(async {
+        let mut txn = t.db.begin(at(Isolation::ReadCommitted));
+        txn.begin_statement().await.expect("open");
+        txn.get(&key("guard"), EXCLUSIVE).await.expect("free");
+        txn.begin_statement().await.expect("open");
+        txn.get(&key("x"), None).await.expect("free");
+        let pushee = TxnMeta {
+            id: txn.id(),
+            anchor: key("guard"),
+            started: txn.started(),
+            priority: TxnOptions::default().priority,
+        };
+        let push = Request::Push {
+            pushee,
+            active: Timestamp::MIN,
+            kind: PushKind::Force,
+            dependents: Vec::new(),
+            sought: None,
+        };
+        let now = t.world.runtime().hlc.now().timestamp();
+        t.kv.send(Batch::bare(now, Wait::Error, vec![push])).await.expect("it is alive");
+        lose_locks(&t, &txn).await;
+        // Not where its record is.
+        txn.put(key("x"), value("1")).expect("open");
+        let committed = txn.commit().await;
+        let aborted = matches!(committed, Err(TxnError::Retry { kind: RetryKind::Aborted, .. }));
+        assert!(aborted, "{committed:?}");
+    });
 }
 
 #[test]

@@ -414,6 +414,7 @@ fn show_error(txns: &Txns, error: &KvError) -> String {
         KvError::Exists { key, value } => {
             format!("exists {}={}", show_key(key), value.escape_ascii())
         }
+        KvError::TooManyLocks { limit, .. } => format!("too many locks: {limit}"),
         KvError::BelowGc { threshold } => {
             format!("history at or below {} is gone", show_ts(*threshold))
         }

@@ -67,9 +67,14 @@ impl Ranges {
             coverage::reached(Mark::CircleBroken);
             self.note_wait(now, &parked);
             let Parked { range, work, .. } = parked;
-            // It cannot commit any more, and what it holds only orders others.
+            // It cannot commit any more; should it go on all the same, because the request was one that it had given up, it is told.
             let ranges: Vec<RangeId> = self.leading.keys().copied().collect();
             for range in ranges {
+                if let Some(leading) = self.leading.get_mut(&range)
+                    && leading.locks.is_holder(victim)
+                {
+                    leading.remember_aborted(victim, now.monotonic);
+                }
                 self.release_locks(range, &[(victim, Span::all())]);
             }
             let error = KvError::Deadlock { key, holder };
