@@ -169,15 +169,17 @@ fn without_noise(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         let back = |n: usize| words.len().checked_sub(n + 1).map(|i| words[i]);
         // FOR NO KEY UPDATE, FOR KEY SHARE: our locks are on rows, the weaker forms are the stronger ones.
         if is(token, "UPDATE")
-            && let (Some(key), Some(no)) = (back(1), back(2))
+            && let (Some(key), Some(no), Some(for_)) = (back(1), back(2), back(3))
             && is(&tokens[key], "KEY")
             && is(&tokens[no], "NO")
+            && is(&tokens[for_], "FOR")
         {
             cut.extend([key, no]);
         }
         if is(token, "SHARE")
-            && let Some(key) = back(1)
+            && let (Some(key), Some(for_)) = (back(1), back(2))
             && is(&tokens[key], "KEY")
+            && is(&tokens[for_], "FOR")
         {
             cut.push(key);
         }

@@ -479,11 +479,13 @@ impl Session {
                 if let Some(level) = options.isolation {
                     self.settings.set("default_transaction_isolation", level)?;
                 }
-                if let Some(read_only) = options.read_only {
-                    self.settings.set(
-                        "default_transaction_read_only",
-                        if read_only { "on" } else { "off" },
-                    )?;
+                for (name, value) in [
+                    ("default_transaction_read_only", options.read_only),
+                    ("default_transaction_deferrable", options.deferrable),
+                ] {
+                    if let Some(value) = value {
+                        self.settings.set(name, if value { "on" } else { "off" })?;
+                    }
                 }
                 complete("SET")
             }

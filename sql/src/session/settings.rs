@@ -1,6 +1,7 @@
 //! Value: a session's settings (GUCs). Names are known, values are checked where anything depends on them, and unknown names are
 //! refused unless they have a dot, as in PostgreSQL.
 
+use super::transaction::Mode;
 use super::{Session, SessionParams};
 use crate::engine::EngineSettings;
 use crate::error::{SqlError, codes};
@@ -303,6 +304,12 @@ impl Settings {
 
     pub(super) fn reset(&mut self, name: &str) -> Result<(), SqlError> {
         let key = key_of(name);
+        if Mode::of_setting(&key).is_some() {
+            return Err(SqlError::new(
+                codes::CANT_CHANGE_RUNTIME_PARAM,
+                format!("parameter \"{name}\" cannot be reset"),
+            ));
+        }
         match self.initial.get(&key).cloned() {
             Some(value) => self.set(name, &value),
             None if key.contains('.') => {
@@ -315,8 +322,10 @@ impl Settings {
 
     pub(super) fn reset_all(&mut self) {
         let initial = self.initial.clone();
-        let known = |key: &str| KNOWN.iter().any(|(name, _)| key_of(name) == key);
-        for (key, value) in initial.into_iter().filter(|(key, _)| known(key)) {
+        let resets = |key: &str| {
+            KNOWN.iter().any(|(name, _)| key_of(name) == key) && Mode::of_setting(key).is_none()
+        };
+        for (key, value) in initial.into_iter().filter(|(key, _)| resets(key)) {
             self.put(key, Some(value));
         }
     }
@@ -591,6 +600,12 @@ impl Session {
                 "SET LOCAL can only be used in transaction blocks",
             ));
             return Ok(());
+        }
+        if let Some(mode) = Mode::of_setting(name)
+            && self.block != super::Block::None
+        {
+            let value = self.settings.allowed(name, &key_of(name), value)?;
+            return self.set_mode(mode, &value);
         }
         if local {
             self.settings.set_local_checked(name, value)

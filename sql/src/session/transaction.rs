@@ -23,6 +23,26 @@ pub(super) enum Block {
     Failed,
 }
 
+/// A mode of the transaction under way, which a setting shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Mode {
+    Isolation,
+    ReadOnly,
+    Deferrable,
+}
+
+impl Mode {
+    /// The mode that the setting shows.
+    pub(super) fn of_setting(name: &str) -> Option<Mode> {
+        match name.to_lowercase().as_str() {
+            "transaction_isolation" => Some(Mode::Isolation),
+            "transaction_read_only" => Some(Mode::ReadOnly),
+            "transaction_deferrable" => Some(Mode::Deferrable),
+            _ => None,
+        }
+    }
+}
+
 /// A transaction under way.
 pub(super) struct Active {
     pub(super) txn: Txn,
@@ -86,6 +106,33 @@ impl Active {
     /// Whether all that it does is in its transaction.
     pub(super) fn changes_nothing_else(&self) -> bool {
         self.catalog.is_none() && self.dropped.is_empty() && self.restarted.is_empty()
+    }
+
+    /// Whether its modes may still change so.
+    fn may_change(&self, changes: &BeginOptions) -> Result<(), SqlError> {
+        let (is_used, in_savepoint) = (self.statement_count > 0, !self.savepoints.is_empty());
+        let why = match changes {
+            BeginOptions { isolation: Some(_), .. } if is_used => {
+                "SET TRANSACTION ISOLATION LEVEL must be called before any query"
+            }
+            BeginOptions { isolation: Some(_), .. } if in_savepoint => {
+                "SET TRANSACTION ISOLATION LEVEL must not be called in a subtransaction"
+            }
+            BeginOptions { read_only: Some(false), .. } if is_used => {
+                "transaction read-write mode must be set before any query"
+            }
+            BeginOptions { read_only: Some(false), .. } if in_savepoint => {
+                "cannot set transaction read-write mode inside a read-only transaction"
+            }
+            BeginOptions { deferrable: Some(_), .. } if is_used => {
+                "SET TRANSACTION [NOT] DEFERRABLE must be called before any query"
+            }
+            BeginOptions { deferrable: Some(_), .. } if in_savepoint => {
+                "SET TRANSACTION [NOT] DEFERRABLE cannot be called within a subtransaction"
+            }
+            BeginOptions { .. } => return Ok(()),
+        };
+        Err(SqlError::new(codes::ACTIVE_TRANSACTION, why))
     }
 
     /// Whether nothing has happened in it.
@@ -154,37 +201,56 @@ impl Session {
         Ok(Outcome::Complete { tag: "BEGIN".into() })
     }
 
-    /// Modes of this transaction.
+    /// Modes of this transaction: SET TRANSACTION, and SET of the settings that show them. What cannot change any more, as its
+    /// queries have run under it, is refused as PostgreSQL refuses it; what is as asked for already may be asked for at any time.
     pub(super) fn set_modes(&mut self, options: &BeginOptions) -> Result<(), SqlError> {
-        if self.active.as_ref().is_some_and(|active| active.statement_count > 0)
-            && options.isolation.is_some()
-        {
-            return Err(SqlError::new(
-                codes::ACTIVE_TRANSACTION,
-                "SET TRANSACTION ISOLATION LEVEL must be called before any query",
-            ));
+        let changes = self.changes_of_modes(options);
+        self.active.as_ref().map_or(Ok(()), |active| active.may_change(&changes))?;
+        let truth = |on| if on { "on" } else { "off" };
+        for (name, value) in [
+            ("transaction_isolation", changes.isolation),
+            ("transaction_read_only", changes.read_only.map(truth)),
+            ("transaction_deferrable", changes.deferrable.map(truth)),
+        ] {
+            if let Some(value) = value {
+                self.settings.set_local(name, value.to_string());
+            }
         }
-        if let Some(level) = options.isolation {
-            self.settings.set_local("transaction_isolation", level.to_string());
-        }
-        if let Some(read_only) = options.read_only {
-            self.settings.set_local(
-                "transaction_read_only",
-                if read_only { "on" } else { "off" }.to_string(),
-            );
-        }
-        if let Some(deferrable) = options.deferrable {
-            self.settings.set_local(
-                "transaction_deferrable",
-                if deferrable { "on" } else { "off" }.to_string(),
-            );
-        }
-        // In the past nothing but the moment matters.
-        if self.active.as_ref().is_some_and(|active| active.is_fresh() && active.past.is_none()) {
-            self.active = None;
-            self.begin_if_none();
+        match &mut self.active {
+            // In the past nothing but the moment matters.
+            Some(active) if active.is_fresh() && active.past.is_none() => {
+                self.active = None;
+                self.begin_if_none();
+            }
+            Some(active) if changes.read_only == Some(true) => active.txn.make_read_only(),
+            Some(_) | None => {}
         }
         Ok(())
+    }
+
+    /// SET of a setting that shows a mode.
+    pub(super) fn set_mode(&mut self, mode: Mode, value: &str) -> Result<(), SqlError> {
+        let on = Some(value == "on");
+        let options = BeginOptions::default();
+        self.set_modes(&match mode {
+            Mode::Isolation => {
+                let level = ISOLATIONS.iter().find(|level| **level == value).copied();
+                BeginOptions { isolation: level, ..options }
+            }
+            Mode::ReadOnly => BeginOptions { read_only: on, ..options },
+            Mode::Deferrable => BeginOptions { deferrable: on, ..options },
+        })
+    }
+
+    /// What is asked for and not so already.
+    fn changes_of_modes(&self, options: &BeginOptions) -> BeginOptions {
+        let is = |name: &str| self.settings.get(name).unwrap_or_default();
+        let on = |name: &str| is(name) == "on";
+        BeginOptions {
+            isolation: options.isolation.filter(|level| *level != is("transaction_isolation")),
+            read_only: options.read_only.filter(|value| *value != on("transaction_read_only")),
+            deferrable: options.deferrable.filter(|value| *value != on("transaction_deferrable")),
+        }
     }
 
     /// COMMIT, END.
