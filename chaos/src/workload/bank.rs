@@ -1,6 +1,8 @@
 //! Driver: a bank over several ranges, or in SQL text over two tables.
 //!
 //! Invariant: *money is neither made nor lost, whoever looks, and every acknowledged transfer is in the journal exactly once.*
+//!
+//! Transfers are made at every isolation level at which that is promised for what they do, some think again (a savepoint), some do not wait.
 
 mod keys;
 mod sql;
@@ -10,6 +12,7 @@ use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
 use storage::Key;
+use txn::client::Isolation;
 
 use super::drive::{Call, Deed, Turn};
 use super::{ClientError, item_key, persist_on};
@@ -67,6 +70,30 @@ impl ClientError for Refused {
 pub(super) enum Style {
     Plain,
     Locking,
+}
+
+/// How else a transfer is made: its number decides.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Terms {
+    /// Below `SERIALIZABLE` who overwrites what it has read must find it unchanged at its commit; `READ COMMITTED` promises that of rows
+    /// that were locked.
+    pub(super) isolation: Isolation,
+    /// It writes nonsense first, and takes that back.
+    pub(super) thinks_again: bool,
+    /// It fails rather than wait for a lock.
+    pub(super) is_impatient: bool,
+}
+
+impl Terms {
+    fn of(transfer: &Transfer, style: Style) -> Terms {
+        let isolation = match (transfer.id % 4, style) {
+            (1, Style::Locking) => Isolation::ReadCommitted,
+            (1 | 2, _) => Isolation::Snapshot,
+            (_, _) => Isolation::Serializable,
+        };
+        let thinks_again = transfer.id.is_multiple_of(5);
+        Terms { isolation, thinks_again, is_impatient: transfer.id % 16 == 7 }
+    }
 }
 
 impl Bank {
@@ -131,7 +158,7 @@ impl Deed for Bank {
     ) -> Result<Answer, Refused> {
         Ok(match (self.teller, op) {
             (Teller::Keys, Op::Audit) => {
-                Answer::Balances(keys::audit(&gateway.db).await.map_err(Refused::of)?)
+                Answer::Balances(keys::audit(&gateway.db, style).await.map_err(Refused::of)?)
             }
             (Teller::Keys, Op::Move(transfer)) => {
                 keys::run(&gateway.db, transfer, style).await.map_err(Refused::of)?

@@ -125,7 +125,7 @@ async fn open(gateway: &Gateway) -> Result<(), Failed> {
     // What no region can hold by itself is refused (killer A12).
     match client.run("CREATE UNIQUE INDEX notes_by_room ON notes (room)").await {
         Err(Failed::Certain(why)) if why.starts_with("0A000") => {}
-        Err(failed @ (Failed::Again(_) | Failed::Unknown(_))) => return Err(failed),
+        Err(failed @ (Failed::Again(_) | Failed::Unknown { .. })) => return Err(failed),
         other => {
             let what = format!("a unique index on an available table: {other:?}");
             return Err(Failed::Certain(what));

@@ -21,7 +21,12 @@ pub(super) enum Failed {
     /// Gives up: nothing happened.
     Certain(String),
     /// Does not know (40003).
-    Unknown(String),
+    Unknown {
+        /// What was said.
+        text: String,
+        /// With it the outcome can be asked for.
+        ticket: Option<String>,
+    },
 }
 
 impl Failed {
@@ -30,7 +35,11 @@ impl Failed {
         let text = format!("{code}: {}", error.message);
         match code.as_str() {
             "40001" | "40P01" => Failed::Again(text),
-            "40003" => Failed::Unknown(text),
+            "40003" => {
+                let hint = error.hint.as_deref().unwrap_or_default();
+                let ticket = hint.split('\'').nth(1).map(str::to_string);
+                Failed::Unknown { text, ticket }
+            }
             _ => Failed::Certain(text),
         }
     }
@@ -112,16 +121,33 @@ where
     result
 }
 
+/// Whether the transaction of a ticket has committed; `None`: nobody says so soon.
+pub(super) async fn outcome_of(gateway: &Gateway, ticket: &str) -> Option<bool> {
+    let mut client = Client::connect(gateway).ok()?;
+    let mut outcome = None;
+    for _ in 0..ATTEMPTS_MAX {
+        let shown = client.run(&format!("SHOW TRANSACTION STATUS '{ticket}'")).await;
+        if let Ok([row]) = shown.as_deref() {
+            outcome = Some(row[0] == Datum::text("committed"));
+            break;
+        }
+        let time = &gateway.runtime.time;
+        time.sleep_until(time.monotonic().plus(Duration::from_millis(500))).await;
+    }
+    client.close().await;
+    outcome
+}
+
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Failed::Again(text) | Failed::Certain(text) | Failed::Unknown(text)) = self;
+        let (Failed::Again(text) | Failed::Certain(text) | Failed::Unknown { text, .. }) = self;
         f.write_str(text)
     }
 }
 
 impl ClientError for Failed {
     fn is_unknown(&self) -> bool {
-        matches!(self, Failed::Unknown(_))
+        matches!(self, Failed::Unknown { .. })
     }
 }
 

@@ -1,4 +1,4 @@
-//! How many round trips statements take over a wide area network, counted on virtual time: the table of `docs/consistency.md`.
+//! How many round trips statements take over a wide area network, counted on virtual time.
 //!
 //! Links take their round trip and up to a tenth more; disks a few milliseconds. So a statement that takes one round trip too many is
 //! far above its floor, and one that takes what it must is within a fifth of it.
@@ -8,12 +8,16 @@ use replication::range::{NodeId, RangeId};
 use sql::{Session, SessionParams};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use storage::Key;
+use storage::{Key, Span};
+use txn::client::{ScanOptions, TxnOptions};
 
 use super::boot::layout;
 
 /// Beside round trips: syncs, and what a tenth of jitter does not cover.
 const SLACK: Duration = Duration::from_millis(12);
+
+/// From this row on, table a is another range.
+const FAR: u64 = 1_000_000;
 
 async fn connect(gateway: &Gateway) -> Session {
     let engine = gateway.sql.as_ref().expect("the world has SQL");
@@ -66,34 +70,59 @@ struct Case {
     what: &'static str,
     /// Round trips from the gateway to the leaseholder, and rounds of consensus.
     rounds: (u32, u32),
-    tables: &'static [&'static str],
+    /// Where: by table, but for the second half of one.
+    ranges: &'static [&'static str],
     text: fn(u32) -> String,
 }
 
 /// The key that a gateway writes in a turn.
-const CASES: [Case; 6] = [
+const CASES: [Case; 10] = [
+    Case {
+        what: "plan",
+        rounds: (0, 0),
+        ranges: &[],
+        text: |_| "EXPLAIN SELECT v FROM a WHERE k = 0".into(),
+    },
     Case {
         what: "strong read",
         rounds: (1, 0),
-        tables: &["a"],
+        ranges: &["a"],
         text: |_| "SELECT v FROM a WHERE k = 0".into(),
+    },
+    Case {
+        what: "strong read of two ranges",
+        rounds: (1, 0),
+        ranges: &["a", "far a"],
+        text: |_| format!("SELECT v FROM a WHERE k IN (0, {FAR})"),
+    },
+    Case {
+        what: "block that only reads",
+        rounds: (1, 0),
+        ranges: &["a"],
+        text: |_| "BEGIN; SELECT v FROM a WHERE k = 0; COMMIT".into(),
     },
     Case {
         what: "strong write",
         rounds: (1, 1),
-        tables: &["a"],
+        ranges: &["a"],
         text: |key| format!("INSERT INTO a VALUES ({key}, 1)"),
+    },
+    Case {
+        what: "strong write to two ranges",
+        rounds: (1, 1),
+        ranges: &["a", "far a"],
+        text: |key| format!("INSERT INTO a VALUES ({key}, 1), ({}, 1)", FAR + u64::from(key)),
     },
     Case {
         what: "strong update",
         rounds: (2, 1),
-        tables: &["a"],
+        ranges: &["a"],
         text: |_| "UPDATE a SET v = v + 1 WHERE k = 0".into(),
     },
     Case {
         what: "block over three ranges",
         rounds: (4, 1),
-        tables: &["a", "b", "c"],
+        ranges: &["a", "b", "c"],
         text: |key| {
             format!(
                 "BEGIN; INSERT INTO a VALUES ({key}, 1); INSERT INTO b VALUES ({key}, 1); INSERT INTO c VALUES ({key}, 1); COMMIT"
@@ -103,13 +132,13 @@ const CASES: [Case; 6] = [
     Case {
         what: "available read",
         rounds: (0, 0),
-        tables: &[],
+        ranges: &[],
         text: |_| "SELECT v FROM d WHERE k = 0".into(),
     },
     Case {
         what: "available write",
         rounds: (0, 0),
-        tables: &[],
+        ranges: &[],
         text: |key| format!("INSERT INTO d VALUES ({key}, 1)"),
     },
 ];
@@ -154,6 +183,22 @@ fn statements_take_the_round_trips_that_they_must_and_no_more() {
         access.on_node(NodeId(1), |gateway| Box::pin(work(gateway.clone()))).await
     });
     assert_eq!(prepared, Some(Ok(())), "{}", world.describe());
+    let access = world.access().clone();
+    let split = world.block_on(Duration::from_secs(60), async move {
+        let row = |gateway: Gateway| async move {
+            let mut session = connect(&gateway).await;
+            run(&mut session, &format!("INSERT INTO a VALUES ({FAR}, 0)")).await;
+            let table = Span::prefix(&Key::table(tables(&gateway)["a"]));
+            let mut txn = gateway.db.begin(TxnOptions::read_only("wan"));
+            let rows = txn.scan(table, ScanOptions::default()).await.expect("nothing fails").rows;
+            rows.last().expect("it was just inserted").0.clone()
+        };
+        let row = access.on_node(NodeId(1), |gateway| Box::pin(row(gateway.clone()))).await;
+        let row = row.expect("nothing fails");
+        access.split(row.clone()).await;
+        row
+    });
+    let Some(far) = split else { panic!("{}", world.describe()) };
     // Ranges get their voters, leases come to rest.
     world.run(Duration::from_secs(30));
     for node in 1..=3u32 {
@@ -166,12 +211,12 @@ fn statements_take_the_round_trips_that_they_must_and_no_more() {
         let Some(Ok((tables, measured))) = measured else { panic!("{}", world.describe()) };
         for (case, (what, took)) in CASES.iter().zip(measured) {
             let (trips, rounds) = case.rounds;
-            let floor = |table: &&str| {
-                let leader =
-                    world.leaseholder_of(&Key::table(tables[*table])).expect("somebody leads").0;
+            let floor = |range: &&str| {
+                let key = tables.get(*range).map_or(far.clone(), |table| Key::table(*table));
+                let leader = world.leaseholder_of(&key).expect("somebody leads").0;
                 round_trip(node, leader) * trips + quorum(leader) * rounds
             };
-            let floor = case.tables.iter().map(floor).max().unwrap_or_default();
+            let floor = case.ranges.iter().map(floor).max().unwrap_or_default();
             println!("{what:<24} n{node}: {took:?}, floor {floor:?}");
             assert!(
                 took >= floor,

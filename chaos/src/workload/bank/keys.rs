@@ -4,10 +4,10 @@ use bytes::Bytes;
 use futures::FutureExt;
 use storage::Key;
 use txn::api::Lock;
-use txn::client::{Db, Txn, TxnError, TxnOptions};
+use txn::client::{Access, Db, GetOptions, Isolation, OnLock, Txn, TxnError, TxnOptions};
 
 use super::super::{item_key, number, read_number, scan_all};
-use super::{ACCOUNTS, INITIAL, Style};
+use super::{ACCOUNTS, INITIAL, Style, Terms};
 use crate::check::bank::{Answer, Books, Transfer};
 
 pub(super) const ACCOUNTS_TABLE: u32 = 100;
@@ -27,23 +27,51 @@ pub(super) async fn open(db: &Db) -> Result<(), TxnError> {
 }
 
 pub(super) async fn run(db: &Db, transfer: Transfer, style: Style) -> Result<Answer, TxnError> {
-    db.run(TxnOptions::labelled("bank: transfer"), move |txn| {
-        async move { move_money(txn, transfer, style).await }.boxed()
-    })
-    .await
+    let terms = Terms::of(&transfer, style);
+    let options =
+        TxnOptions { isolation: terms.isolation, ..TxnOptions::labelled("bank: transfer") };
+    db.run(options, move |txn| async move { move_money(txn, transfer, style, terms).await }.boxed())
+        .await
 }
 
-async fn move_money(txn: &mut Txn, transfer: Transfer, style: Style) -> Result<Answer, TxnError> {
+/// A statement that reads one account.
+async fn balance_of(
+    txn: &mut Txn,
+    account: &Key,
+    style: Style,
+    terms: Terms,
+) -> Result<Option<Bytes>, TxnError> {
+    if terms.isolation == Isolation::ReadCommitted {
+        txn.begin_statement().await?;
+    }
     let lock = match style {
         Style::Plain => None,
         Style::Locking => Some(Lock::Exclusive),
     };
+    let wait = if terms.is_impatient { OnLock::Fail } else { OnLock::Wait };
+    let options = GetOptions { lock, wait, ..GetOptions::default() };
+    Ok(txn.multi_get_with(std::slice::from_ref(account), options).await?.pop().flatten())
+}
+
+async fn move_money(
+    txn: &mut Txn,
+    transfer: Transfer,
+    style: Style,
+    terms: Terms,
+) -> Result<Answer, TxnError> {
     let (from, to) = (
         item_key(ACCOUNTS_TABLE, u64::from(transfer.from)),
         item_key(ACCOUNTS_TABLE, u64::from(transfer.to)),
     );
-    let payer = txn.get(&from, lock).await?;
-    let payee = txn.get(&to, lock).await?;
+    let payer = balance_of(txn, &from, style, terms).await?;
+    if terms.thinks_again {
+        let before = txn.savepoint()?;
+        balance_of(txn, &to, style, terms).await?;
+        txn.put(from.clone(), number(0))?;
+        txn.put(to.clone(), number(0))?;
+        txn.rollback_to(before).await?;
+    }
+    let payee = balance_of(txn, &to, style, terms).await?;
     let (Some(payer), Some(payee)) = (payer, payee) else {
         return Err(TxnError::Invalid("an account is missing".to_string()));
     };
@@ -59,9 +87,14 @@ async fn move_money(txn: &mut Txn, transfer: Transfer, style: Style) -> Result<A
     Ok(Answer::Moved)
 }
 
-pub(super) async fn audit(db: &Db) -> Result<Vec<i64>, TxnError> {
-    db.run(TxnOptions::read_only("bank: audit"), |txn| async move { balances(txn).await }.boxed())
-        .await
+/// One that could lock rows, were it no audit, waits for its snapshot instead.
+pub(super) async fn audit(db: &Db, style: Style) -> Result<Vec<i64>, TxnError> {
+    let access = match style {
+        Style::Plain => Access::ReadOnly,
+        Style::Locking => Access::Deferrable,
+    };
+    let options = TxnOptions { access, ..TxnOptions::labelled("bank: audit") };
+    db.run(options, |txn| async move { balances(txn).await }.boxed()).await
 }
 
 async fn balances(txn: &mut Txn) -> Result<Vec<i64>, TxnError> {

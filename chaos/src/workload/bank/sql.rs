@@ -1,9 +1,10 @@
 //! Driver: the bank's teller in SQL text: transaction blocks, FOR UPDATE, two tables.
 
 use futures::FutureExt;
+use txn::client::Isolation;
 
-use super::super::sql_client::{Client, Failed, integer, persevere};
-use super::{ACCOUNTS, INITIAL, Style};
+use super::super::sql_client::{Client, Failed, integer, outcome_of, persevere};
+use super::{ACCOUNTS, INITIAL, Style, Terms};
 use crate::check::bank::{Answer, Books, Transfer};
 use crate::world::access::Gateway;
 
@@ -32,7 +33,14 @@ pub(super) async fn run(
     transfer: Transfer,
     style: Style,
 ) -> Result<Answer, Failed> {
-    persevere(gateway, |client| transfer_once(client, transfer, style).boxed()).await
+    let moved = persevere(gateway, |client| transfer_once(client, transfer, style).boxed()).await;
+    let Err(Failed::Unknown { text, ticket: Some(ticket) }) = moved else { return moved };
+    // What it says is final, and judged like any other answer.
+    match outcome_of(gateway, &ticket).await {
+        Some(true) => Ok(Answer::Moved),
+        Some(false) => Err(Failed::Certain(text)),
+        None => Err(Failed::Unknown { text, ticket: None }),
+    }
 }
 
 async fn transfer_once(
@@ -41,15 +49,27 @@ async fn transfer_once(
     style: Style,
 ) -> Result<Answer, Failed> {
     let Transfer { id, from, to, amount } = transfer;
+    let terms = Terms::of(&transfer, style);
     let lock = match style {
         Style::Plain => "",
+        Style::Locking if terms.is_impatient => " FOR UPDATE NOWAIT",
         Style::Locking => " FOR UPDATE",
     };
-    client.run("BEGIN").await?;
+    let level = match terms.isolation {
+        Isolation::ReadCommitted => "READ COMMITTED",
+        Isolation::Snapshot => "REPEATABLE READ",
+        Isolation::Serializable | Isolation::StrictSerializable => "SERIALIZABLE",
+    };
+    client.run(&format!("BEGIN ISOLATION LEVEL {level}")).await?;
     let payer = balance_of(client, from, lock).await?;
     if payer < amount {
         client.run("COMMIT").await?;
         return Ok(Answer::Poor);
+    }
+    if terms.thinks_again {
+        client.run("SAVEPOINT thought").await?;
+        client.run(&format!("UPDATE accounts SET balance = 0 WHERE id IN ({from}, {to})")).await?;
+        client.run("ROLLBACK TO SAVEPOINT thought").await?;
     }
     // Either the database computes the new balances, or the client does, of those that it was shown (killer T05).
     let (less, more) = match style {
