@@ -7,10 +7,14 @@
 //!
 //! Types are `invoke`, `ok`, `fail` (it had and will have no effect) and `info` (nobody knows). A client asks one thing at a time, and
 //! every invocation has its end, so that a file that was cut off is noticed; files of ours also say first how many events they have
-//! (EDN, in a comment) or are one array (JSON). What contradicts itself is *malformed at line N*, never good.
+//! (EDN, in a comment) or are one array (JSON). An end repeats what was asked: an `ok` fills in what was left open (nil), a `fail` or an
+//! `info` may do so, or say nothing (nil). What contradicts itself is *malformed at line N*, never good.
 
+mod books;
 mod models;
 mod shown;
+mod singles;
+mod txns;
 mod value;
 
 use std::collections::BTreeMap;
@@ -18,9 +22,9 @@ use std::fmt;
 
 use crate::history::{Ended, Record};
 
+pub(crate) use books::{Skewed, Skewing};
 pub use models::{Model, show_bank, show_counters};
 pub use shown::{Shown, shown};
-pub(crate) use shown::{Skewed, Skewing};
 pub use value::{Format, Malformed, Value, show};
 
 use value::Reader;
@@ -41,6 +45,8 @@ pub enum Verdict {
     Good(usize),
     /// An anomaly.
     Bad(String),
+    /// Nothing is wrong, and nothing is shown: of so many operations none changed anything, nor saw that anybody did.
+    Nothing(usize),
     /// The history itself makes no sense.
     Malformed(Malformed),
 }
@@ -57,6 +63,12 @@ impl fmt::Display for Verdict {
         match self {
             Verdict::Good(count) => write!(f, "good: {count} operations, no anomaly"),
             Verdict::Bad(what) => write!(f, "{what}"),
+            Verdict::Nothing(count) => {
+                write!(
+                    f,
+                    "nothing to judge: none of {count} operations shows that anything happened"
+                )
+            }
             Verdict::Malformed(malformed) => write!(f, "{malformed}"),
         }
     }
@@ -187,6 +199,11 @@ pub fn read(text: &str) -> Result<Vec<Operation>, Malformed> {
         if record.op.0 != f {
             return Err(wrong(format!("asked for {} and answered to {f}", record.op.0)));
         }
+        let says_nothing = kind != "ok" && value == Value::Nil;
+        if !says_nothing && !value.completes(&record.op.1) {
+            let [asked, answered] = [&record.op.1, &value].map(|value| show(value, Format::Edn));
+            return Err(wrong(format!("asked for {f} {asked} and answered with {answered}")));
+        }
         (record.heard, record.ended) = match kind.as_str() {
             "ok" => (time, Ended::Ok(value)),
             "fail" => (time, Ended::Fail),
@@ -290,7 +307,7 @@ mod tests {
             operation(0, 1, 5, Ended::Ok(Value::List(vec![Value::Int(1), Value::Int(9)]))),
             operation(1, 2, 0, Ended::Unknown),
             operation(0, 6, 7, Ended::Fail),
-            operation(1, 8, 9, Ended::Ok(Value::Nil)),
+            operation(1, 8, 9, Ended::Ok(Value::List(vec![Value::Int(1), Value::Nil]))),
         ]
     }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use super::shown::{Banked, Banking, Counting, Skewed, Skewing, records, shown};
+use super::books::{Banked, Banking, Counting, Skewed, Skewing};
+use super::shown::{Shown, records, shown};
 use super::{Malformed, Operation, Value, Verdict, read};
 use crate::check::{
     Level, append, bank, convergence, long_fork, monotonic, register, session, skew, txn_register,
@@ -72,35 +73,42 @@ impl Model {
             Ok(operations) => operations,
             Err(malformed) => return Verdict::Malformed(malformed),
         };
-        match self.judge_all(&operations, level) {
-            Ok(Ok(())) => Verdict::Good(operations.len()),
-            Ok(Err(what)) => match what.strip_prefix("malformed history: ") {
-                Some(what) => Verdict::Malformed(Malformed {
-                    line: line_of(&operations, what),
-                    what: what.to_string(),
-                }),
-                None => Verdict::Bad(what),
-            },
-            Err(malformed) => Verdict::Malformed(malformed),
+        let all = &operations;
+        match self {
+            Model::ListAppend => hear(all, |history| append::check(history, None, level)),
+            Model::RwRegister => hear(all, |history| txn_register::check(history, level)),
+            Model::Register => hear(all, |history| judge_registers(history, level)),
+            Model::Bank => hear(all, judge_bank),
+            Model::LongFork => hear(all, |history| long_fork::check(history, level)),
+            Model::WriteSkew => hear(all, judge_skew),
+            Model::Session => hear(all, session::check),
+            Model::Monotonic => hear(all, |history| monotonic::check(history, level)),
+            Model::Counter => hear(all, judge_counters),
         }
+        .unwrap_or_else(Verdict::Malformed)
     }
+}
 
-    fn judge_all(
-        self,
-        operations: &[Operation],
-        level: Level,
-    ) -> Result<Result<(), String>, Malformed> {
-        Ok(match self {
-            Model::ListAppend => append::check(&records(operations)?, None, level),
-            Model::RwRegister => txn_register::check(&records(operations)?, level),
-            Model::Register => judge_registers(&records(operations)?, level),
-            Model::Bank => judge_bank(&records(operations)?),
-            Model::LongFork => long_fork::check(&records(operations)?, level),
-            Model::WriteSkew => judge_skew(&records(operations)?),
-            Model::Session => session::check(&records(operations)?),
-            Model::Monotonic => monotonic::check(&records(operations)?, level),
-            Model::Counter => judge_counters(&records(operations)?),
-        })
+/// A judge's verdict on the operations as records of its own.
+fn hear<O: Shown>(
+    operations: &[Operation],
+    judge: impl FnOnce(&[Record<O, O::Answer>]) -> Result<(), String>,
+) -> Result<Verdict, Malformed> {
+    let history = records::<O>(operations)?;
+    let tells = |record: &Record<O, O::Answer>| match &record.ended {
+        Ended::Ok(answer) => record.op.tells(answer),
+        Ended::Fail | Ended::Unknown => false,
+    };
+    let Err(what) = judge(&history) else {
+        let count = operations.len();
+        return Ok(match history.iter().any(tells) {
+            true => Verdict::Good(count),
+            false => Verdict::Nothing(count),
+        });
+    };
+    match what.strip_prefix("malformed history: ") {
+        Some(what) => Err(Malformed { line: line_of(operations, what), what: what.to_string() }),
+        None => Ok(Verdict::Bad(what)),
     }
 }
 
