@@ -47,6 +47,37 @@ fn known_answers_are_given() {
 }
 
 #[test]
+fn every_model_has_known_answers_of_each_kind() {
+    let known = known();
+    for model in Model::ALL {
+        let has = |kind: &str, is: &dyn Fn(&str) -> bool| {
+            let found = known.iter().any(|one| one.model == model && is(&one.expected));
+            assert!(found, "no history of {model} is {kind}");
+        };
+        has("good", &|expected| expected == "good");
+        has("without anything", &|expected| expected == "nothing to judge");
+        has("malformed", &|expected| expected.starts_with("malformed"));
+        let others = ["good", "nothing to judge", "malformed"];
+        has("bad", &|expected| !others.iter().any(|other| expected.starts_with(other)));
+    }
+}
+
+#[test]
+fn every_class_of_transactional_anomaly_has_a_known_answer() {
+    let known = known();
+    let cycles = ["G0", "G1c", "G-single", "G2-item"];
+    let forms = ["", "-session", "-realtime"];
+    let cyclic = cycles.iter().flat_map(|cycle| forms.map(|form| format!("{cycle}{form}")));
+    let other = ["G1a", "G1b", "lost update", "internal"].map(String::from);
+    for class in cyclic.chain(other) {
+        for model in [Model::ListAppend, Model::RwRegister] {
+            let found = known.iter().any(|one| one.model == model && one.expected == class);
+            assert!(found, "no history of {model} shows {class}");
+        }
+    }
+}
+
+#[test]
 fn a_seed_s_history_is_judged_the_same_from_its_file() {
     for workload in Kind::ALL {
         let Some(model) = workload.model() else { continue };
