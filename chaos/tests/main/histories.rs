@@ -1,7 +1,7 @@
 //! Known-answer histories: `tests/histories/*.edn`, each with its verdict in its first line; and histories of the simulator as files.
 
 use chaos::check::Level;
-use chaos::check::file::{Format, Model, write};
+use chaos::check::file::{Format, Model, Verdict, write};
 use chaos::episode::{Options, run_cut};
 use chaos::shrink::Cut;
 use chaos::workload::Kind;
@@ -104,4 +104,46 @@ fn a_planted_bug_is_seen_in_the_file_alone() {
         !Model::ListAppend.judge(&write(&operations, Format::Edn), Level::KeyRealTime).is_good()
     });
     assert!(broken, "no history of forty shows it");
+}
+
+/// Workloads whose transactions know their commit timestamps.
+const DATED: [Kind; 4] = [Kind::Register, Kind::Append, Kind::Txn, Kind::Strict];
+
+#[test]
+fn timestamps_in_a_seed_s_file_fit_what_was_read() {
+    for workload in DATED {
+        let (report, operations) =
+            run_cut(Options { seed: 3, workload, planted: None }, &Cut::default());
+        assert_eq!(report.verdict, Ok(()), "{workload}");
+        for format in [Format::Edn, Format::Json] {
+            let text = write(&operations, format);
+            let verdict = Model::Mvcc.judge(&text, Level::KeyRealTime);
+            assert!(verdict.is_good(), "{workload}: {verdict}");
+            let without = text.replace(":ts", ":was").replace("\"ts\"", "\"was\"");
+            let undated = Model::Mvcc.judge(&without, Level::KeyRealTime).to_string();
+            assert!(undated.contains("without its commit timestamp"), "{workload}: {undated}");
+        }
+    }
+}
+
+#[test]
+fn the_file_s_timestamps_convict_whom_the_simulator_convicts() {
+    let planted = Some("fast-path-skips-cache".parse().expect("a known bug"));
+    let mut convicted = 0;
+    for seed in 1..40 {
+        let (report, operations) =
+            run_cut(Options { seed, workload: Kind::Append, planted }, &Cut::default());
+        let verdict = Model::Mvcc.judge(&write(&operations, Format::Edn), Level::KeyRealTime);
+        let bad = matches!(verdict, Verdict::Bad(_));
+        // What its world has seen inside the simulator tells before what its judges say.
+        let told = report.verdict.err().unwrap_or_default();
+        assert!(!bad || !told.is_empty(), "{seed}: only the file is bad: {verdict}");
+        let by_timestamps = told.starts_with("key ") && told.contains("read at");
+        assert!(bad || !by_timestamps, "{seed}: the file is {verdict}, and {told}");
+        convicted += usize::from(bad);
+        if convicted == 3 {
+            return;
+        }
+    }
+    panic!("{convicted} histories of forty show it");
 }

@@ -5,10 +5,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::books::{Banked, Banking, Counting, Skewed, Skewing};
+use super::instants::instants;
 use super::shown::{Shown, records, shown};
 use super::{Malformed, Operation, Value, Verdict, read};
 use crate::check::{
-    Level, append, bank, convergence, long_fork, monotonic, register, session, skew, txn_register,
+    Level, append, bank, convergence, long_fork, monotonic, mvcc, register, session, skew,
+    txn_register,
 };
 use crate::history::{Ended, Record, end_of};
 
@@ -36,11 +38,13 @@ pub enum Model {
     Monotonic,
     /// [`convergence`].
     Counter,
+    /// [`mvcc`].
+    Mvcc,
 }
 
 impl Model {
     /// All of them.
-    pub const ALL: [Model; 9] = [
+    pub const ALL: [Model; 10] = [
         Model::ListAppend,
         Model::RwRegister,
         Model::Register,
@@ -50,6 +54,7 @@ impl Model {
         Model::Session,
         Model::Monotonic,
         Model::Counter,
+        Model::Mvcc,
     ];
 
     /// As it is written.
@@ -64,6 +69,7 @@ impl Model {
             Model::Session => "session",
             Model::Monotonic => "monotonic",
             Model::Counter => "counter",
+            Model::Mvcc => "mvcc",
         }
     }
 
@@ -84,6 +90,7 @@ impl Model {
             Model::Session => hear(all, session::check),
             Model::Monotonic => hear(all, |history| monotonic::check(history, level)),
             Model::Counter => hear(all, judge_counters),
+            Model::Mvcc => hear_instants(all),
         }
         .unwrap_or_else(Verdict::Malformed)
     }
@@ -99,12 +106,29 @@ fn hear<O: Shown>(
         Ended::Ok(answer) => record.op.tells(answer),
         Ended::Fail | Ended::Unknown => false,
     };
-    let Err(what) = judge(&history) else {
+    verdict(operations, judge(&history), || history.iter().any(tells))
+}
+
+/// The verdict on transactions by their commit timestamps.
+fn hear_instants(operations: &[Operation]) -> Result<Verdict, Malformed> {
+    let history = instants(operations)?;
+    let tells = |record: &Record<mvcc::Writes, mvcc::Seen>| match &record.ended {
+        Ended::Ok(seen) => {
+            !record.op.is_empty() || seen.reads.iter().any(|(_, version)| version.is_some())
+        }
+        Ended::Fail | Ended::Unknown => false,
+    };
+    verdict(operations, mvcc::check(&history), || history.iter().any(tells))
+}
+
+fn verdict(
+    operations: &[Operation],
+    judged: Result<(), String>,
+    tells: impl FnOnce() -> bool,
+) -> Result<Verdict, Malformed> {
+    let Err(what) = judged else {
         let count = operations.len();
-        return Ok(match history.iter().any(tells) {
-            true => Verdict::Good(count),
-            false => Verdict::Nothing(count),
-        });
+        return Ok(if tells() { Verdict::Good(count) } else { Verdict::Nothing(count) });
     };
     match what.strip_prefix("malformed history: ") {
         Some(what) => Err(Malformed { line: line_of(operations, what), what: what.to_string() }),

@@ -10,6 +10,7 @@
 //! | `write-skew` | `insert` `[group row]` (`fail`: the group was not empty), `rows` nil → `[[group [row ..]] ..]` |
 //! | `session` | `add` `[set item]`, `read` `[set nil]` → `[set [item ..]]` |
 //! | `monotonic` | `inc` `[k nil]` → `[k v]`, `read` `[k nil]` → `[k v]` |
+//! | `mvcc` | those of `list-append`, `rw-register` or `register`, each `ok` with its `:ts` |
 //! | `counter` | `add` `[k amount]`, `read-all` nil → `[[k v] ..]`: by several processes after everything has ended, all equal |
 
 use std::fmt;
@@ -67,7 +68,7 @@ pub fn shown<O: Shown>(records: &[Record<O, O::Answer>]) -> Vec<Operation> {
         };
         let Record { client, asked, heard, .. } = *record;
         let op = (f.to_string(), value);
-        Operation { line: 0, record: Record { client, asked, heard, op, ended } }
+        Operation { line: 0, ts: None, record: Record { client, asked, heard, op, ended } }
     };
     records.iter().map(show).collect()
 }
@@ -79,9 +80,7 @@ pub(crate) fn records<O: Shown>(
     let parse = |operation: &Operation| {
         let Record { client, asked, heard, op: (f, value), ended } = &operation.record;
         let wrong = |what: String| Malformed { line: operation.line, what };
-        let op = O::parse(f, value).ok_or_else(|| {
-            wrong(format!("not an operation of this model: {f} {}", show(value, Format::Edn)))
-        })?;
+        let op = O::parse(f, value).ok_or_else(|| not_of_model(operation))?;
         let ended = match ended {
             Ended::Ok(answer) => Ended::Ok(op.parse_answer(answer).ok_or_else(|| {
                 wrong(format!(
@@ -96,6 +95,13 @@ pub(crate) fn records<O: Shown>(
         Ok(Record { client: *client, asked: *asked, heard: *heard, op, ended })
     };
     operations.iter().map(parse).collect()
+}
+
+/// What is wrong with an operation that a model does not know.
+pub(super) fn not_of_model(operation: &Operation) -> Malformed {
+    let (f, value) = &operation.record.op;
+    let what = format!("not an operation of this model: {f} {}", show(value, Format::Edn));
+    Malformed { line: operation.line, what }
 }
 
 pub(super) fn natural(value: &Value) -> Option<u64> {
