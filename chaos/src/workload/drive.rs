@@ -20,7 +20,7 @@ use crate::world::access::{Gateway, Lost, SharedAccess};
 use crate::world::chance::Chance;
 
 /// The number of a client that is none: what is read once all has healed.
-const NOBODY: u32 = u32::MAX;
+pub(super) const NOBODY: u32 = u32::MAX;
 
 /// A client before its next operation.
 pub(super) struct Turn<'a> {

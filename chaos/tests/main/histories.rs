@@ -1,8 +1,9 @@
 //! Known-answer histories: `tests/histories/*.edn`, each with its verdict in its first line; and histories of the simulator as files.
 
 use chaos::check::Level;
-use chaos::check::file::{Format, Model, Verdict, write};
+use chaos::check::file::{Format, Model, Operation, Value, Verdict, write};
 use chaos::episode::{Options, run_cut};
+use chaos::history::{Ended, Record};
 use chaos::shrink::Cut;
 use chaos::workload::Kind;
 use std::path::Path;
@@ -84,6 +85,7 @@ fn a_seed_s_history_is_judged_the_same_from_its_file() {
         let (report, operations) =
             run_cut(Options { seed: 3, workload, planted: None }, &Cut::default());
         assert_eq!(report.verdict, Ok(()), "{workload}");
+        contradictions_are_malformed(workload, model, &operations);
         for format in [Format::Edn, Format::Json] {
             let text = write(&operations, format);
             let verdict = model.judge(&text, Level::KeyRealTime);
@@ -93,6 +95,46 @@ fn a_seed_s_history_is_judged_the_same_from_its_file() {
             assert!(cut.starts_with("malformed at line"), "{workload}: {cut}");
         }
     }
+}
+
+/// Changes a number in an answer that the question had already told.
+fn contradict(asked: &Value, answer: &mut Value) -> bool {
+    match (asked, answer) {
+        (Value::Int(_), Value::Int(number)) => {
+            *number += 1;
+            true
+        }
+        (Value::List(asked), Value::List(values)) => {
+            asked.iter().zip(values).any(|(asked, value)| contradict(asked, value))
+        }
+        (Value::Map(asked), Value::Map(pairs)) => {
+            asked.iter().zip(pairs).any(|((_, asked), (_, value))| contradict(asked, value))
+        }
+        _ => false,
+    }
+}
+
+/// Some answers, each to another question than was asked.
+fn contradictions_are_malformed(workload: Kind, model: Model, operations: &[Operation]) {
+    let (mut broken, mut contradicted) = (operations.to_vec(), 0);
+    for (place, whole) in operations.iter().enumerate() {
+        let Record { op, ended: Ended::Ok(answer), .. } = &mut broken[place].record else {
+            continue;
+        };
+        if !contradict(&op.1, answer) {
+            continue;
+        }
+        contradicted += 1;
+        let verdict = model.judge(&write(&broken, Format::Edn), Level::KeyRealTime).to_string();
+        let malformed = verdict.starts_with("malformed at line");
+        assert!(malformed && verdict.contains("answered with"), "{workload}: {verdict}");
+        broken[place] = whole.clone();
+        if contradicted == 10 {
+            return;
+        }
+    }
+    // Looks at indexes ask for names only.
+    assert!(contradicted > 0 || model == Model::Index, "{workload}: nothing to contradict");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Value;
 use super::shown::{Shown, list, natural, naturals, pair, two};
-use crate::check::{bank, convergence, skew};
+use crate::check::{bank, cells, convergence, index, skew};
 
 /// What is done at a bank, as files tell it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -248,5 +248,195 @@ impl Shown for Counting {
 
     fn tells(&self, copy: &BTreeMap<u64, i64>) -> bool {
         matches!(self, Counting::Add(_)) || copy.values().any(|value| *value != 0)
+    }
+}
+
+/// What is done to rows of an available table, and the reading of a copy at the end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Replacing {
+    Op(cells::Op),
+    ReadAll,
+}
+
+/// Their answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Replaced {
+    Answer(cells::Answer),
+    Rows(BTreeMap<u64, cells::Row>),
+}
+
+/// Of a row of [`cells`]: which, at which node, and what is written.
+fn at_row(key: u64, at: u32, tag: Option<u64>, found: Value) -> Value {
+    let mut fields = vec![(Value::word("key"), Value::number(key))];
+    fields.extend(tag.map(|tag| (Value::word("tag"), Value::number(tag))));
+    fields.push((Value::word("at"), Value::number(u64::from(at))));
+    fields.push((Value::word("found"), found));
+    Value::Map(fields)
+}
+
+impl Replacing {
+    fn show_found(&self, found: Value) -> (&'static str, Value) {
+        match *self {
+            Replacing::Op(cells::Op::Put { key, tag, at }) => {
+                ("put", at_row(key, at, Some(tag), found))
+            }
+            Replacing::Op(cells::Op::Delete { key, at }) => {
+                ("delete", at_row(key, at, None, found))
+            }
+            Replacing::Op(cells::Op::Read { key, at }) => ("read", at_row(key, at, None, found)),
+            Replacing::Op(cells::Op::Draw) => ("draw", found),
+            Replacing::ReadAll => ("read-all", found),
+        }
+    }
+}
+
+impl Shown for Replacing {
+    type Answer = Replaced;
+
+    fn show(&self) -> (&'static str, Value) {
+        self.show_found(Value::Nil)
+    }
+
+    fn show_answer(&self, answer: &Replaced) -> Option<Value> {
+        let found = match answer {
+            Replaced::Answer(cells::Answer::Found(None)) => Value::Nil,
+            Replaced::Answer(cells::Answer::Found(Some(row))) => list([row.tag, row.twin]),
+            Replaced::Answer(cells::Answer::Drawn(number)) => Value::Int(*number),
+            Replaced::Rows(rows) => {
+                let row = |(key, row): (&u64, &cells::Row)| list([*key, row.tag, row.twin]);
+                Value::List(rows.iter().map(row).collect())
+            }
+        };
+        Some(self.show_found(found).1)
+    }
+
+    fn parse(f: &str, value: &Value) -> Option<Replacing> {
+        let number = |name: &str| value.field(name).and_then(natural);
+        let at = || u32::try_from(number("at")?).ok();
+        Some(match f {
+            "put" => Replacing::Op(cells::Op::Put {
+                key: number("key")?,
+                tag: number("tag")?,
+                at: at()?,
+            }),
+            "delete" => Replacing::Op(cells::Op::Delete { key: number("key")?, at: at()? }),
+            "read" => Replacing::Op(cells::Op::Read { key: number("key")?, at: at()? }),
+            "draw" => Replacing::Op(cells::Op::Draw),
+            "read-all" => Replacing::ReadAll,
+            _ => return None,
+        })
+    }
+
+    fn parse_answer(&self, value: &Value) -> Option<Replaced> {
+        match self {
+            Replacing::Op(cells::Op::Draw) => {
+                Some(Replaced::Answer(cells::Answer::Drawn(value.integer()?)))
+            }
+            Replacing::Op(_) => {
+                let found = match value.field("found")? {
+                    Value::Nil => None,
+                    row => {
+                        let [tag, twin]: [u64; 2] = naturals(row)?.try_into().ok()?;
+                        Some(cells::Row { tag, twin })
+                    }
+                };
+                Some(Replaced::Answer(cells::Answer::Found(found)))
+            }
+            Replacing::ReadAll => {
+                let row = |value: &Value| {
+                    let [key, tag, twin]: [u64; 3] = naturals(value)?.try_into().ok()?;
+                    Some((key, cells::Row { tag, twin }))
+                };
+                let rows: Vec<_> = value.list()?.iter().map(row).collect::<Option<_>>()?;
+                let by_key: BTreeMap<u64, cells::Row> = rows.iter().copied().collect();
+                (by_key.len() == rows.len()).then_some(Replaced::Rows(by_key))
+            }
+        }
+    }
+
+    fn tells(&self, answer: &Replaced) -> bool {
+        match answer {
+            Replaced::Answer(cells::Answer::Found(found)) => {
+                found.is_some() || matches!(self, Replacing::Op(cells::Op::Put { .. }))
+            }
+            Replaced::Answer(cells::Answer::Drawn(_)) => true,
+            Replaced::Rows(rows) => !rows.is_empty(),
+        }
+    }
+}
+
+/// The reading of a copy of whatever it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Reading;
+
+impl Shown for Reading {
+    type Answer = Value;
+
+    fn show(&self) -> (&'static str, Value) {
+        ("read-all", Value::Nil)
+    }
+
+    fn show_answer(&self, copy: &Value) -> Option<Value> {
+        Some(copy.clone())
+    }
+
+    fn parse(f: &str, value: &Value) -> Option<Reading> {
+        (f == "read-all" && *value == Value::Nil).then_some(Reading)
+    }
+
+    fn parse_answer(&self, value: &Value) -> Option<Value> {
+        Some(value.clone())
+    }
+
+    fn tells(&self, copy: &Value) -> bool {
+        ![Value::Nil, Value::List(Vec::new()), Value::Map(Vec::new())].contains(copy)
+    }
+}
+
+impl Shown for index::Look {
+    /// Keys and values of any kind.
+    type Answer = index::Seen<Value, Value>;
+
+    fn show(&self) -> (&'static str, Value) {
+        let name = |name: &String| (Value::word(name), Value::Nil);
+        ("look", Value::Map(self.iter().map(name).collect()))
+    }
+
+    fn show_answer(&self, seen: &index::Seen<Value, Value>) -> Option<Value> {
+        let pair = |(key, value): &(Value, Value)| Value::List(vec![key.clone(), value.clone()]);
+        let rows = |rows: &[(Value, Value)]| Value::List(rows.iter().map(pair).collect());
+        let one = |(name, compared): (&String, &index::Compared<Value, Value>)| {
+            let both = vec![
+                (Value::word("table"), rows(&compared.table)),
+                (Value::word("index"), rows(&compared.index)),
+            ];
+            (Value::word(name), Value::Map(both))
+        };
+        Some(Value::Map(self.iter().zip(seen).map(one).collect()))
+    }
+
+    fn parse(f: &str, value: &Value) -> Option<index::Look> {
+        let Value::Map(pairs) = value else { return None };
+        let name = |(name, _): &(Value, Value)| match name {
+            Value::Word(name) => Some(name.clone()),
+            _ => None,
+        };
+        if f == "look" { pairs.iter().map(name).collect() } else { None }
+    }
+
+    fn parse_answer(&self, value: &Value) -> Option<index::Seen<Value, Value>> {
+        let rows = |both: &Value, name: &str| {
+            let row = |row: &Value| pair(row).map(|(key, value)| (key.clone(), value.clone()));
+            both.field(name)?.list()?.iter().map(row).collect::<Option<Vec<_>>>()
+        };
+        let one = |name: &String| {
+            let both = value.field(name)?;
+            Some(index::Compared { table: rows(both, "table")?, index: rows(both, "index")? })
+        };
+        self.iter().map(one).collect()
+    }
+
+    fn tells(&self, seen: &index::Seen<Value, Value>) -> bool {
+        seen.iter().any(|both| !both.table.is_empty() || !both.index.is_empty())
     }
 }

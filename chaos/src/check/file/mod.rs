@@ -28,7 +28,7 @@ use std::fmt;
 use crate::history::{Ended, Record};
 
 pub(crate) use books::{Skewed, Skewing};
-pub use models::{Model, show_bank, show_counters};
+pub use models::{Model, show_bank, show_cells, show_counters, show_looks};
 pub use shown::{Shown, shown};
 pub use value::{Format, Malformed, Value, show};
 

@@ -11,6 +11,9 @@
 //! | `session` | `add` `[set item]`, `read` `[set nil]` → `[set [item ..]]` |
 //! | `monotonic` | `inc` `[k nil]` → `[k v]`, `read` `[k nil]` → `[k v]` |
 //! | `mvcc` | those of `list-append`, `rw-register` or `register`, each `ok` with its `:ts` |
+//! | `index` | `look` `{name nil ..}` → `{name {:table [[key value] ..] :index [[key value] ..]} ..}`: in one transaction, keys and values of any kind |
+//! | `cells` | `put` `{:key k :tag t :at node :found nil}` and `delete`, `read` without a tag → `:found` nil or `[tag twin]`, `draw` nil → a number, `read-all` nil → `[[key tag twin] ..]`, as `counter`'s |
+//! | `convergence` | `read-all` nil → anything: as `counter`'s, and nothing else |
 //! | `counter` | `add` `[k amount]`, `read-all` nil → `[[k v] ..]`: by several processes after everything has ended, all equal |
 
 use std::fmt;

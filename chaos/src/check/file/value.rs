@@ -4,13 +4,13 @@
 //! The reader is strict about what it knows (an unclosed bracket, a missing comma or colon in JSON are errors with their line) and skips
 //! tags and discarded forms of EDN.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 /// How deep a value may nest.
 const DEPTH_MAX: usize = 64;
 
 /// A value.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Value {
     /// `nil`, `null`.
     Nil,
@@ -89,6 +89,13 @@ impl Value {
             | Value::Word(_)
             | Value::Map(_) => None,
         }
+    }
+}
+
+/// As EDN, for verdicts.
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&show(self, Format::Edn))
     }
 }
 
