@@ -14,6 +14,17 @@ pub enum Ended<R> {
     Unknown,
 }
 
+impl<R> Ended<R> {
+    /// The same end with another answer.
+    pub fn map<S>(self, answer: impl FnOnce(R) -> S) -> Ended<S> {
+        match self {
+            Ended::Ok(value) => Ended::Ok(answer(value)),
+            Ended::Fail => Ended::Fail,
+            Ended::Unknown => Ended::Unknown,
+        }
+    }
+}
+
 impl<A, B> Ended<(A, B)> {
     /// Two answers, each with the same end.
     pub fn apart(self) -> (Ended<A>, Ended<B>) {

@@ -100,8 +100,10 @@ pub fn check_audits(initial: &[i64], history: &[Record<Op, Answer>]) -> Result<(
 fn check_journal(history: &[Record<Op, Answer>], books: &Books) -> Result<(), String> {
     let mut asked: BTreeMap<u64, (&Transfer, &Ended<Answer>)> = BTreeMap::new();
     for record in history {
-        if let Op::Move(transfer) = &record.op {
-            asked.insert(transfer.id, (transfer, &record.ended));
+        if let Op::Move(transfer) = &record.op
+            && asked.insert(transfer.id, (transfer, &record.ended)).is_some()
+        {
+            return Err(format!("malformed history: {} is asked for twice", transfer.id));
         }
     }
     let mut seen = BTreeSet::new();

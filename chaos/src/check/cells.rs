@@ -77,7 +77,7 @@ pub fn check(
     last: &BTreeMap<u64, Row>,
     real_time: RealTime,
 ) -> Result<(), String> {
-    let writers = writers_of(history);
+    let writers = writers_of(history)?;
     let found = history.iter().filter_map(|record| Some((key_of(record)?, row_of(record)?)));
     for (key, row) in found.chain(last.iter().map(|(key, row)| (*key, *row))) {
         if row.tag != row.twin {
@@ -105,12 +105,16 @@ pub fn check(
     }
 }
 
-fn writers_of(history: &History) -> BTreeMap<u64, &Record<Op, Answer>> {
-    let writer = |record: &Record<Op, Answer>| match record.op {
-        Op::Put { tag, .. } => Some(tag),
-        Op::Delete { .. } | Op::Read { .. } | Op::Draw => None,
-    };
-    history.iter().filter_map(|record| Some((writer(record)?, record))).collect()
+fn writers_of(history: &History) -> Result<BTreeMap<u64, &Record<Op, Answer>>, String> {
+    let mut writers = BTreeMap::new();
+    for record in history {
+        if let Op::Put { tag, .. } = record.op
+            && writers.insert(tag, record).is_some()
+        {
+            return Err(format!("malformed history: {tag} is written twice"));
+        }
+    }
+    Ok(writers)
 }
 
 fn key_of(record: &Record<Op, Answer>) -> Option<u64> {

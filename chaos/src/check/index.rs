@@ -1,7 +1,42 @@
 //! Value: judges an index against its table (killer Q08): for every row one entry, for every entry one row.
+//!
+//! Both must be read in one transaction. A history is of such looks, each at some indexes.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+
+use crate::history::{Ended, Record};
+
+/// Reads some indexes and their tables, in one transaction: the indexes' names.
+pub type Look = Vec<String>;
+
+/// What a table and an index of it say, in any order: (primary key, indexed value).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Compared<K, V> {
+    /// As the table says.
+    pub table: Vec<(K, V)>,
+    /// As the index says.
+    pub index: Vec<(K, V)>,
+}
+
+/// By index, in the order in which they were asked for.
+pub type Seen<K, V> = Vec<Compared<K, V>>;
+
+/// Judges all looks of a history.
+///
+/// # Errors
+/// The first index that does not say what its table says.
+pub fn check_all<K: Ord + Clone + Debug, V: Ord + Clone + Debug>(
+    history: &[Record<Look, Seen<K, V>>],
+) -> Result<(), String> {
+    for record in history {
+        let Ended::Ok(seen) = &record.ended else { continue };
+        for (name, Compared { table, index }) in record.op.iter().zip(seen) {
+            check(name, table, index)?;
+        }
+    }
+    Ok(())
+}
 
 /// `table` holds (primary key, indexed value) as the table says, `index` the same as the index says, in any order.
 ///

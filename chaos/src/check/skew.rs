@@ -1,7 +1,7 @@
 //! Value: judges inserts that forbid each other (Adya's G2; killer T06). Each transaction looks with a predicate whether a group has a row, and
 //! inserts one only if it has none. Serializable transactions leave at most one row per group; write skew leaves several.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::{Ended, Record};
 
@@ -26,7 +26,11 @@ pub fn check(
     last: Option<&BTreeMap<u64, Vec<u64>>>,
 ) -> Result<(), String> {
     let mut winners: BTreeMap<u64, &Record<Insert, Inserted>> = BTreeMap::new();
+    let mut rows = BTreeSet::new();
     for record in history {
+        if !rows.insert(record.op.row) {
+            return Err(format!("malformed history: {} is inserted twice", record.op.row));
+        }
         if record.ended == Ended::Ok(true)
             && let Some(former) = winners.insert(record.op.group, record)
         {

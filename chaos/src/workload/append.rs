@@ -15,7 +15,7 @@ use super::drive::{Call, Dated, Deed, Turn, ask_last};
 use super::{item_key, read_number, scan_all};
 use crate::check::RealTime;
 use crate::check::append::{Reads, Step, Txn, check};
-use crate::check::file::{Operation, shown};
+use crate::check::file::Operation;
 use crate::check::mvcc::{self, Seen};
 use crate::history::{Ended, Ledger};
 use crate::world::access::{Gateway, SharedAccess};
@@ -100,7 +100,7 @@ impl Deed for Lists {
     }
 
     fn operations(&self) -> Vec<Operation> {
-        shown(&self.dated.history.records())
+        self.dated.operations()
     }
 
     fn ledger(&self) -> &dyn Ledger {

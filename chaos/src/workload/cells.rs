@@ -14,6 +14,7 @@ use super::persist_on;
 use super::sql_client::{Client, Failed, integer, persevere};
 use crate::check::RealTime;
 use crate::check::cells::{Answer, Op, Row, check};
+use crate::check::file::{Operation, show_cells};
 use crate::history::{Ended, History, Ledger};
 use crate::world::access::{Gateway, SharedAccess};
 
@@ -81,6 +82,11 @@ impl Deed for Cells {
 
     fn check(&self, real_time: RealTime) -> Result<(), String> {
         check(&self.history.records(), &self.copies.any()?, real_time)
+    }
+
+    fn operations(&self) -> Vec<Operation> {
+        let copies = self.copies.last().into_iter().map(|(node, copy)| (node.0, copy)).collect();
+        show_cells(&self.history.records(), &copies)
     }
 
     fn ledger(&self) -> &dyn Ledger {

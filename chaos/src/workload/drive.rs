@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use super::{ClientError, Workload, persist_on};
 use crate::check::RealTime;
-use crate::check::file::Operation;
+use crate::check::file::{Operation, Shown, shown};
 use crate::check::mvcc::{Seen, Writes};
 use crate::history::{Ended, History, Ledger};
 use crate::world::access::{Gateway, Lost, SharedAccess};
 use crate::world::chance::Chance;
 
 /// The number of a client that is none: what is read once all has healed.
-const NOBODY: u32 = u32::MAX;
+pub(super) const NOBODY: u32 = u32::MAX;
 
 /// A client before its next operation.
 pub(super) struct Turn<'a> {
@@ -213,5 +213,20 @@ impl<O: Clone, R: Clone> Dated<O, R> {
         let (answer, seen) = ended.apart();
         self.instants.push(client, asked, heard, writes(&op, &answer), seen);
         self.history.push(client, asked, heard, op, answer);
+    }
+}
+
+impl<O: Shown<Answer = R> + Clone, R: Clone> Dated<O, R> {
+    /// The history as a file tells it, with the timestamps.
+    pub(super) fn operations(&self) -> Vec<Operation> {
+        let mut operations = shown(&self.history.records());
+        for (operation, instant) in operations.iter_mut().zip(self.instants.records()) {
+            assert_eq!(operation.record.asked, instant.asked, "both were noted together");
+            // A swap that did not match is a file's failure, though it was committed.
+            if let (Ended::Ok(_), Ended::Ok(seen)) = (&operation.record.ended, instant.ended) {
+                operation.ts = Some(seen.at);
+            }
+        }
+        operations
     }
 }

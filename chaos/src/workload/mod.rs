@@ -159,7 +159,7 @@ impl Kind {
         }
     }
 
-    /// The judge of its history in a file; `None`: it is judged by what is in the tables at the end.
+    /// The judge of its history in a file; `None`: a file could not hold it.
     pub fn model(self) -> Option<Model> {
         match self {
             Kind::Bank | Kind::SqlBank => Some(Model::Bank),
@@ -171,7 +171,8 @@ impl Kind {
             Kind::Monotonic => Some(Model::Monotonic),
             Kind::Counter => Some(Model::Counter),
             Kind::Session => Some(Model::Session),
-            Kind::Shop | Kind::Cells => None,
+            Kind::Shop => Some(Model::Index),
+            Kind::Cells => Some(Model::Cells),
         }
     }
 }

@@ -10,7 +10,7 @@ use txn::client::{Db, TxnError, TxnOptions};
 use super::drive::{Call, Dated, Deed, Turn, ask_last};
 use super::{Manner, beside, draft, item_key, number, read_number};
 use crate::check::RealTime;
-use crate::check::file::{Operation, shown};
+use crate::check::file::Operation;
 use crate::check::mvcc::{self, Seen};
 use crate::check::register::{Answer, Op, check_all};
 use crate::history::{Ended, History, Ledger};
@@ -102,7 +102,7 @@ impl Deed for Registers {
     }
 
     fn operations(&self) -> Vec<Operation> {
-        shown(&self.dated.history.records())
+        self.dated.operations()
     }
 
     fn ledger(&self) -> &dyn Ledger {

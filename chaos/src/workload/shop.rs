@@ -15,11 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::copies::Copies;
-use super::drive::{Call, Deed, Turn};
+use super::drive::{Call, Deed, NOBODY, Turn};
 use super::persist_on;
 use super::sql_client::{Client, Failed, integer, persevere};
 use crate::check::RealTime;
-use crate::check::index;
+use crate::check::file::{Operation, show_looks};
+use crate::check::index::{self, Compared, Look};
 use crate::history::{Ended, History, Ledger};
 use crate::world::access::{Gateway, SharedAccess};
 use crate::world::chance::Chance;
@@ -129,12 +130,20 @@ impl Change {
     }
 }
 
+/// The indexes that a look is at.
+const INDEXES: [&str; 3] = ["items_by_owner", "items_by_price", "items_by_tag"];
+
+/// What they said, and their table.
+type Looked = index::Seen<i64, i64>;
+
 /// How often each shelf was sold from, as a node shows it.
 type Sold = BTreeMap<u64, u64>;
 
 /// See the module.
 pub struct Shop {
     history: History<Op, ()>,
+    /// What indexes said, and their tables.
+    looks: History<Look, Looked>,
     /// What an index said that its table did not.
     broken: Mutex<Option<String>>,
     /// Orders with their shelf, at the end.
@@ -146,6 +155,7 @@ impl Default for Shop {
     fn default() -> Shop {
         Shop {
             history: History::default(),
+            looks: History::default(),
             broken: Mutex::default(),
             orders: Mutex::default(),
             sold: Copies::new(|gateway| shelves(gateway).boxed()),
@@ -155,7 +165,8 @@ impl Default for Shop {
 
 impl Deed for Shop {
     type Task = Op;
-    type Answer = ();
+    /// Of a look what was seen, of all else nothing.
+    type Answer = Looked;
     type Error = Failed;
 
     fn name(&self) -> &'static str {
@@ -177,24 +188,26 @@ impl Deed for Shop {
         draw(turn.client, turn.fresh(20), turn.chance)
     }
 
-    async fn run(self: Arc<Self>, gateway: Gateway, op: Op) -> Result<(), Failed> {
+    async fn run(self: Arc<Self>, gateway: Gateway, op: Op) -> Result<Looked, Failed> {
         let rest = gateway.runtime.time.clone();
         let result = persevere(&gateway, |client| {
             let (shop, rest) = (self.clone(), rest.clone());
             async move {
                 match op {
                     Op::Scratch { client: number, mark } => {
-                        scratch(client, &*rest, (number, mark), &shop).await
+                        scratch(client, &*rest, (number, mark), &shop).await?;
                     }
                     Op::GiveTwo { first, second, owner, thinks } => {
-                        give_two(client, (first, second), owner, pause(&*rest, thinks)).await
+                        give_two(client, (first, second), owner, pause(&*rest, thinks)).await?;
                     }
                     Op::Look { thinks } => {
-                        look(client, &shop, pause(&*rest, thinks)).await?;
-                        look_at_rules(client, &shop).await
+                        let seen = look(client, &shop, pause(&*rest, thinks)).await?;
+                        look_at_rules(client, &shop).await?;
+                        return Ok(seen);
                     }
-                    _ => run_once(client, op).await,
+                    _ => run_once(client, op).await?,
                 }
+                Ok(Looked::new())
             }
             .boxed()
         })
@@ -204,24 +217,30 @@ impl Deed for Shop {
             (
                 Op::Tag { .. } | Op::Code { .. } | Op::Change(Change::Unique),
                 Err(Failed::Certain(why)),
-            ) if why.starts_with("23505") => Ok(()),
+            ) if why.starts_with("23505") => Ok(Looked::new()),
             // Nor may the bin be missing.
             (
                 Op::Fill { .. } | Op::NoBin { .. } | Op::Change(Change::Key),
                 Err(Failed::Certain(why)),
-            ) if why.starts_with("23503") => Ok(()),
+            ) if why.starts_with("23503") => Ok(Looked::new()),
             (_, result) => result,
         }
     }
 
-    fn note(&self, Call { client, asked, heard }: Call, op: Op, ended: Ended<()>) {
-        self.history.push(client, asked, heard, op, ended);
+    fn note(&self, call: Call, op: Op, ended: Ended<Looked>) {
+        let done = ended.clone().map(drop);
+        self.history.push(call.client, call.asked, call.heard, op, done);
+        if matches!(op, Op::Look { .. }) {
+            self.note_look(call, ended);
+        }
     }
 
     async fn finish(self: Arc<Self>, access: &SharedAccess) -> Result<(), String> {
         let shop = self.clone();
         let look = move |gateway: Gateway| shop.clone().run(gateway, LAST_LOOK).boxed();
-        persist_on(access, "the tables cannot be read", look).await?;
+        let asked = access.now();
+        let seen = persist_on(access, "the tables cannot be read", look).await?;
+        self.note_look(Call { client: NOBODY, asked, heard: access.now() }, Ended::Ok(seen));
         let shop = self.clone();
         let look = move |gateway: Gateway| {
             let shop = shop.clone();
@@ -235,6 +254,10 @@ impl Deed for Shop {
         let orders = persist_on(access, "the orders cannot be read", read).await?;
         *self.orders.lock() = orders;
         self.sold.converge(access).await
+    }
+
+    fn operations(&self) -> Vec<Operation> {
+        show_looks(&self.looks.records())
     }
 
     fn check(&self, _real_time: RealTime) -> Result<(), String> {
@@ -386,7 +409,7 @@ async fn look(
     client: &mut Client,
     shop: &Arc<Shop>,
     pause: impl Future<Output = ()>,
-) -> Result<(), Failed> {
+) -> Result<Looked, Failed> {
     client.run("BEGIN").await?;
     let table = client.run("SELECT id, owner, price, tag FROM items ORDER BY id").await?;
     pause.await;
@@ -417,16 +440,14 @@ async fn look(
     }
     client.run("COMMIT").await?;
     twice.into_iter().for_each(|what| shop.note(what));
-    for (name, table, index) in [
-        ("items_by_owner", owners, by_owner),
-        ("items_by_price", prices, by_price),
-        ("items_by_tag", tags, by_tag),
-    ] {
-        if let Err(what) = index::check(name, &table, &index) {
+    let both = [(owners, by_owner), (prices, by_price), (tags, by_tag)];
+    let seen: Looked = both.map(|(table, index)| Compared { table, index }).into();
+    for (name, Compared { table, index }) in INDEXES.iter().zip(&seen) {
+        if let Err(what) = index::check(name, table, index) {
             shop.note(what);
         }
     }
-    Ok(())
+    Ok(seen)
 }
 
 /// A table that has just been made holds what was put into it, and keeps it.
@@ -511,6 +532,10 @@ async fn look_at_changes(client: &mut Client, shop: Arc<Shop>) -> Result<(), Fai
 }
 
 impl Shop {
+    fn note_look(&self, Call { client, asked, heard }: Call, ended: Ended<Looked>) {
+        self.looks.push(client, asked, heard, INDEXES.map(String::from).into(), ended);
+    }
+
     fn note(&self, what: String) {
         self.broken.lock().get_or_insert(what);
     }

@@ -11,7 +11,7 @@ use txn::client::{Access, Isolation, TxnError, TxnOptions};
 
 use super::drive::{Call, Dated, Deed, Turn, ask_last, rest};
 use super::{item_key, number, read_number};
-use crate::check::file::{Operation, shown};
+use crate::check::file::Operation;
 use crate::check::mvcc::{self, Seen};
 use crate::check::txn_register::{Reads, Step, Txn, check};
 use crate::check::{Level, RealTime};
@@ -95,7 +95,7 @@ impl Deed for Strict {
     }
 
     fn operations(&self) -> Vec<Operation> {
-        shown(&self.dated.history.records())
+        self.dated.operations()
     }
 
     fn ledger(&self) -> &dyn Ledger {

@@ -12,7 +12,7 @@ use txn::client::{Db, TxnError, TxnOptions};
 use super::drive::{Call, Dated, Deed, Turn, ask_last};
 use super::{item_key, number, read_number};
 use crate::check::RealTime;
-use crate::check::file::{Operation, shown};
+use crate::check::file::Operation;
 use crate::check::mvcc::{self, Seen};
 use crate::check::txn_register::{Reads, Step, Txn, check};
 use crate::history::{Ended, Ledger};
@@ -80,7 +80,7 @@ impl Deed for Txns {
     }
 
     fn operations(&self) -> Vec<Operation> {
-        shown(&self.dated.history.records())
+        self.dated.operations()
     }
 
     fn ledger(&self) -> &dyn Ledger {

@@ -58,7 +58,8 @@ enum ChaosCommand {
     Check {
         /// The history.
         file: PathBuf,
-        /// What clients did: list-append, rw-register, register, bank, long-fork, write-skew, session, monotonic or counter.
+        /// What clients did: list-append, rw-register, register, bank, long-fork, write-skew, session, monotonic, counter, cells; or
+        /// what is judged: mvcc (commit timestamps), index (looks at indexes), convergence (copies of anything).
         #[arg(long)]
         model: Model,
         /// Which order beyond that of the data counts.

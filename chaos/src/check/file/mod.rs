@@ -7,20 +7,29 @@
 //!
 //! Types are `invoke`, `ok`, `fail` (it had and will have no effect) and `info` (nobody knows). A client asks one thing at a time, and
 //! every invocation has its end, so that a file that was cut off is noticed; files of ours also say first how many events they have
-//! (EDN, in a comment) or are one array (JSON). What contradicts itself is *malformed at line N*, never good.
+//! (EDN, in a comment) or are one array (JSON). An end repeats what was asked: an `ok` fills in what was left open (nil), a `fail` or an
+//! `info` may do so, or say nothing (nil). What contradicts itself is *malformed at line N*, never good.
+//!
+//! An `ok` may say at which timestamp it was committed, after its value: `:ts [microseconds logical]`, as the hybrid logical clock has it
+//! ([`Timestamp`]). The model `mvcc` needs it, the others pass over it. Which version was read, the value says: none is written twice.
 
+mod books;
+mod instants;
 mod models;
 mod shown;
+mod singles;
+mod txns;
 mod value;
 
+use clock::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::history::{Ended, Record};
 
-pub use models::{Model, show_bank, show_counters};
+pub(crate) use books::{Skewed, Skewing};
+pub use models::{Model, show_bank, show_cells, show_counters, show_looks};
 pub use shown::{Shown, shown};
-pub(crate) use shown::{Skewed, Skewing};
 pub use value::{Format, Malformed, Value, show};
 
 use value::Reader;
@@ -30,6 +39,8 @@ use value::Reader;
 pub struct Operation {
     /// The line of its invocation; zero if it was not read from a file.
     pub line: usize,
+    /// The timestamp at which it was committed; `None`: it was not, or nobody says.
+    pub ts: Option<Timestamp>,
     /// Who, when, and how it ended; `op` is the function's name and argument.
     pub record: Record<(String, Value), Value>,
 }
@@ -41,6 +52,8 @@ pub enum Verdict {
     Good(usize),
     /// An anomaly.
     Bad(String),
+    /// Nothing is wrong, and nothing is shown: of so many operations none changed anything, nor saw that anybody did.
+    Nothing(usize),
     /// The history itself makes no sense.
     Malformed(Malformed),
 }
@@ -57,6 +70,12 @@ impl fmt::Display for Verdict {
         match self {
             Verdict::Good(count) => write!(f, "good: {count} operations, no anomaly"),
             Verdict::Bad(what) => write!(f, "{what}"),
+            Verdict::Nothing(count) => {
+                write!(
+                    f,
+                    "nothing to judge: none of {count} operations shows that anything happened"
+                )
+            }
             Verdict::Malformed(malformed) => write!(f, "{malformed}"),
         }
     }
@@ -83,7 +102,7 @@ pub fn write(operations: &[Operation], format: Format) -> String {
     let end = operations.iter().map(|operation| ended_at(&operation.record)).max().unwrap_or(0);
     let mut sorted: Vec<&Operation> = operations.iter().collect();
     sorted.sort_by_key(|operation| operation.record.asked);
-    for Operation { record, .. } in sorted {
+    for Operation { record, ts, .. } in sorted {
         let (number, heard) =
             process.entry(record.client).or_insert((record.client.min(step * 1000), None));
         if heard.is_some_and(|heard| heard >= record.asked) {
@@ -103,7 +122,13 @@ pub fn write(operations: &[Operation], format: Format) -> String {
         };
         push(record.asked, event("invoke", record.asked, &record.op.1));
         match &record.ended {
-            Ended::Ok(value) => push(record.heard, event("ok", record.heard, value)),
+            Ended::Ok(value) => {
+                let mut event = event("ok", record.heard, value);
+                if let (Value::Map(pairs), Some(ts)) = (&mut event, ts) {
+                    pairs.push((Value::word("ts"), show_ts(*ts)));
+                }
+                push(record.heard, event);
+            }
             Ended::Fail => push(record.heard, event("fail", record.heard, &record.op.1)),
             Ended::Unknown => {
                 // It may take effect at any later time, and its process asks nothing more.
@@ -160,7 +185,10 @@ pub fn read(text: &str) -> Result<Vec<Operation>, Malformed> {
             return Err(wrong(format!("time goes back from {now} to {}", event.time)));
         }
         now = event.time;
-        let Event { kind, process, f, value, time } = event;
+        let Event { kind, process, f, value, time, ts } = event;
+        if ts.is_some() && kind != "ok" {
+            return Err(wrong(format!("{kind} with a commit timestamp")));
+        }
         if kind == "invoke" {
             if let Some(former) = open.insert(process, operations.len()) {
                 let line = operations[former].line;
@@ -177,15 +205,21 @@ pub fn read(text: &str) -> Result<Vec<Operation>, Malformed> {
                 op: (f, value),
                 ended: Ended::Unknown,
             };
-            operations.push(Operation { line, record });
+            operations.push(Operation { line, ts: None, record });
             continue;
         }
         let Some(place) = open.remove(&process) else {
             return Err(wrong(format!("process {process} hears an answer and has asked nothing")));
         };
+        operations[place].ts = ts;
         let record = &mut operations[place].record;
         if record.op.0 != f {
             return Err(wrong(format!("asked for {} and answered to {f}", record.op.0)));
+        }
+        let says_nothing = kind != "ok" && value == Value::Nil;
+        if !says_nothing && !value.completes(&record.op.1) {
+            let [asked, answered] = [&record.op.1, &value].map(|value| show(value, Format::Edn));
+            return Err(wrong(format!("asked for {f} {asked} and answered with {answered}")));
         }
         (record.heard, record.ended) = match kind.as_str() {
             "ok" => (time, Ended::Ok(value)),
@@ -234,6 +268,7 @@ struct Event {
     f: String,
     value: Value,
     time: u64,
+    ts: Option<Timestamp>,
 }
 
 impl Event {
@@ -266,9 +301,26 @@ impl Event {
             Some(Value::Int(time)) => u64::try_from(*time).map_err(|_| "time is negative")?,
             Some(_) => return Err("time is not a whole number".to_string()),
         };
+        let ts = match event.field("ts") {
+            None => None,
+            Some(ts) => Some(parse_ts(ts).ok_or("ts is not [microseconds logical]")?),
+        };
         let value = event.field("value").cloned().unwrap_or(Value::Nil);
-        Ok(Some(Event { kind: word("type")?, process, f: word("f")?, value, time }))
+        Ok(Some(Event { kind: word("type")?, process, f: word("f")?, value, time, ts }))
     }
+}
+
+fn show_ts(ts: Timestamp) -> Value {
+    Value::List(vec![Value::number(ts.micros()), Value::number(u64::from(ts.logical()))])
+}
+
+fn parse_ts(value: &Value) -> Option<Timestamp> {
+    let [micros, logical] = value.list()? else { return None };
+    let micros = u64::try_from(micros.integer()?).ok().filter(|micros| *micros < 1 << 52)?;
+    let logical = u16::try_from(logical.integer()?).ok().filter(|logical| *logical < 1 << 12)?;
+    let ts = Timestamp::new(micros, logical);
+    // Nothing is written at the first and the last: they stand for no bound.
+    Some(ts).filter(|ts| *ts != Timestamp::MIN && *ts != Timestamp::MAX)
 }
 
 #[cfg(test)]
@@ -281,6 +333,7 @@ mod tests {
         let heard = if ended == Ended::Unknown { u64::MAX } else { heard };
         Operation {
             line: 0,
+            ts: (asked == 1).then(|| Timestamp::new(4, 7)),
             record: Record { client, asked, heard, op: ("read".into(), value), ended },
         }
     }
@@ -290,7 +343,7 @@ mod tests {
             operation(0, 1, 5, Ended::Ok(Value::List(vec![Value::Int(1), Value::Int(9)]))),
             operation(1, 2, 0, Ended::Unknown),
             operation(0, 6, 7, Ended::Fail),
-            operation(1, 8, 9, Ended::Ok(Value::Nil)),
+            operation(1, 8, 9, Ended::Ok(Value::List(vec![Value::Int(1), Value::Nil]))),
         ]
     }
 
@@ -304,6 +357,7 @@ mod tests {
             expected[3].record.client = 3;
             for (read, expected) in read.iter().zip(&expected) {
                 assert_eq!(read.record, expected.record, "{text}");
+                assert_eq!(read.ts, expected.ts, "{text}");
             }
         }
     }
@@ -331,6 +385,9 @@ mod tests {
             (format!("{ask}{}", hear.replace("read", "write")), 2),
             (format!("{ask}{}", hear.replace(":ok", ":maybe")), 2),
             (format!("{ask}[]"), 2),
+            (format!("{ask}{}", hear.replace(":time", ":ts [5 4096] :time")), 2),
+            (format!("{ask}{}", hear.replace(":time", ":ts 5 :time")), 2),
+            (format!("{}{hear}", ask.replace(":time", ":ts [5 0] :time")), 1),
             (String::new(), 1),
         ] {
             let told = told(&text).expect_err(&text);

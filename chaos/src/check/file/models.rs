@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use super::shown::{Banked, Banking, Counting, Skewed, Skewing, records, shown};
+use super::books::{Banked, Banking, Counting, Reading, Replaced, Replacing, Skewed, Skewing};
+use super::instants::instants;
+use super::shown::{Shown, records, shown};
 use super::{Malformed, Operation, Value, Verdict, read};
 use crate::check::{
-    Level, append, bank, convergence, long_fork, monotonic, register, session, skew, txn_register,
+    Level, RealTime, append, bank, cells, convergence, index, long_fork, monotonic, mvcc, register,
+    session, skew, txn_register,
 };
 use crate::history::{Ended, Record, end_of};
 
-/// Clients that read the copies of counters have numbers from here on.
+/// Clients that read the copies at the end have numbers from here on.
 const COPIES_BEGIN: u32 = 1000;
 
 /// Which judge.
@@ -33,13 +36,21 @@ pub enum Model {
     Session,
     /// [`monotonic`].
     Monotonic,
-    /// [`convergence`].
+    /// [`convergence`] of counters.
     Counter,
+    /// [`mvcc`].
+    Mvcc,
+    /// [`index`].
+    Index,
+    /// [`cells`].
+    Cells,
+    /// [`convergence`] of copies of anything.
+    Convergence,
 }
 
 impl Model {
     /// All of them.
-    pub const ALL: [Model; 9] = [
+    pub const ALL: [Model; 13] = [
         Model::ListAppend,
         Model::RwRegister,
         Model::Register,
@@ -49,6 +60,10 @@ impl Model {
         Model::Session,
         Model::Monotonic,
         Model::Counter,
+        Model::Mvcc,
+        Model::Index,
+        Model::Cells,
+        Model::Convergence,
     ];
 
     /// As it is written.
@@ -63,6 +78,10 @@ impl Model {
             Model::Session => "session",
             Model::Monotonic => "monotonic",
             Model::Counter => "counter",
+            Model::Mvcc => "mvcc",
+            Model::Index => "index",
+            Model::Cells => "cells",
+            Model::Convergence => "convergence",
         }
     }
 
@@ -72,39 +91,67 @@ impl Model {
             Ok(operations) => operations,
             Err(malformed) => return Verdict::Malformed(malformed),
         };
-        match self.judge_all(&operations, level) {
-            Ok(Ok(())) => Verdict::Good(operations.len()),
-            Ok(Err(what)) => match what.strip_prefix("malformed history: ") {
-                Some(what) => Verdict::Malformed(Malformed {
-                    line: line_of(&operations, what),
-                    what: what.to_string(),
-                }),
-                None => Verdict::Bad(what),
-            },
-            Err(malformed) => Verdict::Malformed(malformed),
+        let all = &operations;
+        match self {
+            Model::ListAppend => hear(all, |history| append::check(history, None, level)),
+            Model::RwRegister => hear(all, |history| txn_register::check(history, level)),
+            Model::Register => hear(all, |history| judge_registers(history, level)),
+            Model::Bank => hear(all, judge_bank),
+            Model::LongFork => hear(all, |history| long_fork::check(history, level)),
+            Model::WriteSkew => hear(all, judge_skew),
+            Model::Session => hear(all, session::check),
+            Model::Monotonic => hear(all, |history| monotonic::check(history, level)),
+            Model::Counter => hear(all, judge_counters),
+            Model::Mvcc => hear_instants(all),
+            Model::Index => hear(all, index::check_all),
+            Model::Cells => hear(all, |history| judge_cells(history, level)),
+            Model::Convergence => hear(all, judge_copies),
         }
-    }
-
-    fn judge_all(
-        self,
-        operations: &[Operation],
-        level: Level,
-    ) -> Result<Result<(), String>, Malformed> {
-        Ok(match self {
-            Model::ListAppend => append::check(&records(operations)?, None, level),
-            Model::RwRegister => txn_register::check(&records(operations)?, level),
-            Model::Register => judge_registers(&records(operations)?, level),
-            Model::Bank => judge_bank(&records(operations)?),
-            Model::LongFork => long_fork::check(&records(operations)?, level),
-            Model::WriteSkew => judge_skew(&records(operations)?),
-            Model::Session => session::check(&records(operations)?),
-            Model::Monotonic => monotonic::check(&records(operations)?, level),
-            Model::Counter => judge_counters(&records(operations)?),
-        })
+        .unwrap_or_else(Verdict::Malformed)
     }
 }
 
-/// The line of the operation that a judge's text begins with: its number is the first in it. Zero if there is none.
+/// A judge's verdict on the operations as records of its own.
+fn hear<O: Shown>(
+    operations: &[Operation],
+    judge: impl FnOnce(&[Record<O, O::Answer>]) -> Result<(), String>,
+) -> Result<Verdict, Malformed> {
+    let history = records::<O>(operations)?;
+    let tells = |record: &Record<O, O::Answer>| match &record.ended {
+        Ended::Ok(answer) => record.op.tells(answer),
+        Ended::Fail | Ended::Unknown => false,
+    };
+    verdict(operations, judge(&history), || history.iter().any(tells))
+}
+
+/// The verdict on transactions by their commit timestamps.
+fn hear_instants(operations: &[Operation]) -> Result<Verdict, Malformed> {
+    let history = instants(operations)?;
+    let tells = |record: &Record<mvcc::Writes, mvcc::Seen>| match &record.ended {
+        Ended::Ok(seen) => {
+            !record.op.is_empty() || seen.reads.iter().any(|(_, version)| version.is_some())
+        }
+        Ended::Fail | Ended::Unknown => false,
+    };
+    verdict(operations, mvcc::check(&history), || history.iter().any(tells))
+}
+
+fn verdict(
+    operations: &[Operation],
+    judged: Result<(), String>,
+    tells: impl FnOnce() -> bool,
+) -> Result<Verdict, Malformed> {
+    let Err(what) = judged else {
+        let count = operations.len();
+        return Ok(if tells() { Verdict::Good(count) } else { Verdict::Nothing(count) });
+    };
+    match what.strip_prefix("malformed history: ") {
+        Some(what) => Err(Malformed { line: line_of(operations, what), what: what.to_string() }),
+        None => Ok(Verdict::Bad(what)),
+    }
+}
+
+/// The line of the operation that a judge's text begins with: its number is the first in it. The first if there is none.
 fn line_of(operations: &[Operation], what: &str) -> usize {
     let number = what.split(' ').next().and_then(|word| word.parse::<i64>().ok());
     let has = |value: &Value| number.is_some_and(|number| mentions(value, number));
@@ -152,14 +199,19 @@ fn judge_registers(
 }
 
 fn judge_bank(records: &[Record<Banking, Banked>]) -> Result<(), String> {
-    let mut initial: Option<Vec<i64>> = None;
+    let mut opened: Option<Vec<i64>> = None;
+    let mut seen: Option<Vec<i64>> = None;
     let mut history = Vec::new();
     let mut last: Option<(u64, Vec<i64>)> = None;
     let mut journal = None;
     for record in records {
         let Record { client, asked, heard, op, ended } = record.clone();
         match (op, ended) {
-            (Banking::Open(balances), Ended::Ok(_)) => initial = Some(balances),
+            (Banking::Open(balances), Ended::Ok(_)) => {
+                if opened.replace(balances.clone()).is_some_and(|former| former != balances) {
+                    return Err("the bank was opened twice, with other balances".to_string());
+                }
+            }
             (Banking::Open(_), Ended::Fail | Ended::Unknown) => {}
             (Banking::Journal, Ended::Ok(Banked::Lines(lines))) => journal = Some(lines),
             (Banking::Journal, _) => {}
@@ -167,7 +219,7 @@ fn judge_bank(records: &[Record<Banking, Banked>]) -> Result<(), String> {
                 let ended = match ended {
                     Ended::Ok(Banked::Answer(answer)) => {
                         if let bank::Answer::Balances(balances) = &answer {
-                            initial.get_or_insert_with(|| balances.clone());
+                            seen.get_or_insert_with(|| balances.clone());
                             if last.as_ref().is_none_or(|(time, _)| *time <= asked) {
                                 last = Some((asked, balances.clone()));
                             }
@@ -181,7 +233,9 @@ fn judge_bank(records: &[Record<Banking, Banked>]) -> Result<(), String> {
             }
         }
     }
-    let Some(initial) = initial else { return Err("nobody has read the bank's balances".into()) };
+    let Some(initial) = opened.or(seen) else {
+        return Err("nobody has read the bank's balances".into());
+    };
     if let Some(transfer) = history.iter().find_map(|record| match record.op {
         bank::Op::Move(transfer) => Some(transfer)
             .filter(|transfer| transfer.from.max(transfer.to) as usize >= initial.len()),
@@ -214,12 +268,7 @@ pub fn show_bank(
     let mut records = vec![at(0, Banking::Open(initial.to_vec()), Banked::Done)];
     records.extend(history.iter().map(|record| {
         let Record { client, asked, heard, op, ended } = record.clone();
-        let ended = match ended {
-            Ended::Ok(answer) => Ended::Ok(Banked::Answer(answer)),
-            Ended::Fail => Ended::Fail,
-            Ended::Unknown => Ended::Unknown,
-        };
-        Record { client, asked, heard, op: Banking::Op(op), ended }
+        Record { client, asked, heard, op: Banking::Op(op), ended: ended.map(Banked::Answer) }
     }));
     let answer = bank::Answer::Balances(books.balances.clone());
     records.push(at(end + 1, Banking::Op(bank::Op::Audit), Banked::Answer(answer)));
@@ -232,23 +281,64 @@ pub fn show_counters(
     history: &[Record<convergence::Increment, ()>],
     copies: &BTreeMap<u32, BTreeMap<u64, i64>>,
 ) -> Vec<Operation> {
-    let end = end_of(history);
     let mut records: Vec<Record<Counting, BTreeMap<u64, i64>>> = Vec::new();
     for record in history {
-        let Record { client, asked, heard, op, ref ended } = *record;
-        let ended = match ended {
-            Ended::Ok(()) => Ended::Ok(BTreeMap::new()),
-            Ended::Fail => Ended::Fail,
-            Ended::Unknown => Ended::Unknown,
-        };
+        let Record { client, asked, heard, op, ended } = record.clone();
+        let ended = ended.map(|()| BTreeMap::new());
         records.push(Record { client, asked, heard, op: Counting::Add(op), ended });
     }
-    for (number, copy) in copies {
-        let (asked, heard) = (end + 1, end + 2);
-        let (client, ended) = (COPIES_BEGIN + number, Ended::Ok(copy.clone()));
-        records.push(Record { client, asked, heard, op: Counting::ReadAll, ended });
-    }
+    let read = |copy: &BTreeMap<u64, i64>| (Counting::ReadAll, copy.clone());
+    records.extend(read_at_last(end_of(history), copies, read));
     shown(&records)
+}
+
+/// The history of replaced rows for a file, with what each copy shows at its end, by any number.
+pub fn show_cells(
+    history: &[Record<cells::Op, cells::Answer>],
+    copies: &BTreeMap<u32, BTreeMap<u64, cells::Row>>,
+) -> Vec<Operation> {
+    let mut records: Vec<Record<Replacing, Replaced>> = Vec::new();
+    for record in history {
+        let Record { client, asked, heard, op, ended } = record.clone();
+        let ended = ended.map(Replaced::Answer);
+        records.push(Record { client, asked, heard, op: Replacing::Op(op), ended });
+    }
+    let read =
+        |copy: &BTreeMap<u64, cells::Row>| (Replacing::ReadAll, Replaced::Rows(copy.clone()));
+    records.extend(read_at_last(end_of(history), copies, read));
+    shown(&records)
+}
+
+/// Looks at indexes for a file.
+pub fn show_looks(history: &[Record<index::Look, index::Seen<i64, i64>>]) -> Vec<Operation> {
+    let rows = |rows: &[(i64, i64)]| {
+        rows.iter().map(|(key, value)| (Value::Int(*key), Value::Int(*value))).collect()
+    };
+    let both = |both: &index::Compared<i64, i64>| index::Compared {
+        table: rows(&both.table),
+        index: rows(&both.index),
+    };
+    let look = |record: &Record<index::Look, index::Seen<i64, i64>>| {
+        let Record { client, asked, heard, op, ended } = record.clone();
+        let ended = ended.map(|seen| seen.iter().map(both).collect());
+        Record { client, asked, heard, op, ended }
+    };
+    let records: Vec<Record<index::Look, index::Seen<Value, Value>>> =
+        history.iter().map(look).collect();
+    shown(&records)
+}
+
+/// Each copy as it was read after everything had ended.
+fn read_at_last<C, O, A>(
+    end: u64,
+    copies: &BTreeMap<u32, C>,
+    read: impl Fn(&C) -> (O, A),
+) -> impl Iterator<Item = Record<O, A>> {
+    copies.iter().map(move |(number, copy)| {
+        let (op, answer) = read(copy);
+        let (asked, heard) = (end + 1, end + 2);
+        Record { client: COPIES_BEGIN + number, asked, heard, op, ended: Ended::Ok(answer) }
+    })
 }
 
 fn judge_skew(records: &[Record<Skewing, Skewed>]) -> Result<(), String> {
@@ -283,9 +373,28 @@ fn judge_counters(records: &[Record<Counting, BTreeMap<u64, i64>>]) -> Result<()
             }
             (Counting::ReadAll, Ended::Fail | Ended::Unknown) => {}
             (Counting::Add(op), ended) => {
+                history.push(Record { client, asked, heard, op, ended: ended.map(drop) });
+            }
+        }
+    }
+    convergence::check_copies(&copies)?;
+    copies.values().next().map_or(Ok(()), |copy| convergence::check_counters(&history, copy))
+}
+
+fn judge_cells(records: &[Record<Replacing, Replaced>], level: Level) -> Result<(), String> {
+    let mut history = Vec::new();
+    let mut copies: BTreeMap<u32, BTreeMap<u64, cells::Row>> = BTreeMap::new();
+    for record in records {
+        let Record { client, asked, heard, op, ended } = record.clone();
+        match (op, ended) {
+            (Replacing::ReadAll, Ended::Ok(Replaced::Rows(copy))) => {
+                copies.insert(client, copy);
+            }
+            (Replacing::ReadAll, _) => {}
+            (Replacing::Op(op), ended) => {
                 let ended = match ended {
-                    Ended::Ok(_) => Ended::Ok(()),
-                    Ended::Fail => Ended::Fail,
+                    Ended::Ok(Replaced::Answer(answer)) => Ended::Ok(answer),
+                    Ended::Ok(Replaced::Rows(_)) | Ended::Fail => Ended::Fail,
                     Ended::Unknown => Ended::Unknown,
                 };
                 history.push(Record { client, asked, heard, op, ended });
@@ -293,5 +402,22 @@ fn judge_counters(records: &[Record<Counting, BTreeMap<u64, i64>>]) -> Result<()
         }
     }
     convergence::check_copies(&copies)?;
-    copies.values().next().map_or(Ok(()), |copy| convergence::check_counters(&history, copy))
+    let real_time = match level {
+        Level::Serializable | Level::Session => RealTime::Waived,
+        Level::KeyRealTime | Level::Strict => RealTime::Demanded,
+    };
+    copies.values().next().map_or(Ok(()), |copy| cells::check(&history, copy, real_time))
+}
+
+fn judge_copies(records: &[Record<Reading, Value>]) -> Result<(), String> {
+    let mut copies: BTreeMap<u32, &Value> = BTreeMap::new();
+    for record in records {
+        if let Ended::Ok(copy) = &record.ended {
+            copies.insert(record.client, copy);
+        }
+    }
+    if copies.len() == 1 {
+        return Err("one copy alone was read, which nothing can differ from".to_string());
+    }
+    convergence::check_copies(&copies)
 }

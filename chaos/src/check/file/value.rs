@@ -4,13 +4,13 @@
 //! The reader is strict about what it knows (an unclosed bracket, a missing comma or colon in JSON are errors with their line) and skips
 //! tags and discarded forms of EDN.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 /// How deep a value may nest.
 const DEPTH_MAX: usize = 64;
 
 /// A value.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Value {
     /// `nil`, `null`.
     Nil,
@@ -59,6 +59,25 @@ impl Value {
         }
     }
 
+    /// Whether it is an answer to `asked`: the same, but for what was left open there (nil).
+    pub fn completes(&self, asked: &Value) -> bool {
+        match (asked, self) {
+            (Value::Nil, _) => true,
+            (Value::List(asked), Value::List(values)) => {
+                asked.len() == values.len()
+                    && asked.iter().zip(values).all(|(asked, value)| value.completes(asked))
+            }
+            (Value::Map(asked), Value::Map(pairs)) => {
+                let answers = |(key, asked): &(Value, Value)| {
+                    let mut same = pairs.iter().filter(|(other, _)| other == key);
+                    same.next().is_some_and(|(_, value)| value.completes(asked))
+                };
+                asked.len() == pairs.len() && asked.iter().all(answers)
+            }
+            (asked, value) => asked == value,
+        }
+    }
+
     /// The elements, if it is a list.
     pub fn list(&self) -> Option<&[Value]> {
         match self {
@@ -70,6 +89,13 @@ impl Value {
             | Value::Word(_)
             | Value::Map(_) => None,
         }
+    }
+}
+
+/// As EDN, for verdicts.
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&show(self, Format::Edn))
     }
 }
 
@@ -408,6 +434,27 @@ mod tests {
             assert_eq!(read(&show(&value, format), format), Ok(value.clone()));
         }
         assert_eq!(read("#jepsen.Op{:index 3}", Format::Edn), read("{:index 3}", Format::Edn));
+    }
+
+    #[test]
+    fn an_answer_completes_what_was_left_open_and_changes_nothing_else() {
+        let value = |text: &str| read(text, Format::Edn).expect("reads");
+        for (asked, answered, completes) in [
+            ("nil", "{0 7 1 13}", true),
+            ("[1 5]", "[1 5]", true),
+            ("[1 5]", "[1 7]", false),
+            ("[1 5]", "[1 nil]", false),
+            ("[1 5]", "nil", false),
+            ("[1 nil]", "[1 [5 6]]", true),
+            ("[1 nil]", "[2 [5 6]]", false),
+            ("[[:append 1 2] [:r 1 nil]]", "[[:append 1 2] [:r 1 [2]]]", true),
+            ("[[:append 1 2] [:r 1 nil]]", "[[:append 1 2]]", false),
+            ("{:id 1 :amount 5}", "{:amount 5 :id 1}", true),
+            ("{:id 1 :amount 5}", "{:id 1 :amount 6}", false),
+            ("{:id 1 :amount 5}", "{:id 1}", false),
+        ] {
+            assert_eq!(value(answered).completes(&value(asked)), completes, "{asked} {answered}");
+        }
     }
 
     #[test]
