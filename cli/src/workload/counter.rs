@@ -87,6 +87,10 @@ impl Load for Counters {
         REST
     }
 
+    fn copy(&self) -> Option<&'static str> {
+        Some("SELECT id, n FROM load_counters ORDER BY id")
+    }
+
     async fn judge(
         &self,
         hosts: &Hosts,
