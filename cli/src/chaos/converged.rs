@@ -81,28 +81,31 @@ impl Live {
         Ok(())
     }
 
+    /// What was written through each node arrives everywhere; then workloads' copies, at rest, become equal.
     async fn copies_become_equal(
         &self,
         within: Duration,
         loadings: &[Loading],
     ) -> Result<(), String> {
         let begun = Instant::now();
-        let available = || loadings.iter().filter(|loading| loading.load.copy().is_some());
-        let _rest: Vec<Hold<'_>> = available().map(|loading| loading.run.hold()).collect();
-        let mut queries = vec![MARKS];
-        queries.extend(available().filter_map(|loading| loading.load.copy()));
         let mut marks = BTreeMap::new();
         loop {
             let looked = match self.mark(&mut marks).await {
-                Ok(()) => self.compare(&queries, &marks).await,
+                Ok(()) => self.compare(&[MARKS], &marks).await,
                 Err(why) => Err(why),
             };
-            let Err(why) = looked else { return Ok(()) };
-            if begun.elapsed() > within {
-                return Err(format!("copies are not equal after {within:?}: {why}"));
-            }
-            sleep(TRY_PAUSE).await;
+            let Err(why) = looked else { break };
+            pause_within(begun, within, &why).await?;
         }
+        let available: Vec<&Loading> =
+            loadings.iter().filter(|loading| loading.load.copy().is_some()).collect();
+        let _rest: Vec<Hold<'_>> = available.iter().map(|loading| loading.run.hold()).collect();
+        let queries: Vec<&str> =
+            available.iter().filter_map(|loading| loading.load.copy()).collect();
+        while let Err(why) = self.compare(&queries, &marks).await {
+            pause_within(begun, within, &why).await?;
+        }
+        Ok(())
     }
 
     /// Writes a row through each node that has none among `marks`.
@@ -146,4 +149,13 @@ impl Live {
         let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {LOOK_WITHIN:?}")));
         answer.map_err(|why| format!("{node}: {why}"))
     }
+}
+
+/// A pause, if there is time for another look.
+async fn pause_within(begun: Instant, within: Duration, why: &str) -> Result<(), String> {
+    if begun.elapsed() > within {
+        return Err(format!("copies are not equal after {within:?}: {why}"));
+    }
+    sleep(TRY_PAUSE).await;
+    Ok(())
 }
