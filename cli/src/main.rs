@@ -53,7 +53,10 @@ fn main() -> ExitCode {
             Ok(code) => return code,
             Err(why) => Err(why),
         },
-        Command::Chaos(arguments) => chaos::run(&arguments),
+        Command::Chaos(arguments) => match chaos::run(&arguments) {
+            Ok(code) => return code,
+            Err(why) => Err(why),
+        },
         Command::Sim(arguments) => sim::run(&arguments),
         Command::Workload(arguments) => workload::run(&arguments),
     };

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -123,6 +124,8 @@ impl Nodes {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(output)
+            // Ctrl-C in a terminal is for whoever started them, and goes to everybody in its group.
+            .process_group(0)
             .spawn()
             .map_err(|error| format!("node {} cannot be started: {error}", member.number + 1))
     }

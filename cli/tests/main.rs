@@ -10,4 +10,5 @@ mod faults;
 mod harness;
 mod pgbench;
 mod restart;
+mod scripts;
 mod wire;

@@ -2,11 +2,11 @@
 
 use replication::range::NodeId;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
+use super::planned::{Action, Assertion, Place, Planned, Script};
 use super::random::{Chosen, draw};
-use crate::check::RealTime;
+use super::words::{Word, Words};
 use crate::workload::Kind;
 use crate::world::chance::{Chance, Purpose};
 use crate::world::fault::{Fault, Power};
@@ -14,10 +14,10 @@ use crate::world::network::Weather;
 
 /// Most nodes a script may ask for.
 const NODES_MAX: u32 = 15;
+/// Longest round trip between two regions; real nodes accept no longer one.
+const ROUND_TRIP_MAX: Duration = Duration::from_secs(60);
 /// Longest script, in its own time.
 const END_MAX: Duration = Duration::from_secs(3600);
-/// Clocks farther apart than this void promises of real time, microseconds.
-const SKEW_MAX_US: i64 = 125_000;
 
 /// What is wrong with a script, and where.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -29,101 +29,6 @@ pub struct ScriptError {
     pub column: usize,
     /// In plain words.
     pub what: String,
-}
-
-/// A whole script.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Script {
-    /// Names of regions; nodes stand in them in turn.
-    pub regions: Vec<String>,
-    /// How many nodes.
-    pub nodes: u32,
-    /// Round trips between regions, by place.
-    pub round_trips: BTreeMap<(usize, usize), Duration>,
-    /// Of everything random.
-    pub seed: u64,
-    /// What clients do, all of it at once; none: there are none.
-    pub workloads: Vec<Kind>,
-    /// Where that was said; the beginning, if it was not.
-    pub workloads_at: Place,
-    /// In order of time.
-    pub plan: Vec<Planned>,
-    /// When it ends.
-    pub end: Duration,
-}
-
-/// Something at its time.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Planned {
-    /// After the workload was prepared.
-    pub at: Duration,
-    /// Where it is written.
-    pub place: Place,
-    /// As it was written; of a random episode, as it was drawn.
-    pub text: String,
-    /// Waited for before it is done; if it does not come in time, it is not done.
-    pub when: Option<Assertion>,
-    /// What.
-    pub action: Action,
-}
-
-/// Where something stands in a script.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Place {
-    /// From 1.
-    pub line: usize,
-    /// From 1, in characters.
-    pub column: usize,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}, column {}", self.line, self.column)
-    }
-}
-
-impl Script {
-    /// The region in which a node stands.
-    pub fn region_of(&self, node: NodeId) -> &String {
-        &self.regions[(node.0 as usize + self.regions.len() - 1) % self.regions.len()]
-    }
-
-    /// Whether clocks stay within their bound, so that real time counts.
-    pub fn real_time(&self) -> RealTime {
-        let far =
-            |fault: &Fault| matches!(fault, Fault::Step(_, offset) if offset.abs() > SKEW_MAX_US);
-        let beyond = self.plan.iter().any(|planned| match &planned.action {
-            Action::Do(faults) => faults.iter().any(far),
-            Action::Down(..) | Action::Assert(_) => false,
-        });
-        if beyond { RealTime::Waived } else { RealTime::Demanded }
-    }
-}
-
-/// What happens.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Action {
-    /// Faults, together.
-    Do(Vec<Fault>),
-    /// These processes are not started again by themselves from now on; then the faults.
-    Down(Vec<NodeId>, Power),
-    /// Something must hold.
-    Assert(Assertion),
-}
-
-/// What must hold.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Assertion {
-    /// A transaction through each of these nodes succeeds in time.
-    Available(Vec<NodeId>, Duration),
-    /// A transaction through each of these nodes fails, with an answer, in time.
-    Unavailable(Vec<NodeId>, Duration),
-    /// Every range is led, every replica equal, in time.
-    Converged(Duration),
-    /// So many operations of workloads are acknowledged from now on, in time.
-    Progress(usize, Duration),
-    /// Nothing that must hold always is violated: what the simulated world watches, and what a workload can tell while it runs.
-    Invariant,
 }
 
 /// Reads a script.
@@ -148,7 +53,7 @@ struct Reader {
     nodes: Option<u32>,
     round_trips: BTreeMap<(usize, usize), Duration>,
     seed: u64,
-    workloads: Vec<Kind>,
+    workloads: Vec<Vec<Kind>>,
     workloads_at: Place,
     plan: Vec<Planned>,
     /// Random episodes: from when, for how long, of what; drawn when the seed is known.
@@ -165,7 +70,7 @@ impl Default for Reader {
             nodes: None,
             round_trips: BTreeMap::new(),
             seed: 1,
-            workloads: vec![Kind::Bank],
+            workloads: vec![vec![Kind::Bank]],
             workloads_at: Place { line: 1, column: 1 },
             plan: Vec::new(),
             episodes: Vec::new(),
@@ -193,49 +98,52 @@ impl Reader {
                         verb.wrong("\"regions\" must stand before \"nodes\" and \"latency\"")
                     );
                 }
-                self.regions =
-                    words.list("a region")?.iter().map(|word| word.text.to_string()).collect();
-                let mut sorted = self.regions.clone();
-                sorted.sort();
-                sorted.dedup();
-                if sorted.len() != self.regions.len() {
-                    return Err(verb.wrong("a region is named twice"));
-                }
+                self.regions = regions(words)?;
             }
-            "nodes" => {
-                let (word, count) = words.number("how many nodes")?;
-                let count = u32::try_from(count).unwrap_or(u32::MAX);
-                if count == 0 || count > NODES_MAX {
-                    return Err(word.wrong(&format!("there can be 1 to {NODES_MAX} nodes")));
-                }
-                self.nodes = Some(count);
-            }
-            "latency" => {
-                let (a, b) = (self.region(words)?, self.region(words)?);
-                let duration = words.duration("a round trip")?;
-                self.round_trips.insert((a.min(b), a.max(b)), duration);
-            }
+            "nodes" => self.nodes = Some(self.node_number(words)?),
+            "latency" => self.latency(words)?,
             "seed" => self.seed = words.number("a seed")?.1,
             "workload" => {
-                let names = words.list("a workload")?;
-                self.workloads_at = names[0].place();
-                self.workloads.clear();
-                for word in names {
-                    match word.text {
-                        "none" if self.workloads.is_empty() => {}
-                        name => {
-                            let kind = name.parse().map_err(|why: String| word.wrong(&why))?;
-                            if self.workloads.contains(&kind) {
-                                return Err(word.wrong("a workload is named twice"));
-                            }
-                            self.workloads.push(kind);
-                        }
-                    }
-                }
+                self.workloads_at = words.peek("a workload")?.place();
+                self.workloads = workloads(words)?;
             }
             "at" => self.timed(words)?,
             "end" => self.end = Some(self.moment(words)?),
             other => return Err(verb.wrong(&format!("unknown statement \"{other}\""))),
+        }
+        Ok(())
+    }
+
+    /// Nodes stand in the regions in turn: with fewer than regions, one would stand for nothing.
+    fn node_number(&self, words: &mut Words<'_>) -> Result<u32, ScriptError> {
+        let (word, count) = words.number("how many nodes")?;
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        if count == 0 || count > NODES_MAX {
+            return Err(word.wrong(&format!("there can be 1 to {NODES_MAX} nodes")));
+        }
+        match self.regions.get(count as usize) {
+            Some(empty) => Err(word.wrong(&format!(
+                "{} regions need a node each: there would be none in {empty}",
+                self.regions.len()
+            ))),
+            None => Ok(count),
+        }
+    }
+
+    fn latency(&mut self, words: &mut Words<'_>) -> Result<(), ScriptError> {
+        let a = self.region(words)?;
+        let other = words.peek("a region")?;
+        let b = self.region(words)?;
+        if a == b {
+            return Err(other.wrong("a region has no latency to itself"));
+        }
+        let word = words.peek("a round trip")?;
+        let duration = words.duration("a round trip")?;
+        if duration > ROUND_TRIP_MAX {
+            return Err(word.wrong(&format!("a round trip takes up to {ROUND_TRIP_MAX:?}")));
+        }
+        if self.round_trips.insert((a.min(b), a.max(b)), duration).is_some() {
+            return Err(other.wrong("the latency between these regions is given twice"));
         }
         Ok(())
     }
@@ -262,7 +170,7 @@ impl Reader {
         let place = words.peek("what happens")?.place();
         if words.takes("random") {
             let duration = words.duration("how long")?;
-            let kinds = if words.takes("of") { chosen(words)? } else { Chosen::ALL.to_vec() };
+            let kinds = self.chosen(words)?;
             self.episodes.push((at, duration, kinds, place));
             return Ok(());
         }
@@ -329,26 +237,18 @@ impl Reader {
         };
         Ok(match verb.text {
             "cut" => {
-                let some = self.places(words)?;
-                words.expect("from")?;
-                let others = self.places(words)?;
-                if some.iter().any(|node| others.contains(node)) {
-                    return Err(verb.wrong("a node cannot be cut from itself"));
-                }
+                let (some, others) = self.sides(words, "from")?;
                 Action::Do(vec![Fault::Cut(some.clone(), others.clone()), Fault::Cut(others, some)])
             }
             "join" => {
-                let some = self.places(words)?;
-                words.expect("from")?;
-                let others = self.places(words)?;
+                let (some, others) = self.sides(words, "from")?;
                 let there = Fault::Join(some.clone(), others.clone());
                 Action::Do(vec![there, Fault::Join(others, some)])
             }
             "cut-one-way" | "join-one-way" => {
-                let from = self.places(words)?;
-                words.expect("to")?;
+                let (from, to) = self.sides(words, "to")?;
                 let make = if verb.text == "cut-one-way" { Fault::Cut } else { Fault::Join };
-                Action::Do(vec![make(from, self.places(words)?)])
+                Action::Do(vec![make(from, to)])
             }
             "kill" => Action::Down(self.places(words)?, Power::Kept),
             "power-off" => Action::Down(self.places(words)?, Power::Lost),
@@ -364,12 +264,10 @@ impl Reader {
                 Action::Do(nodes.into_iter().map(|node| Fault::Stall(node, duration)).collect())
             }
             "clog" | "unclog" => {
-                let from = self.places(words)?;
-                words.expect("to")?;
-                let to = self.places(words)?;
+                let (from, to) = self.sides(words, "to")?;
                 let make = if verb.text == "clog" { Fault::Clog } else { Fault::Unclog };
                 let links = from.iter().flat_map(|a| to.iter().map(move |b| (*a, *b)));
-                Action::Do(links.filter(|(a, b)| a != b).map(|(a, b)| make(a, b)).collect())
+                Action::Do(links.map(|(a, b)| make(a, b)).collect())
             }
             "fail-write" => each(self.places(words)?, Fault::WriteError),
             "flush" => each(self.places(words)?, Fault::Flush),
@@ -406,7 +304,37 @@ impl Reader {
         place.ok_or_else(|| word.wrong(&format!("there is no region \"{}\"", word.text)))
     }
 
-    /// Nodes, by their names or their regions'.
+    /// The two sides of a link. Nothing can be done to the link between a place and itself: there is none.
+    fn sides(
+        &self,
+        words: &mut Words<'_>,
+        between: &str,
+    ) -> Result<(Vec<NodeId>, Vec<NodeId>), ScriptError> {
+        let some = self.places(words)?;
+        words.expect(between)?;
+        let first = words.peek("a node or region")?;
+        let others = self.places(words)?;
+        match some.iter().find(|node| others.contains(node)) {
+            Some(node) => Err(first.wrong(&format!("{node} is on both sides of \"{between}\""))),
+            None => Ok((some, others)),
+        }
+    }
+
+    /// Kinds of faults to draw from; all that can be, if none is named.
+    fn chosen(&self, words: &mut Words<'_>) -> Result<Vec<Chosen>, ScriptError> {
+        let is_possible = |kind: &Chosen| self.node_count() > 1 || !kind.needs_links();
+        if !words.takes("of") {
+            return Ok(Chosen::ALL.into_iter().filter(is_possible).collect());
+        }
+        let chosen = |word: &Word<'_>| {
+            let kind = word.text.parse::<Chosen>().map_err(|why| word.wrong(&why))?;
+            let alone = || word.wrong("one node has no links that could fail");
+            Some(kind).filter(is_possible).ok_or_else(alone)
+        };
+        words.list("a kind of fault")?.iter().map(chosen).collect()
+    }
+
+    /// Nodes, by their names or their regions': at least one, as no region is empty.
     fn places(&self, words: &mut Words<'_>) -> Result<Vec<NodeId>, ScriptError> {
         let mut nodes = Vec::new();
         for word in words.list("a node or region")? {
@@ -436,6 +364,7 @@ impl Reader {
         }
         nodes.sort();
         nodes.dedup();
+        assert!(!nodes.is_empty(), "a region has no node");
         Ok(nodes)
     }
 
@@ -446,9 +375,19 @@ impl Reader {
             return Err(ScriptError { line: lines.max(1), column: 1, what });
         };
         let Reader { regions, round_trips, seed, workloads, workloads_at, mut plan, .. } = self;
+        // The first one draws from the seed's stream itself, as scripts with one always have; each other one from a stream of its own.
+        let mut first = Some(Chance::new(seed, Purpose::Nemesis));
+        let mut others = Chance::new(seed, Purpose::Nemesis);
         for (at, duration, kinds, place) in self.episodes {
-            let mut chance = Chance::new(seed, Purpose::Nemesis);
-            plan.extend(draw(nodes, at, duration, &kinds, place, &mut chance));
+            let mut chance = first.take().unwrap_or_else(|| others.split());
+            let drawn = draw(nodes, at, duration, &kinds, place, &mut chance);
+            if drawn.is_empty() {
+                let Place { line, column } = place;
+                let what =
+                    format!("nothing is drawn for {duration:?}: it takes longer, or another seed");
+                return Err(ScriptError { line, column, what });
+            }
+            plan.extend(drawn);
         }
         plan.sort_by_key(|planned| planned.at);
         if let Some(late) = plan.iter().find(|planned| planned.at > end) {
@@ -460,14 +399,54 @@ impl Reader {
     }
 }
 
-fn chosen(words: &mut Words<'_>) -> Result<Vec<Chosen>, ScriptError> {
-    let chosen = |word: &Word<'_>| word.text.parse::<Chosen>().map_err(|why| word.wrong(&why));
-    words.list("a kind of fault")?.iter().map(chosen).collect()
+fn regions(words: &mut Words<'_>) -> Result<Vec<String>, ScriptError> {
+    let mut regions: Vec<String> = Vec::new();
+    for word in words.list("a region")? {
+        let is_node =
+            |digits: &str| !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit());
+        if word.text.strip_prefix('n').is_some_and(is_node) {
+            return Err(word.wrong(&format!("\"{}\" is a node's name", word.text)));
+        }
+        if regions.iter().any(|region| region == word.text) {
+            return Err(word.wrong("a region is named twice"));
+        }
+        if regions.len() == NODES_MAX as usize {
+            return Err(word.wrong(&format!("there can be {NODES_MAX} nodes only")));
+        }
+        regions.push(word.text.to_string());
+    }
+    Ok(regions)
+}
+
+/// Lists of workloads, with "or" between them.
+fn workloads(words: &mut Words<'_>) -> Result<Vec<Vec<Kind>>, ScriptError> {
+    let mut lists = Vec::new();
+    loop {
+        let mut kinds: Vec<Kind> = Vec::new();
+        let names = words.list("a workload")?;
+        for word in &names {
+            if word.text == "none" {
+                if names.len() > 1 || !lists.is_empty() || words.takes("or") {
+                    return Err(word.wrong("\"none\" stands alone"));
+                }
+                return Ok(vec![Vec::new()]);
+            }
+            let kind = word.text.parse().map_err(|why: String| word.wrong(&why))?;
+            if kinds.contains(&kind) {
+                return Err(word.wrong("a workload is named twice"));
+            }
+            kinds.push(kind);
+        }
+        lists.push(kinds);
+        if !words.takes("or") {
+            return Ok(lists);
+        }
+    }
 }
 
 fn weather(words: &mut Words<'_>) -> Result<Weather, ScriptError> {
     let mut weather = Weather::default();
-    while !words.is_at_end() {
+    loop {
         let kind = words.word("loss, duplicate or reorder")?;
         let (word, permille) = words.number("messages in 1000")?;
         let permille = u32::try_from(permille).ok().filter(|permille| *permille <= 1000);
@@ -480,172 +459,10 @@ fn weather(words: &mut Words<'_>) -> Result<Weather, ScriptError> {
                 return Err(kind.wrong(&format!("\"{other}\" is not loss, duplicate or reorder")));
             }
         }
-    }
-    Ok(weather)
-}
-
-/// A word and where it stands.
-#[derive(Clone, Copy, Debug)]
-struct Word<'a> {
-    line: usize,
-    column: usize,
-    text: &'a str,
-}
-
-impl Word<'_> {
-    fn place(&self) -> Place {
-        Place { line: self.line, column: self.column }
-    }
-
-    fn wrong(&self, what: &str) -> ScriptError {
-        ScriptError { line: self.line, column: self.column, what: what.to_string() }
-    }
-}
-
-/// The words of a line, commas apart.
-struct Words<'a> {
-    line: usize,
-    text: &'a str,
-    at: usize,
-}
-
-impl<'a> Words<'a> {
-    fn new(line: usize, text: &'a str) -> Words<'a> {
-        let text = text.split_once('#').map_or(text, |(before, _)| before);
-        Words { line, text, at: 0 }
-    }
-
-    fn rest(&self) -> &'a str {
-        &self.text[self.at..]
-    }
-
-    fn skip_blank(&mut self) {
-        self.at += self.rest().len() - self.rest().trim_start().len();
-    }
-
-    fn is_at_end(&mut self) -> bool {
-        self.skip_blank();
-        self.rest().is_empty()
-    }
-
-    fn here(&self, length: usize) -> Word<'a> {
-        let column = self.text[..self.at].chars().count() + 1;
-        Word { line: self.line, column, text: &self.text[self.at..self.at + length] }
-    }
-
-    fn peek(&mut self, what: &str) -> Result<Word<'a>, ScriptError> {
-        self.skip_blank();
-        let length =
-            self.rest().find(|c: char| c.is_whitespace() || c == ',').unwrap_or(self.rest().len());
-        let word = self.here(length);
-        if length == 0 { Err(word.wrong(&format!("{what} is missing"))) } else { Ok(word) }
-    }
-
-    fn word(&mut self, what: &str) -> Result<Word<'a>, ScriptError> {
-        let word = self.peek(what)?;
-        self.at += word.text.len();
-        Ok(word)
-    }
-
-    fn list(&mut self, what: &str) -> Result<Vec<Word<'a>>, ScriptError> {
-        let mut words = vec![self.word(what)?];
-        loop {
-            self.skip_blank();
-            if !self.rest().starts_with(',') {
-                return Ok(words);
-            }
-            self.at += 1;
-            words.push(self.word(what)?);
+        if words.is_at_end() {
+            return Ok(weather);
         }
     }
-
-    /// Whether the next word is this one; it is read then.
-    fn takes(&mut self, text: &str) -> bool {
-        let is_next = self.peek(text).is_ok_and(|word| word.text == text);
-        if is_next {
-            self.at += text.len();
-        }
-        is_next
-    }
-
-    fn expect(&mut self, text: &str) -> Result<(), ScriptError> {
-        let word = self.word(&format!("\"{text}\""))?;
-        if word.text == text {
-            Ok(())
-        } else {
-            Err(word.wrong(&format!("\"{text}\" is missing before \"{}\"", word.text)))
-        }
-    }
-
-    fn number(&mut self, what: &str) -> Result<(Word<'a>, u64), ScriptError> {
-        let word = self.word(what)?;
-        let number = word
-            .text
-            .parse()
-            .map_err(|_| word.wrong(&format!("\"{}\" is not a number", word.text)))?;
-        Ok((word, number))
-    }
-
-    fn signed(&mut self, what: &str) -> Result<(Word<'a>, i64), ScriptError> {
-        let word = self.word(what)?;
-        let number: i64 = word
-            .text
-            .parse()
-            .map_err(|_| word.wrong(&format!("\"{}\" is not a number", word.text)))?;
-        if number.abs() > 500_000 {
-            return Err(word.wrong("at most 500000 parts per million"));
-        }
-        Ok((word, number))
-    }
-
-    fn duration(&mut self, what: &str) -> Result<Duration, ScriptError> {
-        let word = self.word(what)?;
-        read_duration(word.text).map_err(|why| word.wrong(&why))
-    }
-
-    fn signed_us(&mut self, what: &str) -> Result<i64, ScriptError> {
-        let word = self.word(what)?;
-        let (sign, digits) = match word.text.strip_prefix('-') {
-            Some(digits) => (-1, digits),
-            None => (1, word.text.strip_prefix('+').unwrap_or(word.text)),
-        };
-        let duration = read_duration(digits).map_err(|why| word.wrong(&why))?;
-        i64::try_from(duration.as_micros())
-            .map(|micros| sign * micros)
-            .map_err(|_| word.wrong("too far"))
-    }
-
-    fn within(&mut self) -> Result<Duration, ScriptError> {
-        self.expect("within")?;
-        self.duration("how soon")
-    }
-
-    fn end(&mut self) -> Result<(), ScriptError> {
-        if self.is_at_end() {
-            return Ok(());
-        }
-        let word = self.here(self.rest().len());
-        Err(word.wrong(&format!("\"{}\" is too much", word.text.trim_end())))
-    }
-}
-
-fn read_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number: u64 = text[..digits]
-        .parse()
-        .map_err(|_| format!("\"{text}\" is not a duration such as 300ms"))?;
-    let micros: u64 = match &text[digits..] {
-        "us" => 1,
-        "ms" => 1_000,
-        "s" => 1_000_000,
-        "m" => 60_000_000,
-        "" => return Err(format!("\"{text}\" has no unit: us, ms, s or m")),
-        unit => return Err(format!("\"{unit}\" is not a unit: us, ms, s or m")),
-    };
-    number
-        .checked_mul(micros)
-        .map(Duration::from_micros)
-        .ok_or_else(|| format!("\"{text}\" is too long"))
 }
 
 #[cfg(test)]
@@ -659,7 +476,7 @@ mod tests {
              at 2s cut a from b, n3 # comment\nat 2s clock n4 -300ms\nat 8s unavailable a within 6s\nend 9s\n",
         )
         .expect("it is right");
-        assert_eq!((script.nodes, script.seed, script.workloads), (6, 7, vec![Kind::Append]));
+        assert_eq!((script.nodes, script.seed, script.workloads), (6, 7, vec![vec![Kind::Append]]));
         assert_eq!(script.round_trips[&(0, 1)], Duration::from_millis(80));
         let (a, b) = (vec![NodeId(1), NodeId(4)], vec![NodeId(2), NodeId(3), NodeId(5)]);
         let cuts = Action::Do(vec![Fault::Cut(a.clone(), b.clone()), Fault::Cut(b, a.clone())]);
@@ -674,7 +491,7 @@ mod tests {
         let text = "seed 7\nworkload bank, counter\nat 1s every 2s 3 times restart n1\n\
              at 2s when unavailable n2 within 4s then start n2\nat 8s random 20s of cut, kill\nend 30s";
         let script = parse(text).expect("it is right");
-        assert_eq!(script.workloads, [Kind::Bank, Kind::Counter]);
+        assert_eq!(script.workloads, [[Kind::Bank, Kind::Counter]]);
         let times: Vec<u64> =
             script.plan.iter().take(4).map(|planned| planned.at.as_secs()).collect();
         assert_eq!(times, [1, 2, 3, 5], "in order of time");
@@ -684,6 +501,49 @@ mod tests {
         assert_eq!(parse(text), Ok(script), "the same seed, the same faults");
         let other = parse(&text.replace("seed 7", "seed 8")).expect("it is right");
         assert_ne!(parse(text).expect("it is right").plan, other.plan);
+    }
+
+    #[test]
+    fn each_random_line_draws_faults_of_its_own_and_the_first_those_that_it_draws_alone() {
+        let one = "at 2s random 20s\n";
+        let faults = |text: &str, line: usize| {
+            let script = parse(text).expect("it is right");
+            let begun = Duration::from_secs(if line == 1 { 2 } else { 30 });
+            let here = script.plan.into_iter().filter(|planned| planned.place.line == line);
+            here.map(|planned| (planned.at - begun, planned.text)).collect::<Vec<_>>()
+        };
+        let alone = faults(&format!("{one}end 60s"), 1);
+        let both = format!("{one}at 30s random 20s\nend 60s");
+        assert_eq!(faults(&both, 1), alone);
+        assert_ne!(faults(&both, 2), alone);
+        let three = format!("{one}at 30s random 20s\nat 30s random 20s\nend 60s");
+        assert_eq!(faults(&three, 2), faults(&both, 2));
+        assert_ne!(faults(&three, 3), faults(&three, 2));
+    }
+
+    #[test]
+    fn a_single_node_has_no_faults_of_links() {
+        let text = "regions a\nnodes 1\nat 1s random 100s\nend 101s";
+        let plan = parse(text).expect("it is right").plan;
+        assert!(plan.len() > 20, "{plan:?}");
+        let links = |planned: &&Planned| {
+            let kinds = ["cut", "join", "clog", "weather"];
+            kinds.iter().any(|kind| planned.text.contains(kind))
+        };
+        assert_eq!(plan.iter().find(links), None);
+    }
+
+    #[test]
+    fn a_world_takes_the_first_list_of_workloads_that_it_has_all_of() {
+        let text = "workload shop, bank or txn or append, counter\nend 9s";
+        let script = parse(text).expect("it is right");
+        let where_not = |lacks: &[Kind]| script.workloads_where(|kind| !lacks.contains(&kind));
+        assert_eq!(where_not(&[]), Some(&[Kind::Shop, Kind::Bank][..]));
+        assert_eq!(where_not(&[Kind::Bank]), Some(&[Kind::Txn][..]));
+        assert_eq!(where_not(&[Kind::Shop, Kind::Txn]), Some(&[Kind::Append, Kind::Counter][..]));
+        assert_eq!(where_not(&[Kind::Shop, Kind::Txn, Kind::Append]), None);
+        let none = parse("workload none\nend 9s").expect("it is right");
+        assert_eq!(none.workloads_where(|_| false), Some(&[][..]));
     }
 
     #[test]
@@ -722,7 +582,64 @@ mod tests {
                 "line 1, column 20: \"love\" is not cut, cut-one-way, kill, pause, clog, clock or loss",
             ),
             ("nodes 99\nend 1s", "line 1, column 7: there can be 1 to 15 nodes"),
-            ("at 1s cut n1 from n1\nend 2s", "line 1, column 7: a node cannot be cut from itself"),
+            ("at 1s cut n1 from n1\nend 2s", "line 1, column 19: n1 is on both sides of \"from\""),
+            (
+                "nodes 6\nat 1s join n2, us-east from n3, n4\nend 2s",
+                "line 2, column 29: n4 is on both sides of \"from\"",
+            ),
+            (
+                "at 1s cut-one-way n1 to n1\nend 2s",
+                "line 1, column 25: n1 is on both sides of \"to\"",
+            ),
+            (
+                "at 1s join-one-way us-east to n1\nend 2s",
+                "line 1, column 31: n1 is on both sides of \"to\"",
+            ),
+            (
+                "at 1s clog n1 to us-east, n2\nend 2s",
+                "line 1, column 18: n1 is on both sides of \"to\"",
+            ),
+            ("at 1s unclog n1 to n1\nend 2s", "line 1, column 20: n1 is on both sides of \"to\""),
+            (
+                "nodes 2\nat 1s available ap-south within 3s\nend 2s",
+                "line 1, column 7: 3 regions need a node each: there would be none in ap-south",
+            ),
+            (
+                "regions a, b, c, d\nnodes 3\nend 2s",
+                "line 2, column 7: 4 regions need a node each: there would be none in d",
+            ),
+            (
+                "regions a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p\nend 2s",
+                "line 1, column 54: there can be 15 nodes only",
+            ),
+            ("regions a, b, a\nend 2s", "line 1, column 15: a region is named twice"),
+            ("regions a, n2\nend 2s", "line 1, column 12: \"n2\" is a node's name"),
+            (
+                "latency us-east us-east 5ms\nend 2s",
+                "line 1, column 17: a region has no latency to itself",
+            ),
+            (
+                "latency us-east eu-west 61s\nend 2s",
+                "line 1, column 25: a round trip takes up to 60s",
+            ),
+            (
+                "latency us-east eu-west 5ms\nlatency eu-west us-east 6ms\nend 2s",
+                "line 2, column 17: the latency between these regions is given twice",
+            ),
+            (
+                "regions a\nnodes 1\nat 1s random 20s of kill, cut\nend 30s",
+                "line 3, column 27: one node has no links that could fail",
+            ),
+            (
+                "at 1s random 1s\nend 30s",
+                "line 1, column 7: nothing is drawn for 1s: it takes longer, or another seed",
+            ),
+            ("at 1s weather\nend 2s", "line 1, column 14: loss, duplicate or reorder is missing"),
+            ("workload bank, none\nend 2s", "line 1, column 16: \"none\" stands alone"),
+            ("workload none or bank\nend 2s", "line 1, column 10: \"none\" stands alone"),
+            ("workload txn or none\nend 2s", "line 1, column 17: \"none\" stands alone"),
+            ("workload txn or txn, txn\nend 2s", "line 1, column 22: a workload is named twice"),
+            ("workload txn or\nend 2s", "line 1, column 16: a workload is missing"),
             (
                 "at 1s available n1 in 3s\nend 2s",
                 "line 1, column 20: \"within\" is missing before \"in\"",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use replication::range::NodeId;
 
-use super::parse::{Action, Place, Planned};
+use super::planned::{Action, Place, Planned};
 use crate::world::chance::Chance;
 use crate::world::fault::{Fault, Power};
 use crate::world::network::Weather;
@@ -43,6 +43,14 @@ impl Chosen {
         Chosen::Clock,
         Chosen::Loss,
     ];
+
+    /// Whether it is done to links between nodes.
+    pub(super) fn needs_links(self) -> bool {
+        match self {
+            Chosen::Cut | Chosen::CutOneWay | Chosen::Clog | Chosen::Loss => true,
+            Chosen::Kill | Chosen::Pause | Chosen::Clock => false,
+        }
+    }
 }
 
 impl FromStr for Chosen {

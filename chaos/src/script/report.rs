@@ -6,7 +6,7 @@ use std::time::Duration;
 use replication::range::NodeId;
 
 use super::figures::{Act, Mode, Served, by_second, longest_silence};
-use super::parse::{Action, Place, Planned, Script};
+use super::planned::{Action, Place, Planned, Script};
 use crate::check::file::Operation;
 use crate::workload::Kind;
 use crate::world::fault::Fault;

@@ -5,6 +5,7 @@ use futures::FutureExt;
 use replication::range::{NodeId, RangeId};
 use replication::store::StoreConfig;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use txn::client::{Settings, TxnOptions};
 use txn::server::ServerConfig;
 
 use super::figures::acts;
-use super::parse::{Action, Assertion, Planned, Script};
+use super::planned::{Action, Assertion, Planned, Script};
 use super::report::{Loaded, Outcome, Played};
 use crate::episode::converge;
 use crate::history::Record;
@@ -50,15 +51,19 @@ impl ScriptReport {
     pub fn is_good(&self) -> bool {
         self.played.is_good()
     }
+
+    /// What workloads did and what happened, for those who were told of each line.
+    pub fn summary(&self) -> String {
+        let loads = self.played.loads.iter().map(|load| format!("{load}\n")).collect::<String>();
+        format!("{loads}what happened: {}", self.tally)
+    }
 }
 
 impl fmt::Display for ScriptReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Played { outcomes, loads, verdict, .. } = &self.played;
-        outcomes.iter().try_for_each(|outcome| writeln!(f, "{outcome}"))?;
-        loads.iter().try_for_each(|load| writeln!(f, "{load}"))?;
-        writeln!(f, "what happened: {}", self.tally)?;
-        match verdict {
+        self.played.outcomes.iter().try_for_each(|outcome| writeln!(f, "{outcome}"))?;
+        writeln!(f, "{}", self.summary())?;
+        match &self.played.verdict {
             Ok(()) if self.is_good() => write!(f, "all held"),
             Ok(()) => write!(f, "FAILED: see above"),
             Err(why) => write!(f, "FAILED: {why}"),
@@ -68,13 +73,21 @@ impl fmt::Display for ScriptReport {
 
 /// Runs a script in the simulated world.
 pub fn run_in_sim(script: &Script) -> ScriptReport {
+    run_in_sim_telling(script, &mut |_| ControlFlow::Continue(()))
+}
+
+/// The same, telling of each line as soon as it is done. After a break the script ends there: the world is healed, its workloads are judged.
+pub fn run_in_sim_telling(
+    script: &Script,
+    tell: &mut dyn FnMut(&Outcome) -> ControlFlow<()>,
+) -> ScriptReport {
     // What a world before this one has left on the thread is not this one's.
     coverage::take();
     let mut world = World::new(layout(script));
-    let workloads: Vec<Arc<dyn Workload>> =
-        script.workloads.iter().map(|kind| kind.make()).collect();
+    let kinds = kinds(script);
+    let workloads: Vec<Arc<dyn Workload>> = kinds.iter().map(|kind| kind.make()).collect();
     let mut run = Run { workloads, begun: 0, outcomes: Vec::new(), ended: Duration::ZERO };
-    let verdict = run.play(script, &mut world);
+    let verdict = run.play(script, &mut world, tell);
     let access = world.access();
     let loaded = |(kind, workload): (&Kind, &Arc<dyn Workload>)| {
         let judged = match &verdict {
@@ -92,7 +105,7 @@ pub fn run_in_sim(script: &Script) -> ScriptReport {
             operations: if kind.model().is_some() { workload.operations() } else { Vec::new() },
         }
     };
-    let loads = script.workloads.iter().zip(&run.workloads).map(loaded).collect();
+    let loads = kinds.iter().zip(&run.workloads).map(loaded).collect();
     let Run { outcomes, ended: length, .. } = run;
     let mut tally = world.tally().clone();
     tally.take_marks();
@@ -103,8 +116,13 @@ pub fn run_in_sim(script: &Script) -> ScriptReport {
     }
 }
 
+/// This world has all workloads.
+fn kinds(script: &Script) -> &[Kind] {
+    script.workloads_where(|_| true).expect("a script has a list of workloads")
+}
+
 fn layout(script: &Script) -> Layout {
-    let needs_sql = script.workloads.iter().any(|kind| kind.level() == Level::Sql);
+    let needs_sql = kinds(script).iter().any(|kind| kind.level() == Level::Sql);
     Layout {
         seed: script.seed,
         regions: script.regions.clone(),
@@ -141,7 +159,12 @@ struct Run {
 
 impl Run {
     /// Plays it and reads everything at its end; workloads are not judged yet.
-    fn play(&mut self, script: &Script, world: &mut World) -> Result<(), String> {
+    fn play(
+        &mut self,
+        script: &Script,
+        world: &mut World,
+        tell: &mut dyn FnMut(&Outcome) -> ControlFlow<()>,
+    ) -> Result<(), String> {
         let voters = if script.nodes >= 3 { 3 } else { 1 };
         if !world.run_until(BOOT, |world| world.voters_of(RangeId(1)) == voters) {
             return Err(format!("the cluster was not up within {BOOT:?}\n{}", world.describe()));
@@ -155,14 +178,22 @@ impl Run {
         }
         start_clients(script.seed, &self.workloads, &access, &left);
         self.begun = world.now();
+        let mut broken = ControlFlow::Continue(());
         for planned in &script.plan {
             advance_to(world, self.begun, planned.at);
             let began = self.passed(world);
             let verdict = self.carry_out(world, planned);
             let (place, text) = (planned.place, planned.text.clone());
-            self.outcomes.push(Outcome { place, began, ended: self.passed(world), text, verdict });
+            let outcome = Outcome { place, began, ended: self.passed(world), text, verdict };
+            broken = tell(&outcome);
+            self.outcomes.push(outcome);
+            if broken.is_break() {
+                break;
+            }
         }
-        advance_to(world, self.begun, script.end);
+        if broken.is_continue() {
+            advance_to(world, self.begun, script.end);
+        }
         world.apply(Fault::Heal);
         access.stop();
         let ended = world.run_until(PATIENCE, |_| left.load(Ordering::Relaxed) == 0);

@@ -1,20 +1,24 @@
 //! Driver: a fault script against real nodes: processes that it starts itself, or a running cluster that allows chaos.
 //!
 //! Cuts, delays, losses and wrong clocks are `CHAOS` statements, so they are made in the product's own transport and clock; kills and pauses are signals to
-//! processes of ours. What only a simulated machine can do is refused, with its line, before anything starts. At the end everything is
-//! healed, and the workload's own check decides.
+//! processes of ours. What only a simulated machine can do is refused, with its line, before anything starts (`refusal`). At the end, or
+//! when a signal ends it early, everything is healed, and the workload's own check decides.
 
 use ::chaos::check::Level;
 use ::chaos::script::{Action, Assertion, Loaded, NodeId, Outcome, Planned, Played, Script, acts};
 use ::chaos::workload::Kind as Workload;
 use ::chaos::world::fault::Fault;
+use node::faults::FAULT_DURATION_MAX;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::interrupt::Interrupt;
+use super::own::DATABASE;
+use super::refusal::workloads;
 use crate::backend::{Answer, Backend};
 use crate::processes::{Nodes, is_ready};
 use crate::url::Url;
@@ -27,7 +31,7 @@ const FAULT_GRACE: Duration = Duration::from_secs(120);
 /// On a clogged link messages are late by up to so much, as in the simulated world.
 const CLOG_MAX: Duration = Duration::from_millis(1500);
 /// Pause between two tries of something that must come to be.
-const TRY_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const TRY_PAUSE: Duration = Duration::from_millis(100);
 /// A healed cluster answers by then.
 const HEALED_WITHIN: Duration = Duration::from_secs(60);
 /// Ranges whose replicas have not changed for so long stay where they are.
@@ -38,6 +42,8 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(90);
 const STATEMENT_MAX: Duration = Duration::from_secs(20);
 /// Between two lines of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// The database that every cluster has.
+const FIRST_DATABASE: &str = "meridian";
 /// Clients of each workload at each node. They stay there: what a region is served is seen by its own clients.
 const CLIENTS_PER_NODE: u32 = 2;
 
@@ -49,101 +55,50 @@ pub(super) struct Live {
     pub(super) processes: Option<Nodes>,
     /// Nodes that cannot answer, because of us.
     pub(super) away: Mutex<BTreeSet<NodeId>>,
+    /// Who runs statements, those of chaos among them.
+    pub(super) user: String,
+    /// The next number to be written into copies that are compared.
+    pub(super) marks: AtomicU64,
+    /// Ends the script early.
+    pub(super) interrupt: Interrupt,
     /// Who is told what happens.
     pub(super) tell: fn(&str),
 }
 
 /// A workload under way.
-struct Loading {
+pub(super) struct Loading {
     kind: Workload,
-    load: Arc<AnyLoad>,
-    report: Arc<Report>,
+    /// What its clients do.
+    pub(super) load: Arc<AnyLoad>,
+    /// Who they are.
+    pub(super) run: Arc<Run>,
     task: JoinHandle<Judged>,
 }
 
-/// The first thing in the script that cannot be done to real nodes.
-pub(super) fn refuse(script: &Script, ours: bool) -> Result<(), String> {
-    if let Some(kind) = script.workloads.iter().find(|kind| AnyLoad::of_script(**kind).is_none()) {
-        return Err(format!(
-            "{}: workload {} runs in the simulated world only; bank, sql-bank, register, append and counter run here",
-            script.workloads_at,
-            kind.name()
-        ));
-    }
-    for planned in &script.plan {
-        let no = |why: &str| Err(format!("{}: `{}`: {why}", planned.place, planned.text));
-        let faults: &[Fault] = match &planned.action {
-            Action::Do(faults) => faults,
-            Action::Down(..) if !ours => {
-                return no("a running cluster's processes can be restarted only (`restart`)");
-            }
-            Action::Down(..) | Action::Assert(_) => continue,
-        };
-        for fault in faults {
-            match fault {
-                Fault::Cut(..)
-                | Fault::Join(..)
-                | Fault::Clog(..)
-                | Fault::Unclog(..)
-                | Fault::Step(..)
-                | Fault::Drift(_, 0, _)
-                | Fault::Crash(..)
-                | Fault::Heal => {}
-                Fault::Weather(weather)
-                    if weather.duplicate_permille == 0 && weather.reorder_permille == 0 => {}
-                Fault::Weather(_) => {
-                    return no(
-                        "a real stream loses messages, and neither doubles nor reorders them",
-                    );
-                }
-                Fault::Start(_) | Fault::Blackout | Fault::Pause(_) | Fault::Resume(_) if ours => {}
-                Fault::Start(_) | Fault::Blackout | Fault::Pause(_) | Fault::Resume(_) => {
-                    return no("this needs `--world processes`");
-                }
-                Fault::Fuse(..)
-                | Fault::Stall(..)
-                | Fault::SyncError(_)
-                | Fault::WriteError(_)
-                | Fault::Full(_)
-                | Fault::Roomy(_)
-                | Fault::Drift(..)
-                | Fault::Flush(_)
-                | Fault::HandOver(..)
-                | Fault::Collect(..)
-                | Fault::Split(_)
-                | Fault::Throttle(..)
-                | Fault::Slow(..)
-                | Fault::ReadError(_)
-                | Fault::Drain(_)
-                | Fault::Rot(_)
-                | Fault::RotState(_)
-                | Fault::CutRegion(_)
-                | Fault::JoinRegion(_)
-                | Fault::Replace(_)
-                | Fault::Undrain(_)
-                | Fault::Straying(_)
-                | Fault::Ambush(..) => return no("only the simulated world can do that"),
-            }
-        }
-    }
-    Ok(())
-}
-
 impl Live {
-    /// Plays the script, telling each line as it ends. The error: it could not be played at all.
+    /// Plays the script, telling each line as it ends. After a signal it ends where it is, and what was seen until then is judged. The
+    /// error: it could not be played at all.
     pub(super) async fn play(&self, script: &Script) -> Result<Played, String> {
-        self.anywhere("CREATE TABLE IF NOT EXISTS chaos_probe (id int PRIMARY KEY, n bigint)")
-            .await?;
-        let hosts = self.nodes.values().cloned().collect::<Vec<String>>().join(",");
-        let url = Url::parse(&format!("postgresql://root@{hosts}/meridian"))?;
-        let hosts = Hosts::new(url, Manner::Stays);
-        let mut loads = Vec::new();
-        for kind in &script.workloads {
-            let load = AnyLoad::of_script(*kind).expect("refused before the start");
-            load.prepare(&hosts).await?;
-            loads.push((*kind, load));
+        self.make_own().await?;
+        let mut played = self.play_in_own(script).await;
+        // Processes of ours take it with them.
+        if self.processes.is_none() {
+            let removed = self.remove_own().await;
+            match &mut played {
+                Ok(played) => played.verdict = played.verdict.clone().and(removed),
+                Err(_) => removed?,
+            }
         }
-        self.settle().await?;
+        played
+    }
+
+    async fn play_in_own(&self, script: &Script) -> Result<Played, String> {
+        let early = || "it was interrupted before it began".to_string();
+        let hosts = self.nodes.values().cloned().collect::<Vec<String>>().join(",");
+        let url = Url::parse(&format!("postgresql://{}@{hosts}/{DATABASE}", self.user))?;
+        let hosts = Hosts::new(url, Manner::Stays);
+        let loads =
+            self.interrupt.unless(self.prepare(script, &hosts)).await.ok_or_else(early)??;
         let until = Arc::new(Until::new(None));
         let begun = Instant::now();
         let loadings: Vec<Loading> = loads
@@ -151,36 +106,85 @@ impl Live {
             .map(|(kind, load)| start(kind, load, script, &hosts, begun, &until))
             .collect();
         let mut outcomes = Vec::new();
+        let lines = self.play_lines(script, begun, &loadings, &mut outcomes);
+        if self.interrupt.unless(lines).await.is_none() {
+            let at = begun.elapsed().as_secs_f64();
+            (self.tell)(&format!("{at:>8.1} s  interrupted: healing, and judging what was seen"));
+        }
+        let healed = self.interrupt.unless_again(self.heal()).await;
+        let verdict = healed.unwrap_or_else(|| Err("interrupted while healing".to_string()));
+        until.stop();
+        let length = begun.elapsed();
+        let mut loaded = Vec::new();
+        for loading in loadings {
+            let report = loading.run.report.clone();
+            let load = self.judged(script, loading).await?;
+            (self.tell)(&format!("\n{load}\n{}", report.text().trim_end()));
+            loaded.push(load);
+        }
+        Ok(Played { outcomes, loads: loaded, verdict, length })
+    }
+
+    /// Makes the workloads' tables, and waits until their ranges are where they stay.
+    async fn prepare(
+        &self,
+        script: &Script,
+        hosts: &Hosts,
+    ) -> Result<Vec<(Workload, AnyLoad)>, String> {
+        let kinds = workloads(script)?;
+        if kinds != script.workloads[0] {
+            let name = |kinds: &[Workload]| {
+                kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ")
+            };
+            let (here, there) = (name(kinds), name(&script.workloads[0]));
+            (self.tell)(&format!("workload {here}, as {there} is the simulated world's"));
+        }
+        let mut loads = Vec::new();
+        for kind in kinds {
+            let load = AnyLoad::of_script(*kind).expect("it runs here");
+            load.prepare(hosts).await?;
+            loads.push((*kind, load));
+        }
+        self.settle().await?;
+        Ok(loads)
+    }
+
+    async fn play_lines(
+        &self,
+        script: &Script,
+        begun: Instant,
+        loadings: &[Loading],
+        outcomes: &mut Vec<Outcome>,
+    ) {
         for planned in &script.plan {
-            wait_until(begun + planned.at, begun, &loadings).await;
+            wait_until(begun + planned.at, begun, loadings).await;
             let began = begun.elapsed();
-            let verdict = self.carry_out(script, planned, &loadings).await;
+            let verdict = self.carry_out(script, planned, loadings).await;
             let (place, text, ended) = (planned.place, planned.text.clone(), begun.elapsed());
             let outcome = Outcome { place, began, ended, text, verdict };
             (self.tell)(&outcome.to_string());
             outcomes.push(outcome);
         }
-        wait_until(begun + script.end, begun, &loadings).await;
-        let verdict = self.heal().await;
-        until.stop();
-        let (mut loaded, length) = (Vec::new(), begun.elapsed());
-        for Loading { kind, report, task, .. } in loadings {
-            let judged = task.await.map_err(|error| error.to_string())?;
-            let nothing = "nothing was acknowledged: nothing was tested";
-            let verdict = match judged.verdict {
-                Ok(_) if report.total(Kind::Ok) == 0 => Err(nothing.to_string()),
-                verdict => verdict,
-            };
-            let clients = CLIENTS_PER_NODE * script.nodes;
-            let acts =
-                acts(judged.operations.iter().map(|operation| &operation.record), 0, |record| {
-                    (record.client < clients).then(|| NodeId(record.client % script.nodes + 1))
-                });
-            let load = Loaded { kind, verdict, acts, operations: judged.operations };
-            (self.tell)(&format!("\n{load}\n{}", report.text().trim_end()));
-            loaded.push(load);
-        }
-        Ok(Played { outcomes, loads: loaded, verdict, length })
+        wait_until(begun + script.end, begun, loadings).await;
+    }
+
+    /// Waits for a workload's end and its judge.
+    async fn judged(&self, script: &Script, loading: Loading) -> Result<Loaded, String> {
+        let Loading { kind, run, task, .. } = loading;
+        let Some(ended) = self.interrupt.unless_again(task).await else {
+            let verdict = Err("not judged: interrupted once more".to_string());
+            return Ok(Loaded { kind, verdict, acts: Vec::new(), operations: Vec::new() });
+        };
+        let judged = ended.map_err(|error| error.to_string())?;
+        let nothing = "nothing was acknowledged: nothing was tested";
+        let verdict = match judged.verdict {
+            Ok(_) if run.report.total(Kind::Ok) == 0 => Err(nothing.to_string()),
+            verdict => verdict,
+        };
+        let acts = acts(judged.operations.iter().map(|operation| &operation.record), 0, |record| {
+            (record.client < run.clients).then(|| NodeId(record.client % script.nodes + 1))
+        });
+        Ok(Loaded { kind, verdict, acts, operations: judged.operations })
     }
 
     /// Waits until no range gets or loses a replica any more: before, a young cluster survives less than a script may ask of it.
@@ -230,6 +234,7 @@ impl Live {
         faults: &[Fault],
     ) -> Result<(), String> {
         let left = script.end.saturating_sub(planned.at) + FAULT_GRACE;
+        let left = left.min(FAULT_DURATION_MAX);
         for (place, fault) in faults.iter().enumerate() {
             let other_half = |half: &Fault| match (half, fault) {
                 (Fault::Cut(a, b), Fault::Cut(c, d)) | (Fault::Join(a, b), Fault::Join(c, d)) => {
@@ -382,15 +387,10 @@ impl Live {
                 }
                 Ok(())
             }
-            Assertion::Converged(within) => {
-                for node in self.nodes.keys() {
-                    let left = within.saturating_sub(begun.elapsed());
-                    self.until_it_writes(*node, left).await?;
-                }
-                self.all_led(within.saturating_sub(begun.elapsed())).await
-            }
+            Assertion::Converged(within) => self.converges(*within, loadings).await,
             Assertion::Progress(count, within) => {
-                let total = || loadings.iter().map(|one| one.report.total(Kind::Ok)).sum::<u64>();
+                let total =
+                    || loadings.iter().map(|one| one.run.report.total(Kind::Ok)).sum::<u64>();
                 let before = total();
                 while total() < before + *count as u64 {
                     if begun.elapsed() > *within {
@@ -402,17 +402,9 @@ impl Live {
                 Ok(())
             }
             Assertion::Invariant => {
-                for (sql, expected) in loadings.iter().filter_map(|one| one.load.look()) {
-                    let answers = self.anywhere(&sql).await?;
-                    let row = answers.first().and_then(|answer| answer.rows.first());
-                    let seen: Vec<&str> = row
-                        .into_iter()
-                        .flatten()
-                        .map(|text| text.as_deref().unwrap_or(""))
-                        .collect();
-                    if seen != expected.iter().map(String::as_str).collect::<Vec<_>>() {
-                        return Err(format!("VIOLATED: {sql}: {seen:?} instead of {expected:?}"));
-                    }
+                for Loading { load, run, .. } in loadings {
+                    let judged = load.judge_early(run).await;
+                    judged.map_err(|why| format!("VIOLATED: {}: {why}", load.name()))?;
                 }
                 Ok(())
             }
@@ -428,29 +420,12 @@ impl Live {
         }
     }
 
-    /// Every range has a leaseholder.
-    async fn all_led(&self, within: Duration) -> Result<(), String> {
-        let begun = Instant::now();
-        loop {
-            let ranges = self.anywhere("SHOW RANGES").await?;
-            let place =
-                |answer: &Answer| answer.columns.iter().position(|name| name == "leaseholder");
-            let leaderless = ranges.iter().any(|answer| {
-                place(answer).is_none_or(|place| {
-                    answer.rows.iter().any(|row| row[place].as_deref().unwrap_or("").is_empty())
-                })
-            });
-            if !leaderless {
-                return Ok(());
-            }
-            if begun.elapsed() > within {
-                return Err(format!("a range has no leaseholder after {within:?}"));
-            }
-            sleep(TRY_PAUSE).await;
-        }
-    }
-
-    async fn until_it_writes(&self, node: NodeId, within: Duration) -> Result<(), String> {
+    /// A write through this node succeeds in time.
+    pub(super) async fn until_it_writes(
+        &self,
+        node: NodeId,
+        within: Duration,
+    ) -> Result<(), String> {
         let begun = Instant::now();
         loop {
             let left = within.saturating_sub(begun.elapsed()).max(TRY_PAUSE);
@@ -471,15 +446,16 @@ impl Live {
             "INSERT INTO chaos_probe VALUES ({}, 1) ON CONFLICT (id) DO UPDATE SET n = chaos_probe.n + 1",
             node.0
         );
-        self.ask(&self.nodes[&node], &sql).await.map(|_| ())
+        self.ask_own(node, &sql).await.map(|_| ())
     }
 
     /// Runs a statement at the first node that takes it.
-    async fn anywhere(&self, sql: &str) -> Result<Vec<Answer>, String> {
+    pub(super) async fn anywhere(&self, sql: &str) -> Result<Vec<Answer>, String> {
         let mut last = "there is no node".to_string();
         let away = self.away().clone();
         for (_, address) in self.nodes.iter().filter(|(node, _)| !away.contains(node)) {
-            match tokio::time::timeout(STATEMENT_MAX, self.ask(address, sql)).await {
+            let asked = self.ask(address, FIRST_DATABASE, sql);
+            match tokio::time::timeout(STATEMENT_MAX, asked).await {
                 Ok(Ok(answers)) => return Ok(answers),
                 Ok(Err(why)) => last = why,
                 Err(_) => last = format!("{address} does not answer"),
@@ -488,8 +464,13 @@ impl Live {
         Err(format!("{sql}: {last}"))
     }
 
-    async fn ask(&self, address: &str, sql: &str) -> Result<Vec<Answer>, String> {
-        let url = Url::parse(&format!("postgresql://root@{address}/meridian"))?;
+    /// Runs a statement in the script's own database, through this node.
+    pub(super) async fn ask_own(&self, node: NodeId, sql: &str) -> Result<Vec<Answer>, String> {
+        self.ask(&self.nodes[&node], DATABASE, sql).await
+    }
+
+    async fn ask(&self, address: &str, database: &str, sql: &str) -> Result<Vec<Answer>, String> {
+        let url = Url::parse(&format!("postgresql://{}@{address}/{database}", self.user))?;
         let connected = Backend::connect(&url, "meridian chaos").await;
         let mut backend = connected.map_err(|error| error.to_string())?;
         backend.query(sql).await.map_err(|error| error.to_string())
@@ -509,20 +490,21 @@ fn start(
     begun: Instant,
     until: &Arc<Until>,
 ) -> Loading {
-    let (load, report) = (Arc::new(load), Report::new());
-    let run = Run {
+    let load = Arc::new(load);
+    let run = Arc::new(Run {
         hosts: hosts.clone(),
         clients: CLIENTS_PER_NODE * script.nodes,
         seed: script.seed,
         begun,
         until: until.clone(),
         level: Level::from(script.real_time()),
-        report: report.clone(),
-    };
-    let playing = load.clone();
+        report: Report::new(),
+        held: AtomicBool::new(false),
+    });
+    let (playing, their) = (load.clone(), run.clone());
     #[allow(clippy::disallowed_methods)] // Beside the script, which may wait for a process.
-    let task = tokio::spawn(async move { playing.play(&run).await });
-    Loading { kind, load, report, task }
+    let task = tokio::spawn(async move { playing.play(&their).await });
+    Loading { kind, load, run, task }
 }
 
 /// Where a node of ours stands among the processes.
@@ -530,14 +512,14 @@ fn place_of(node: &NodeId) -> usize {
     usize::try_from(node.0 - 1).expect("a node's number is small")
 }
 
-async fn sleep(duration: Duration) {
+pub(super) async fn sleep(duration: Duration) {
     #[allow(clippy::disallowed_methods)] // Scripts on real nodes live in real time.
     tokio::time::sleep(duration).await;
 }
 
 /// Waits, telling every second what the workloads do.
 async fn wait_until(end: Instant, begun: Instant, loadings: &[Loading]) {
-    let totals = || loadings.iter().map(|loading| loading.report.total(Kind::Ok));
+    let totals = || loadings.iter().map(|loading| loading.run.report.total(Kind::Ok));
     let mut before: Vec<u64> = totals().collect();
     while Instant::now() < end {
         sleep((end - Instant::now()).min(PROGRESS_INTERVAL)).await;
@@ -552,12 +534,11 @@ async fn wait_until(end: Instant, begun: Instant, loadings: &[Loading]) {
 }
 
 /// Processes for a script, started and serving.
-pub(super) fn start_processes(nodes: Nodes) -> Result<Nodes, String> {
-    let stop = AtomicBool::new(false);
-    let started = nodes.start(&stop).and_then(|()| {
+pub(super) fn start_processes(nodes: Nodes, stop: &AtomicBool) -> Result<Nodes, String> {
+    let started = nodes.start(stop).and_then(|()| {
         let among = Some(nodes.members.len());
         let all_ready = || nodes.members.iter().all(|member| is_ready(member.http, among));
-        nodes.wait_until("a majority of the others", &stop, all_ready)
+        nodes.wait_until("a majority of the others", stop, all_ready)
     });
     match started {
         Ok(()) => Ok(nodes),

@@ -1,26 +1,32 @@
 //! `meridian chaos run FILE`: a fault script. `meridian chaos check FILE`: a history before its judge.
 
+mod converged;
+mod interrupt;
 mod live;
+mod own;
 mod page;
+mod refusal;
 mod scenarios;
 
 use ::chaos::check::Level;
 use ::chaos::check::file::Model;
-use ::chaos::script::{Loaded, NodeId, Played, Script, parse, run_in_sim};
+use ::chaos::script::{Loaded, NodeId, Played, Script, parse, run_in_sim_telling};
 use clap::{Args, Subcommand, ValueEnum};
 use node::faults::Latencies;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::backend::Backend;
 use crate::processes::{Member, Nodes};
 use crate::url::Url;
 use crate::workload::load::{format_of, write_history};
+use interrupt::{Interrupt, Signal};
 use live::Live;
 use page::{Heading, page};
 
@@ -117,11 +123,8 @@ impl FromStr for WorldKind {
     }
 }
 
-/// Runs it; a script that cannot be read is refused before anything starts.
-pub(crate) fn run(arguments: &ChaosArguments) -> Result<(), String> {
-    let read = |file: &PathBuf| {
-        std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))
-    };
+/// Runs it; a script that cannot be read is refused before anything starts. The code is that of a signal which ended it early.
+pub(crate) fn run(arguments: &ChaosArguments) -> Result<ExitCode, String> {
     match &arguments.command {
         ChaosCommand::Run { file, world, data, history, report } => {
             if let Some(path) = history {
@@ -131,7 +134,16 @@ pub(crate) fn run(arguments: &ChaosArguments) -> Result<(), String> {
             let named = |why: String| format!("{}: {why}", file.display());
             let script = parse(&text).map_err(|error| named(error.to_string()))?;
             world.refuse(&script).map_err(named)?;
-            let played = world.play(&script, data.as_deref(), |line| println!("{line}"))?;
+            let interrupt = world.listen()?;
+            let played =
+                world.play(&script, data.as_deref(), &interrupt, |line| println!("{line}"));
+            let played = match (interrupt.signal(), played) {
+                (Some(signal), Err(why)) => {
+                    eprintln!("meridian: {signal}: {why}");
+                    return Ok(ExitCode::from(signal.exit_code()));
+                }
+                (_, played) => played?,
+            };
             println!("\nserved, by second\n{}", played.table(&script));
             if let Some(path) = history {
                 write_histories(&played, path)?;
@@ -144,22 +156,35 @@ pub(crate) fn run(arguments: &ChaosArguments) -> Result<(), String> {
                     .map_err(|error| format!("{}: {error}", path.display()))?;
                 println!("the report is in {}", path.display());
             }
-            match &played.verdict {
-                Ok(()) if played.is_good() => {
-                    println!("all held");
-                    Ok(())
-                }
+            let verdict = match &played.verdict {
+                Ok(()) if played.is_good() => Ok(()),
                 Ok(()) => Err("not all of the script's lines and workloads hold".to_string()),
                 Err(why) => Err(why.clone()),
+            };
+            if let Some(signal) = interrupt.signal() {
+                let seen = verdict.err().unwrap_or_else(|| "what was seen until then holds".into());
+                eprintln!("meridian: ended by {signal} before the script's end; {seen}");
+                return Ok(ExitCode::from(signal.exit_code()));
             }
+            verdict?;
+            println!("all held");
+            Ok(ExitCode::SUCCESS)
         }
         ChaosCommand::Scenarios(arguments) => scenarios::run(arguments),
         ChaosCommand::Check { file, model, level } => {
             let verdict = model.judge(&read(file)?, (*level).into());
             println!("{verdict}");
-            if verdict.is_good() { Ok(()) } else { Err("the history is not good".to_string()) }
+            if verdict.is_good() {
+                Ok(ExitCode::SUCCESS)
+            } else {
+                Err("the history is not good".to_string())
+            }
         }
     }
+}
+
+fn read(file: &Path) -> Result<String, String> {
+    std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))
 }
 
 /// The comment that a script begins with.
@@ -187,21 +212,38 @@ impl WorldKind {
     fn refuse(&self, script: &Script) -> Result<(), String> {
         match self {
             WorldKind::Sim => Ok(()),
-            WorldKind::Processes => live::refuse(script, true),
-            WorldKind::Cluster(_) => live::refuse(script, false),
+            WorldKind::Processes => refusal::refuse(script, true),
+            WorldKind::Cluster(_) => refusal::refuse(script, false),
         }
     }
 
+    /// Listens to signals. The simulated world looks for the first one between two lines, and has nothing to clean up at the second.
+    fn listen(&self) -> Result<Interrupt, String> {
+        Interrupt::listen(match self {
+            WorldKind::Sim => |signal: Signal| std::process::exit(signal.exit_code().into()),
+            WorldKind::Processes | WorldKind::Cluster(_) => |_| {},
+        })
+    }
+
     /// Plays a script that it does not refuse, telling what happens. The error: it could not be played at all.
-    fn play(&self, script: &Script, data: Option<&Path>, tell: fn(&str)) -> Result<Played, String> {
+    fn play(
+        &self,
+        script: &Script,
+        data: Option<&Path>,
+        interrupt: &Interrupt,
+        tell: fn(&str),
+    ) -> Result<Played, String> {
         match self {
             WorldKind::Sim => {
-                let report = run_in_sim(script);
-                tell(&report.to_string());
+                let report = run_in_sim_telling(script, &mut |outcome| {
+                    tell(&outcome.to_string());
+                    interrupt.flow()
+                });
+                tell(&report.summary());
                 Ok(report.played)
             }
-            WorldKind::Processes => run_on_processes(script, data, tell),
-            WorldKind::Cluster(url) => run_on_cluster(script, url, tell),
+            WorldKind::Processes => run_on_processes(script, data, interrupt, tell),
+            WorldKind::Cluster(url) => run_on_cluster(script, url, interrupt, tell),
         }
     }
 }
@@ -224,6 +266,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
 fn run_on_processes(
     script: &Script,
     data: Option<&Path>,
+    interrupt: &Interrupt,
     tell: fn(&str),
 ) -> Result<Played, String> {
     static RUNS: AtomicU32 = AtomicU32::new(1);
@@ -236,10 +279,23 @@ fn run_on_processes(
         .map_err(|error| format!("{}: {error}", latency_file.display()))?;
     let nodes = Nodes::new(&members(script, dir)?, &latency_file);
     tell(&format!("starting {} nodes in {}", script.nodes, script.regions.join(", ")));
-    let nodes = live::start_processes(nodes)?;
+    let nodes = live::start_processes(nodes, interrupt.stop()).inspect_err(|_| {
+        // Who did not want to wait does not want to know either.
+        if data.is_none() && interrupt.signal().is_some() {
+            drop(std::fs::remove_dir_all(&own));
+        }
+    })?;
     let addresses = nodes.members.iter().zip(1..);
     let addresses = addresses.map(|(member, id)| (NodeId(id), member.sql.to_string())).collect();
-    let live = Live { nodes: addresses, processes: Some(nodes), away: Mutex::default(), tell };
+    let live = Live {
+        nodes: addresses,
+        processes: Some(nodes),
+        away: Mutex::default(),
+        user: "root".to_string(),
+        marks: AtomicU64::new(0),
+        interrupt: interrupt.clone(),
+        tell,
+    };
     let played = runtime()?.block_on(live.play(script));
     if let Some(nodes) = &live.processes {
         nodes.stop();
@@ -285,7 +341,12 @@ fn members(script: &Script, dir: &Path) -> Result<Vec<Member>, String> {
         .collect()
 }
 
-fn run_on_cluster(script: &Script, url: &Url, tell: fn(&str)) -> Result<Played, String> {
+fn run_on_cluster(
+    script: &Script,
+    url: &Url,
+    interrupt: &Interrupt,
+    tell: fn(&str),
+) -> Result<Played, String> {
     runtime()?.block_on(async {
         let connected = Backend::connect(url, "meridian chaos").await;
         let mut backend = connected.map_err(|error| error.to_string())?;
@@ -308,6 +369,15 @@ fn run_on_cluster(script: &Script, url: &Url, tell: fn(&str)) -> Result<Played, 
                 regions.join(", ")
             ));
         }
-        Live { nodes, processes: None, away: Mutex::default(), tell }.play(script).await
+        let live = Live {
+            nodes,
+            processes: None,
+            away: Mutex::default(),
+            user: url.user.clone(),
+            marks: AtomicU64::new(0),
+            interrupt: interrupt.clone(),
+            tell,
+        };
+        live.play(script).await
     })
 }

@@ -1,10 +1,13 @@
 //! `meridian chaos scenarios`: plays every shipped scenario in every world that can, and tells of it as a Markdown table.
 
 use ::chaos::script::{Played, Script, parse};
+use ::chaos::workload::Kind;
 use clap::Args;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use super::WorldKind;
+use super::interrupt::Interrupt;
 
 /// Every scenario of a folder.
 #[derive(Args)]
@@ -26,7 +29,7 @@ enum Cell {
 }
 
 /// Plays them; the table goes to the standard output, progress elsewhere. The error: how many did not hold.
-pub(super) fn run(arguments: &ScenariosArguments) -> Result<(), String> {
+pub(super) fn run(arguments: &ScenariosArguments) -> Result<ExitCode, String> {
     let folder = &arguments.folder;
     let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
@@ -45,16 +48,25 @@ pub(super) fn run(arguments: &ScenariosArguments) -> Result<(), String> {
     println!("| scenario | what it does | {} |", worlds.join(" | "));
     println!("|---|---|{}", "---|".repeat(worlds.len()));
     let mut failures = 0;
+    let interrupt = Interrupt::listen(|_| {})?;
     for file in files {
         let (script, story) = read(&file)?;
-        let cells = arguments.world.iter().map(|world| play(world, &script));
+        let cells = arguments.world.iter().map(|world| play(world, &script, &interrupt));
         let cells: Vec<Cell> = cells.collect();
         failures += cells.iter().filter(|cell| is_failure(cell)).count();
-        let told: Vec<String> = cells.iter().map(tell).collect();
+        if let Some(signal) = interrupt.signal() {
+            eprintln!("meridian: ended by {signal} in {}", file.display());
+            return Ok(ExitCode::from(signal.exit_code()));
+        }
+        let told: Vec<String> = cells.iter().map(|cell| tell(cell, &script)).collect();
         let name = file.file_stem().unwrap_or_default().to_string_lossy();
         println!("| {name} | {story} | {} |", told.join(" | "));
     }
-    if failures == 0 { Ok(()) } else { Err(format!("{failures} scenarios did not hold")) }
+    if failures == 0 {
+        Ok(ExitCode::SUCCESS)
+    } else {
+        Err(format!("{failures} scenarios did not hold"))
+    }
 }
 
 fn command(worlds: &[WorldKind]) -> String {
@@ -75,11 +87,11 @@ fn read(file: &Path) -> Result<(Script, String), String> {
     Ok((script, super::story(&text)))
 }
 
-fn play(world: &WorldKind, script: &Script) -> Cell {
+fn play(world: &WorldKind, script: &Script, interrupt: &Interrupt) -> Cell {
     if let Err(why) = world.refuse(script) {
         return Cell::Not(why);
     }
-    match world.play(script, None, |line| eprintln!("{line}")) {
+    match world.play(script, None, interrupt, |line| eprintln!("{line}")) {
         Ok(played) => Cell::Played(played),
         Err(why) => Cell::Not(format!("**FAILED**: {why}")),
     }
@@ -92,7 +104,7 @@ fn is_failure(cell: &Cell) -> bool {
     }
 }
 
-fn tell(cell: &Cell) -> String {
+fn tell(cell: &Cell, script: &Script) -> String {
     let text = match cell {
         Cell::Not(why) if is_failure(cell) => why.clone(),
         Cell::Not(why) => format!("refused: {why}"),
@@ -100,12 +112,21 @@ fn tell(cell: &Cell) -> String {
             let (length, ok) = (played.length.as_secs(), played.loads.iter());
             let ok: usize = ok.flat_map(|load| &load.acts).filter(|act| act.is_ok()).count();
             match first_failure(played) {
-                None => format!("held: {length} s, {ok} operations"),
+                None => format!("held: {length} s, {ok} operations{}", of(played, script)),
                 Some(why) => format!("**FAILED** after {length} s: {why}"),
             }
         }
     };
     text.lines().next().unwrap_or_default().replace('|', "\\|")
+}
+
+/// The workloads, where they are not those of the simulated world.
+fn of(played: &Played, script: &Script) -> String {
+    let kinds: Vec<Kind> = played.loads.iter().map(|load| load.kind).collect();
+    if kinds == script.workloads[0] {
+        return String::new();
+    }
+    format!(" of {}", kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", "))
 }
 
 fn first_failure(played: &Played) -> Option<String> {

@@ -97,6 +97,19 @@ impl Load for Lists {
         Ok(reads)
     }
 
+    fn judges_early(&self, _level: Level) -> bool {
+        true
+    }
+
+    async fn judge_early(
+        &self,
+        _hosts: &Hosts,
+        so_far: Vec<Record<Txn, Reads>>,
+        level: Level,
+    ) -> Result<(), String> {
+        check(&so_far, None, level)
+    }
+
     async fn judge(
         &self,
         hosts: &Hosts,

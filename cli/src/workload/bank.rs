@@ -2,7 +2,7 @@
 //! transfer is in the ledger exactly once, and the ledger makes the balances.
 
 use ::chaos::check::Level;
-use ::chaos::check::bank::{Answer, Books, Op, Transfer, check};
+use ::chaos::check::bank::{Answer, Books, Op, Transfer, check, check_audits};
 use ::chaos::check::file::show_bank;
 use ::chaos::history::{Ended, Record};
 use clap::Args;
@@ -41,11 +41,8 @@ pub(crate) struct Bank {
 }
 
 impl Bank {
-    /// The total, at any time.
-    pub(super) fn look(&self) -> (String, Vec<String>) {
-        let total = i64::from(self.accounts) * INITIAL_BALANCE;
-        let sql = "SELECT count(*), sum(balance) FROM bank_accounts".to_string();
-        (sql, vec![self.accounts.to_string(), total.to_string()])
+    fn initial(&self) -> Vec<i64> {
+        vec![INITIAL_BALANCE; self.accounts as usize]
     }
 }
 
@@ -93,13 +90,35 @@ impl Load for Bank {
         }
     }
 
+    fn judges_early(&self, _level: Level) -> bool {
+        true
+    }
+
+    async fn judge_early(
+        &self,
+        hosts: &Hosts,
+        so_far: Vec<Record<Op, Answer>>,
+        _level: Level,
+    ) -> Result<(), String> {
+        check_audits(&self.initial(), &so_far)?;
+        let sql = "SELECT count(*), sum(balance) FROM bank_accounts";
+        let answers = hosts.read_anywhere(sql).await?;
+        let seen = integers(answers.first().ok_or("the look at the accounts has no result")?)?;
+        let expected = [i64::from(self.accounts), self.initial().iter().sum()];
+        if seen == [expected] {
+            Ok(())
+        } else {
+            Err(format!("accounts and their total are {seen:?} instead of {expected:?}"))
+        }
+    }
+
     async fn judge(
         &self,
         hosts: &Hosts,
         history: Vec<Record<Op, Answer>>,
         _level: Level,
     ) -> Judged {
-        let initial = vec![INITIAL_BALANCE; self.accounts as usize];
+        let initial = self.initial();
         let books = read_books(hosts).await;
         let verdict = books.as_ref().map_err(String::clone).and_then(|books| {
             check(&initial, &history, books).map_err(|why| format!("VIOLATED: {why}"))?;

@@ -13,11 +13,12 @@
 use clap::Args;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::time::Instant;
 
 use super::bank::Bank;
-use super::load::{Hosts, Run, Until, integers};
+use super::load::{Hosts, Load, Recorded, Run, Until, integers};
 use super::report::{Kind, Report};
 use super::{Client, Manner, after_error, set_up_statement};
 use crate::url::{DEFAULT_URL, Url};
@@ -276,8 +277,8 @@ async fn play(
     hosts: &Hosts,
     clients: u32,
 ) -> Result<(Arc<Report>, Result<String, String>), String> {
-    let load = Bank { accounts: arguments.accounts };
-    super::load::Load::prepare(&load, hosts).await?;
+    let bank = Recorded::new(Bank { accounts: arguments.accounts });
+    bank.load.prepare(hosts).await?;
     let begun = Instant::now();
     let run = Run {
         hosts: hosts.clone(),
@@ -287,8 +288,9 @@ async fn play(
         until: Arc::new(Until::new(Some(begun + Duration::from_secs(arguments.duration)))),
         level: ::chaos::check::Level::KeyRealTime,
         report: Report::new(),
+        held: AtomicBool::new(false),
     };
-    let judged = run.play(&load).await;
+    let judged = run.play(&bank).await;
     Ok((run.report, judged.verdict))
 }
 

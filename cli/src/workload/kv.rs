@@ -108,6 +108,22 @@ impl Load for Kv {
         Ok(Answer::Value(u64::try_from(version).unwrap_or(u64::MAX)))
     }
 
+    fn judges_early(&self, level: Level) -> bool {
+        match level {
+            Level::Serializable | Level::Session => false,
+            Level::KeyRealTime | Level::Strict => true,
+        }
+    }
+
+    async fn judge_early(
+        &self,
+        _hosts: &Hosts,
+        so_far: Vec<Record<(u64, Op), Answer>>,
+        level: Level,
+    ) -> Result<(), String> {
+        if self.judges_early(level) { check_all(&so_far) } else { Ok(()) }
+    }
+
     async fn judge(
         &self,
         _hosts: &Hosts,

@@ -7,20 +7,22 @@ mod counter;
 mod kv;
 mod latency;
 pub(crate) mod load;
+mod monotonic;
 pub(crate) mod report;
 
+use ::chaos::check::Level;
 use ::chaos::workload::Kind as Script;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backend::{Answer, Backend};
 use crate::chaos::LevelKind;
 use crate::url::{DEFAULT_URL, Url};
-use load::{Hosts, Judged, Load, Run, Until};
+use load::{Hosts, Judged, Load, Recorded, Run, Until};
 use report::{Kind, Report};
 
 /// A statement without an answer by then is given up, and nobody knows what it did.
@@ -82,37 +84,64 @@ pub(crate) struct Common {
 /// A load of any kind.
 pub(crate) enum AnyLoad {
     /// See [`bank`].
-    Bank(bank::Bank),
+    Bank(Recorded<bank::Bank>),
     /// See [`kv`].
-    Kv(kv::Kv),
+    Kv(Recorded<kv::Kv>),
     /// See [`append`].
-    Append(append::Lists),
+    Append(Recorded<append::Lists>),
     /// See [`counter`].
-    Counter(counter::Counters),
+    Counter(Recorded<counter::Counters>),
+    /// See [`monotonic`].
+    Monotonic(Recorded<monotonic::Monotonic>),
+}
+
+/// The same for the load of each kind.
+macro_rules! each {
+    ($any:expr, $of:ident => $work:expr) => {
+        match $any {
+            AnyLoad::Bank($of) => $work,
+            AnyLoad::Kv($of) => $work,
+            AnyLoad::Append($of) => $work,
+            AnyLoad::Counter($of) => $work,
+            AnyLoad::Monotonic($of) => $work,
+        }
+    };
 }
 
 impl AnyLoad {
     /// The load with the same invariant as a script's workload; `None`: only the simulated world has it.
     pub(crate) fn of_script(kind: Script) -> Option<AnyLoad> {
         match kind {
-            Script::Bank | Script::SqlBank => Some(AnyLoad::Bank(bank::Bank { accounts: 50 })),
-            Script::Register => Some(AnyLoad::Kv(kv::Kv {
+            Script::Bank | Script::SqlBank => Some(AnyLoad::bank(50)),
+            Script::Register => Some(AnyLoad::Kv(Recorded::new(kv::Kv {
                 keys: SHARED_KEYS,
                 read_percent: 50,
                 padding: String::new(),
                 owners: kv::Owners::All { written: AtomicU64::new(0) },
-            })),
-            Script::Append => Some(AnyLoad::Append(append::Lists::default())),
-            Script::Counter => Some(AnyLoad::Counter(counter::Counters)),
+            }))),
+            Script::Append => Some(AnyLoad::append()),
+            Script::Counter => Some(AnyLoad::counter()),
+            Script::Monotonic => Some(AnyLoad::Monotonic(Recorded::new(monotonic::Monotonic))),
             Script::Txn
             | Script::Skew
             | Script::LongFork
-            | Script::Monotonic
             | Script::Strict
             | Script::Shop
             | Script::Session
             | Script::Cells => None,
         }
+    }
+
+    fn bank(accounts: u32) -> AnyLoad {
+        AnyLoad::Bank(Recorded::new(bank::Bank { accounts }))
+    }
+
+    fn append() -> AnyLoad {
+        AnyLoad::Append(Recorded::new(append::Lists::default()))
+    }
+
+    fn counter() -> AnyLoad {
+        AnyLoad::Counter(Recorded::new(counter::Counters))
     }
 
     /// As a command line calls it.
@@ -122,35 +151,33 @@ impl AnyLoad {
             AnyLoad::Kv(_) => "kv",
             AnyLoad::Append(_) => "list-append",
             AnyLoad::Counter(_) => "counter",
+            AnyLoad::Monotonic(_) => "monotonic",
         }
     }
 
-    /// What can be told while it runs: a query of one row, and what it must show. `None`: its history tells, at the end.
-    pub(crate) fn look(&self) -> Option<(String, Vec<String>)> {
-        match self {
-            AnyLoad::Bank(bank) => Some(bank.look()),
-            AnyLoad::Kv(_) | AnyLoad::Append(_) | AnyLoad::Counter(_) => None,
-        }
+    /// Whether something can be told before the end, where this much is promised.
+    pub(crate) fn judges_early(&self, level: Level) -> bool {
+        each!(self, of => of.load.judges_early(level))
+    }
+
+    /// Judges while clients go on; the error: what is violated.
+    pub(crate) async fn judge_early(&self, run: &Run) -> Result<(), String> {
+        each!(self, of => run.judge_early(of).await)
+    }
+
+    /// Of an available table, the query that shows the copy of the region where it is asked.
+    pub(crate) fn copy(&self) -> Option<&'static str> {
+        each!(self, of => of.load.copy())
     }
 
     /// Makes its tables; nothing fails meanwhile.
     pub(crate) async fn prepare(&self, hosts: &Hosts) -> Result<(), String> {
-        match self {
-            AnyLoad::Bank(load) => load.prepare(hosts).await,
-            AnyLoad::Kv(load) => load.prepare(hosts).await,
-            AnyLoad::Append(load) => load.prepare(hosts).await,
-            AnyLoad::Counter(load) => load.prepare(hosts).await,
-        }
+        each!(self, of => of.load.prepare(hosts).await)
     }
 
     /// Runs its clients to their end, then judges.
     pub(crate) async fn play(&self, run: &Run) -> Judged {
-        match self {
-            AnyLoad::Bank(load) => run.play(load).await,
-            AnyLoad::Kv(load) => run.play(load).await,
-            AnyLoad::Append(load) => run.play(load).await,
-            AnyLoad::Counter(load) => run.play(load).await,
-        }
+        each!(self, of => run.play(of).await)
     }
 }
 
@@ -161,7 +188,7 @@ pub(crate) fn run(arguments: &WorkloadArguments) -> Result<(), String> {
         Workload::Bank(arguments) => {
             gap_max = arguments.gap_max;
             let accounts = arguments.accounts;
-            (&arguments.common, AnyLoad::Bank(bank::Bank { accounts }))
+            (&arguments.common, AnyLoad::bank(accounts))
         }
         Workload::Kv(arguments) => {
             let kv = kv::Kv {
@@ -170,12 +197,10 @@ pub(crate) fn run(arguments: &WorkloadArguments) -> Result<(), String> {
                 padding: "x".repeat(arguments.value_bytes as usize),
                 owners: kv::Owners::Each,
             };
-            (&arguments.common, AnyLoad::Kv(kv))
+            (&arguments.common, AnyLoad::Kv(Recorded::new(kv)))
         }
-        Workload::ListAppend(arguments) => {
-            (&arguments.common, AnyLoad::Append(append::Lists::default()))
-        }
-        Workload::Counter(arguments) => (&arguments.common, AnyLoad::Counter(counter::Counters)),
+        Workload::ListAppend(arguments) => (&arguments.common, AnyLoad::append()),
+        Workload::Counter(arguments) => (&arguments.common, AnyLoad::counter()),
         Workload::Latency(arguments) => return runtime()?.block_on(latency::run(arguments)),
         Workload::Contention(arguments) => {
             return runtime()?.block_on(contention::run(arguments));
@@ -209,6 +234,7 @@ async fn drive(common: &Common, load: &AnyLoad, gap_max_s: f64) -> Result<(), St
         until: Arc::new(Until::new(Some(begun + Duration::from_secs(common.duration)))),
         level: common.level.into(),
         report: Report::new(),
+        held: AtomicBool::new(false),
     };
     let interrupted = Box::pin(async {
         let _ = tokio::signal::ctrl_c().await;
