@@ -1,10 +1,10 @@
 //! Runs seeds: `sim [SEEDS] [FIRST] [WORKLOAD] [PLANTED]`, tells how many of them came to each coverage mark: `sim marks [SEEDS] [FIRST]`,
-//! hunts: `sim mutants [SEEDS] [HUNTS] [NAME]`, measures: `sim speed [SEEDS] [FIRST]`, or plays a fault script: `sim FILE.chaos`.
+//! tells what happens in one: `sim trace SEED WORKLOAD [CUT]`, hunts: `sim mutants [SEEDS] [HUNTS] [NAME]`, measures: `sim speed [SEEDS] [FIRST]`, or plays a fault script: `sim FILE.chaos`.
 //! `RUST_LOG=debug` tells what the nodes log.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use chaos::mutants::{HuntOptions, hunt};
-use chaos::sim::{SimOptions, run_speed, run_with};
+use chaos::sim::{SimOptions, run_one_told, run_speed, run_with};
 
 fn main() {
     if std::env::var_os("RUST_LOG").is_some() {
@@ -27,6 +27,16 @@ fn main() {
         let report = hunt(&options, &|quarry| {
             eprintln!("{:<30} {:?} {}", quarry.mutant.name, quarry.found, quarry.how);
         });
+        println!("{report}");
+        return;
+    }
+    if args.first().is_some_and(|word| word == "trace") {
+        let workload = args.get(2).and_then(|text| text.parse().ok()).expect("a workload");
+        let cut = args.get(3).map(|text| text.parse().expect("a cut")).unwrap_or_default();
+        let one = chaos::episode::Options { seed: number(1, 1), workload, planted: None };
+        println!("{}", chaos::episode::explain(one, &cut));
+        let (report, told) = run_one_told(one, &cut);
+        told.iter().for_each(|told| println!("{told}"));
         println!("{report}");
         return;
     }

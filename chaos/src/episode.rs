@@ -18,11 +18,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use storage::Key;
-use txn::client::{Settings, TxnOptions};
+use txn::client::{RouterSettings, Settings, TxnOptions};
 use txn::server::ServerConfig;
 
 use crate::check::RealTime;
-use crate::check::file::Operation;
+use crate::check::file::{Format, Operation, show};
+use crate::hardship::Hardship;
+use crate::healed_core::heal_core;
+use crate::history::{Ended, Record};
 use crate::ordeal::{Ordeal, draw_ordeal};
 use crate::plan::{draw_collections, draw_plan, draw_topology};
 use crate::planted::{Planted, WorldBug};
@@ -34,14 +37,14 @@ use crate::world::chance::{Chance, Purpose};
 use crate::world::fault::Fault;
 use crate::world::network::CLOG_MAX;
 use crate::world::tally::Tally;
-use crate::world::{Damage, Layout, Level, SyncMode, Violation, World};
+use crate::world::{Damage, Layout, Level, SyncMode, Told, Violation, World};
 
 /// How long faults last in all.
 pub(crate) const SAFETY: Duration = Duration::from_secs(20);
 /// Clients go on for so long after everything was healed.
 const HEALED: Duration = Duration::from_secs(4);
 /// A healed cluster must have converged by then.
-const LIVENESS: Duration = Duration::from_secs(90);
+pub(crate) const LIVENESS: Duration = Duration::from_secs(90);
 /// A new cluster must have spread by then.
 pub(crate) const BOOT: Duration = Duration::from_secs(60);
 /// Clients per world.
@@ -112,15 +115,73 @@ pub fn run(options: Options) -> Report {
 
 /// The same without what is cut, and with the history of its clients as a file tells it.
 pub fn run_cut(options: Options, cut: &Cut) -> (Report, Vec<Operation>) {
-    let mut layout = layout_of(options);
+    let (report, workload, _) = run_whole(options, cut, false);
+    (report, workload.operations())
+}
+
+/// The same, and what happened in it: faults as they struck, elections, leases, members, splits, and what clients did and were told.
+pub fn run_told(options: Options, cut: &Cut) -> (Report, Vec<Told>) {
+    let (report, workload, mut told) = run_whole(options, cut, true);
+    told.extend(told_of(&*workload));
+    told.sort_by_key(|told| told.at);
+    (report, told)
+}
+
+/// Each operation when its client heard of it, or, where it never did, when it asked.
+fn told_of(workload: &dyn Workload) -> Vec<Told> {
+    let known = workload.operations();
+    let shown = known.into_iter().map(|Operation { record, .. }| {
+        let (what, asked) = &record.op;
+        let how = match &record.ended {
+            Ended::Ok(answer) => format!("is told {}", show(answer, Format::Edn)),
+            Ended::Fail => "failed".to_string(),
+            Ended::Unknown => "has no answer".to_string(),
+        };
+        let bare = Record {
+            client: record.client,
+            asked: record.asked,
+            heard: record.heard,
+            op: (),
+            ended: Ended::Ok(()),
+        };
+        (bare, format!("{what} {} {how}", show(asked, Format::Edn)))
+    });
+    let mut told: Vec<(Record<(), ()>, String)> = shown.collect();
+    if told.is_empty() {
+        // Judged by what is in the tables at the end: of those it is known how they ended.
+        told.extend(workload.ledger().ends().into_iter().map(|record| {
+            let how = match record.ended {
+                Ended::Ok(()) => "an operation ended well",
+                Ended::Fail => "an operation failed",
+                Ended::Unknown => "an operation has no answer",
+            };
+            (record, how.to_string())
+        }));
+    }
+    let tell = |(record, what): (Record<(), ()>, String)| {
+        let asked = Duration::from_nanos(record.asked).as_secs_f64();
+        let at = if record.heard == u64::MAX { record.asked } else { record.heard };
+        Told { at, what: format!("client {}: {what} (asked at {asked:.6} s)", record.client) }
+    };
+    told.into_iter().map(tell).collect()
+}
+
+fn run_whole(options: Options, cut: &Cut, tell: bool) -> (Report, Arc<dyn Workload>, Vec<Told>) {
+    let mut layout = drawn_layout(options);
+    endure(&mut layout, cut);
     layout.nodes = layout.nodes.min(cut.nodes.unwrap_or(layout.nodes));
     // What a world before this one has left on the thread is not this one's.
     coverage::take();
+    coverage::switch_off();
     let plan = plan_within(options, cut).into_iter().map(|(_, after, fault)| (after, fault));
     let (mut world, plan) = power_on(layout, plan.collect());
+    if tell {
+        world.keep_story();
+    }
     let workload = options.workload.make();
     let verdict = play(&mut world, &workload, plan, cut);
-    (report(&mut world, &workload, options, verdict), workload.operations())
+    let told = world.take_story();
+    (report(&mut world, &workload, options, verdict), workload, told)
 }
 
 /// What came of a world at its end.
@@ -131,6 +192,7 @@ pub(crate) fn report(
     verdict: Result<(), String>,
 ) -> Report {
     world.count_nodes();
+    world.count_rare(coverage::switch_off());
     let mut tally = world.tally().clone();
     tally.take_marks();
     Report {
@@ -145,8 +207,21 @@ pub(crate) fn report(
     }
 }
 
+/// A seed's cluster, with its hardships.
 pub(crate) fn layout_of(options: Options) -> Layout {
+    let mut layout = drawn_layout(options);
+    endure(&mut layout, &Cut::default());
+    layout
+}
+
+fn drawn_layout(options: Options) -> Layout {
     draw_layout(options, &mut Chance::new(options.seed, Purpose::Knobs))
+}
+
+/// What the seed's hardships make of its cluster, but those that are cut.
+fn endure(layout: &mut Layout, cut: &Cut) {
+    let hardships = Hardship::of(layout.seed);
+    hardships.difference(&cut.without).for_each(|hardship| hardship.suit(layout));
 }
 
 /// How many nodes a seed has.
@@ -161,6 +236,22 @@ pub fn plan_of(options: Options) -> Vec<(Duration, Fault)> {
 
 /// The same for a cluster.
 pub(crate) fn plan_for(layout: &Layout) -> Vec<(Duration, Fault)> {
+    labelled_plan(layout).into_iter().map(|(_, after, fault)| (after, fault)).collect()
+}
+
+/// The same, each fault with the hardship that it is of. Those come last: what was added later must not shift what was there before.
+fn labelled_plan(layout: &Layout) -> Vec<(Option<Hardship>, Duration, Fault)> {
+    let nodes: Vec<NodeId> = (1..=layout.nodes).map(NodeId).collect();
+    let mut plan: Vec<(Option<Hardship>, Duration, Fault)> =
+        plain_plan(layout).into_iter().map(|(after, fault)| (None, after, fault)).collect();
+    for hardship in Hardship::of(layout.seed) {
+        let own = hardship.plan(layout, &nodes).into_iter();
+        plan.extend(own.map(|(after, fault)| (Some(hardship), after, fault)));
+    }
+    plan
+}
+
+fn plain_plan(layout: &Layout) -> Plan {
     let nodes: Vec<NodeId> = (1..=layout.nodes).map(NodeId).collect();
     let mut plan = draw_plan(layout.seed, &nodes, real_time_of(layout.seed));
     let ordeal = Ordeal::of(layout.seed, layout.level);
@@ -177,24 +268,29 @@ pub(crate) fn plan_for(layout: &Layout) -> Vec<(Duration, Fault)> {
 
 fn plan_within(options: Options, cut: &Cut) -> Vec<(usize, Duration, Fault)> {
     let (nodes, safety) = (cut.nodes.unwrap_or(u32::MAX), cut.safety.unwrap_or(SAFETY));
-    let plan = plan_of(options).into_iter().enumerate();
-    plan.map(|(place, (after, fault))| (place, after, fault))
-        .filter(|(place, after, fault)| {
-            cut.keeps(*place) && *after <= safety && fault.is_within(nodes)
-        })
-        .collect()
+    let plan = labelled_plan(&layout_of(options)).into_iter().enumerate();
+    plan.filter(|(place, (hardship, after, fault))| {
+        let endured = hardship.is_none_or(|hardship| !cut.without.contains(&hardship));
+        cut.keeps(*place) && endured && *after <= safety && fault.is_within(nodes)
+    })
+    .map(|(place, (_, after, fault))| (place, after, fault))
+    .collect()
 }
 
 /// What a seed will be, for people: its cluster and its faults in order of time, each with its place in the plan.
 pub fn explain(options: Options, cut: &Cut) -> String {
     let mut plan = plan_within(options, cut);
     plan.sort_by_key(|(_, after, _)| *after);
-    let layout = layout_of(options);
+    let mut layout = drawn_layout(options);
+    endure(&mut layout, cut);
     let aim = match Ordeal::of(layout.seed, layout.level) {
         Some(ordeal) => format!("ordeal: {ordeal:?}"),
         None => format!("raid: {:?}", Raid::of(options.seed)),
     };
-    let mut text = format!("{layout:?}\n{aim}\n");
+    let hardships = Hardship::of(options.seed);
+    let hardships: Vec<String> =
+        hardships.difference(&cut.without).map(Hardship::to_string).collect();
+    let mut text = format!("{layout:?}\n{aim}\nhardships: {}\n", hardships.join(" "));
     for (place, after, fault) in plan {
         let seconds = after.as_secs_f64();
         text.push_str(&format!(
@@ -224,9 +320,11 @@ fn play(
     cut: &Cut,
 ) -> Result<(), String> {
     begin(world, workload)?;
+    world.access().allow(cut.operations);
     let left = load(world, workload, plan, cut.clients.unwrap_or(CLIENTS));
     world.run(cut.safety.unwrap_or(SAFETY));
-    settle(world, workload, &left, OPERATIONS_MIN)
+    let least = if cut.operations.is_some() { 0 } else { OPERATIONS_MIN };
+    settle(world, workload, &left, least)
 }
 
 /// A cluster that has spread, with the workload's data.
@@ -263,6 +361,7 @@ pub(crate) fn load(
     for (after, fault) in plan {
         world.plan(after, fault);
     }
+    coverage::switch_on(world.layout().seed, &world.layout().rare);
     left
 }
 
@@ -275,6 +374,9 @@ pub(crate) fn settle(
 ) -> Result<(), String> {
     first(world.violations())?;
     let access = world.access().clone();
+    if world.layout().core {
+        heal_core(world)?;
+    }
     world.apply(Fault::Heal);
     world.run(HEALED);
     if world.layout().damage == Damage::Beyond {
@@ -293,6 +395,8 @@ pub(crate) fn settle(
         ));
     }
     converge(world)?;
+    // From here on everything must go well.
+    world.count_rare(coverage::switch_off());
     serve_everywhere(world)?;
     match world.block_on(LIVENESS, workload.finish(access)) {
         Some(read) => read?,
@@ -339,7 +443,7 @@ fn is_of_clocks(fault: &Fault) -> bool {
     matches!(fault, Fault::Step(..) | Fault::Drift(..))
 }
 
-fn first(violations: &[Violation]) -> Result<(), String> {
+pub(crate) fn first(violations: &[Violation]) -> Result<(), String> {
     violations.first().map_or(Ok(()), |violation| Err(violation.to_string()))
 }
 
@@ -382,23 +486,10 @@ pub(crate) fn converge(world: &mut World) -> Result<(), String> {
 /// A write succeeds through every gateway.
 fn serve_everywhere(world: &mut World) -> Result<(), String> {
     for node in world.access().nodes() {
-        let access = world.access().clone();
-        let served = world.block_on(LIVENESS, async move {
-            let work = move |gateway: crate::world::access::Gateway| {
-                async move {
-                    let run = gateway.db.run(TxnOptions::labelled("liveness"), |txn| {
-                        async move { txn.put(Key::table(99), Bytes::from_static(b"alive")) }.boxed()
-                    });
-                    run.await
-                }
-                .boxed()
-            };
-            access.on_node(node, work).await
-        });
-        match served {
-            Some(Ok(Ok(()))) => {}
-            Some(other) => {
-                return Err(format!("{node} does not serve a write after the healing: {other:?}"));
+        match serve(world, node) {
+            Some(Ok(())) => {}
+            Some(Err(why)) => {
+                return Err(format!("{node} does not serve a write after the healing: {why}"));
             }
             None => {
                 return Err(format!(
@@ -409,6 +500,27 @@ fn serve_everywhere(world: &mut World) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Writes through a gateway. `None`: there was no answer within [`LIVENESS`].
+pub(crate) fn serve(world: &mut World, node: NodeId) -> Option<Result<(), String>> {
+    let access = world.access().clone();
+    let served = world.block_on(LIVENESS, async move {
+        let work = move |gateway: crate::world::access::Gateway| {
+            async move {
+                let run = gateway.db.run(TxnOptions::labelled("liveness"), |txn| {
+                    async move { txn.put(Key::table(99), Bytes::from_static(b"alive")) }.boxed()
+                });
+                run.await
+            }
+            .boxed()
+        };
+        access.on_node(node, work).await
+    });
+    served.map(|served| match served {
+        Ok(Ok(())) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
 }
 
 fn draw_layout(options: Options, knobs: &mut Chance) -> Layout {
@@ -439,6 +551,7 @@ fn draw_layout(options: Options, knobs: &mut Chance) -> Layout {
         regions,
         nodes: if knobs.permille(200) { 5 } else { 3 },
         round_trips,
+        one_way: BTreeMap::new(),
         store,
         segment_bytes: knobs.pick(&[64 << 10, 256 << 10]),
         sync: (Duration::from_micros(80), if slow_disk { millis(15) } else { millis(2) }),
@@ -455,6 +568,10 @@ fn draw_layout(options: Options, knobs: &mut Chance) -> Layout {
         // Drawn last: what was added later must not shift what was there before.
         server: draw_server(knobs),
         client: draw_client(knobs),
+        router: RouterSettings::default(),
+        sql: sql::EngineSettings::default(),
+        rare: BTreeMap::new(),
+        core: false,
         planted: options.planted,
     };
     draw_habits(knobs, options.workload, &mut layout);

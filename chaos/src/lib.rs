@@ -13,7 +13,7 @@
 //! | what | room |
 //! |---|---|
 //! | [`sim::run`]: many seeds, a report | `sim`, `speed` |
-//! | `plan`: which faults strike a seed, and when | `plan`, `raid` |
+//! | `plan`: which faults strike a seed, and when; [`hardship`]: what else it lives with | `plan`, `raid`, `ordeal`, `hardship` |
 //! | [`script::parse`], [`script::run_in_sim`]: fault scripts | `script` |
 //! | [`check`]: judges of histories | `check` |
 //! | [`mutants::hunt`]: known killers brought back, one by one | `mutants`, `planted`, `killers` |
@@ -30,6 +30,8 @@
 
 pub mod check;
 pub mod episode;
+pub mod hardship;
+mod healed_core;
 pub mod history;
 pub mod killers;
 pub mod mutants;

@@ -1,5 +1,5 @@
-//! Driver: makes a failing seed small enough to read: fewer faults, then a shorter run, then fewer clients, then fewer nodes, as long as
-//! it still fails in the same way.
+//! Driver: makes a failing seed small enough to read: fewer faults, then a shorter run, then fewer clients with fewer operations, then
+//! fewer nodes, as long as it still fails in the same way.
 //!
 //! A seed stays what it is: what is cut is named by a [`Cut`], so that a seed and its cut are a replay line. Each kind of chance has a
 //! stream of its own (`world::chance`), so a fault that is left out shifts no client's choices.
@@ -7,12 +7,17 @@
 //! Faults are removed as in delta debugging (Zeller and Hildebrandt, Simplifying and Isolating Failure-Inducing Input, 2002,
 //! section 3): large parts first, then smaller ones, until no single fault can go.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::episode::{self, Options};
+use crate::hardship::Hardship;
 use crate::sim::{replay_line, run_one};
+
+/// Operations of each client that are tried first: hardly one has time for more.
+const OPERATIONS_TRIED_MAX: u32 = 512;
 
 /// What of a seed is left out.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -23,8 +28,12 @@ pub struct Cut {
     pub safety: Option<Duration>,
     /// Clients; `None`: as many as there are.
     pub clients: Option<u32>,
+    /// Operations of each client; `None`: as many as there is time for.
+    pub operations: Option<u32>,
     /// Nodes; `None`: as drawn.
     pub nodes: Option<u32>,
+    /// Kinds of hardships that are spared.
+    pub without: BTreeSet<Hardship>,
 }
 
 impl Cut {
@@ -34,7 +43,7 @@ impl Cut {
     }
 }
 
-/// `faults=1,4,7;seconds=8;clients=2;nodes=3`, each part only if something is cut; `faults=` alone leaves none.
+/// `faults=1,4,7;seconds=8;clients=2;operations=9;nodes=3;without=links,rare`, each part only if something is cut; `faults=` alone leaves none.
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
@@ -48,8 +57,15 @@ impl fmt::Display for Cut {
         if let Some(clients) = self.clients {
             parts.push(format!("clients={clients}"));
         }
+        if let Some(operations) = self.operations {
+            parts.push(format!("operations={operations}"));
+        }
         if let Some(nodes) = self.nodes {
             parts.push(format!("nodes={nodes}"));
+        }
+        if !self.without.is_empty() {
+            let names: Vec<String> = self.without.iter().map(Hardship::to_string).collect();
+            parts.push(format!("without={}", names.join(",")));
         }
         write!(f, "{}", parts.join(";"))
     }
@@ -61,8 +77,11 @@ impl FromStr for Cut {
     fn from_str(text: &str) -> Result<Cut, String> {
         let mut cut = Cut::default();
         for part in text.split(';').filter(|part| !part.is_empty()) {
-            let bad =
-                || format!("\"{part}\" is not faults=1,4,7 or seconds=8 or clients=2 or nodes=3");
+            let bad = || {
+                format!(
+                    "\"{part}\" is not faults=1,4,7 or seconds=8 or clients=2 or operations=9 or nodes=3 or without=links,rare"
+                )
+            };
             let (name, value) = part.split_once('=').ok_or_else(bad)?;
             let number = |most: u32| match value.parse::<u32>() {
                 Ok(number) if (1..=most).contains(&number) => Ok(number),
@@ -79,7 +98,12 @@ impl FromStr for Cut {
                 }
                 "seconds" => cut.safety = Some(Duration::from_secs(u64::from(number(3600)?))),
                 "clients" => cut.clients = Some(number(episode::CLIENTS)?),
+                "operations" => cut.operations = Some(number(100_000)?),
                 "nodes" => cut.nodes = Some(number(9)?),
+                "without" => {
+                    let names = value.split(',').map(Hardship::from_str);
+                    cut.without = names.collect::<Result<_, _>>()?;
+                }
                 _ => return Err(bad()),
             }
         }
@@ -109,6 +133,12 @@ pub fn shrink(options: Options, runs_max: u32) -> Option<Shrunk> {
         best: Shrunk { options, cut: Cut::default(), why, runs: 1 },
         runs_max,
     };
+    // Whole kinds first: none of what is left then is about them.
+    for hardship in Hardship::of(options.seed) {
+        let mut without = search.best.cut.without.clone();
+        without.insert(hardship);
+        search.try_cut(Cut { without, ..search.best.cut.clone() });
+    }
     search.remove_faults();
     for seconds in [2, 4, 8, 12] {
         if search
@@ -122,6 +152,7 @@ pub fn shrink(options: Options, runs_max: u32) -> Option<Shrunk> {
             break;
         }
     }
+    search.bound_operations();
     if episode::nodes_of(options) > 3 {
         search.try_cut(Cut { nodes: Some(3), ..search.best.cut.clone() });
     }
@@ -172,6 +203,16 @@ impl Search {
         }
     }
 
+    /// Halves how many operations each client may begin, for as long as that fails as well.
+    fn bound_operations(&mut self) {
+        let mut operations = OPERATIONS_TRIED_MAX;
+        while operations > 0
+            && self.try_cut(Cut { operations: Some(operations), ..self.best.cut.clone() })
+        {
+            operations /= 2;
+        }
+    }
+
     fn remove_faults(&mut self) {
         let all = || (0..episode::plan_of(self.options).len()).collect();
         let mut kept: Vec<usize> = self.best.cut.faults.clone().unwrap_or_else(all);
@@ -215,13 +256,24 @@ mod tests {
             faults: Some(vec![1, 4, 7]),
             safety: Some(Duration::from_secs(8)),
             clients: Some(2),
+            operations: Some(9),
             nodes: Some(3),
+            without: BTreeSet::from([Hardship::Links, Hardship::Rare]),
         };
-        assert_eq!(cut.to_string(), "faults=1,4,7;seconds=8;clients=2;nodes=3");
+        let text = "faults=1,4,7;seconds=8;clients=2;operations=9;nodes=3;without=links,rare";
+        assert_eq!(cut.to_string(), text);
         for cut in [cut, Cut { faults: Some(Vec::new()), ..Cut::default() }, Cut::default()] {
             assert_eq!(cut.to_string().parse(), Ok(cut));
         }
-        for bad in ["faults=x", "clients=0", "clients=99", "nodes", "time=3", "faults=1,,x"] {
+        for bad in [
+            "without=ranges",
+            "faults=x",
+            "clients=0",
+            "clients=99",
+            "nodes",
+            "time=3",
+            "faults=1,,x",
+        ] {
             assert!(bad.parse::<Cut>().is_err(), "{bad}");
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Every [`TWICE_EVERY`]th seed runs twice and must leave the same trace. A failure prints the one line that replays it.
 
-use coverage::{Frequency, Mark};
+use coverage::{Frequency, Mark, Rare};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +16,8 @@ use crate::episode::{self, Options, Report};
 use crate::shrink::Cut;
 use crate::speed;
 use crate::workload::Kind;
-use crate::world::tally::Tally;
+use crate::world::Told;
+use crate::world::tally::{Reached, Tally};
 
 pub use crate::planted::Planted;
 
@@ -92,6 +93,17 @@ impl SimReport {
     /// Whether every seed passed.
     pub fn is_good(&self) -> bool {
         self.failures.is_empty()
+    }
+
+    /// Which of the product's rare turns were taken.
+    fn tell_of_rare(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for turn in Rare::ALL {
+            let Reached { worlds, times } = self.tally.taken(*turn);
+            if worlds > 0 {
+                writeln!(f, "  {times:>10}  in {worlds} seeds {}", turn.text())?;
+            }
+        }
+        Ok(())
     }
 
     /// Which of the product's branches were taken.
@@ -233,6 +245,17 @@ pub fn run_one(options: Options, cut: &Cut) -> Report {
     caught(options, || episode::run_cut(options, cut).0)
 }
 
+/// The same, and what happened in it, in words. Of a world that has panicked nothing is told but the verdict.
+pub fn run_one_told(options: Options, cut: &Cut) -> (Report, Vec<Told>) {
+    let mut told = Vec::new();
+    let report = caught(options, || {
+        let (report, all) = episode::run_told(options, cut);
+        told = all;
+        report
+    });
+    (report, told)
+}
+
 fn caught(options: Options, run: impl FnOnce() -> Report) -> Report {
     HOOK.call_once(|| {
         let former = std::panic::take_hook();
@@ -247,6 +270,8 @@ fn caught(options: Options, run: impl FnOnce() -> Report) -> Report {
     RUNNING.set(true);
     let result = catch_unwind(AssertUnwindSafe(run));
     RUNNING.set(false);
+    // A world that has panicked has left its own on the thread.
+    coverage::switch_off();
     result.unwrap_or_else(|_| Report {
         seed: options.seed,
         workload: options.workload,
@@ -290,6 +315,8 @@ impl fmt::Display for SimReport {
         if !missed.is_empty() {
             writeln!(f, "never happened: {}", missed.join(", "))?;
         }
+        writeln!(f, "rare turns taken:")?;
+        self.tell_of_rare(f)?;
         self.tell_of_marks(f)?;
         for failure in self.failures.iter().take(FAILURES_TOLD) {
             writeln!(f, "FAILED seed {} ({}): {}", failure.seed, failure.workload, failure.why)?;

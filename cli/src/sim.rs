@@ -4,7 +4,7 @@ use ::chaos::episode::{self, Options};
 use ::chaos::mutants::{HuntOptions, hunt};
 use ::chaos::planted::Planted;
 use ::chaos::shrink::{Cut, shrink};
-use ::chaos::sim::{SimOptions, run_one, run_speed, run_with};
+use ::chaos::sim::{SimOptions, run_one, run_one_told, run_speed, run_with};
 use ::chaos::workload::Kind;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ pub(crate) struct SimArguments {
     /// How many at once.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
     threads: u8,
-    /// Print what the seed will do; only with one seed.
+    /// Print what the seed will do, and what happens in it; only with one seed.
     #[arg(long)]
     trace: bool,
     /// Leave out what this names, as a shrunk seed's replay line does; only with one seed.
@@ -98,6 +98,12 @@ pub(crate) fn run(arguments: &SimArguments) -> Result<(), String> {
     let one = Options { seed: arguments.first_seed, workload, planted };
     if arguments.trace {
         println!("{}", episode::explain(one, &cut));
+        let (report, told) = run_one_told(one, &cut);
+        told.iter().for_each(|told| println!("{told}"));
+        println!("{report}");
+        if arguments.history.is_none() {
+            return report.verdict;
+        }
     }
     if let Some(path) = &arguments.history {
         return write_history(one, &cut, path);

@@ -11,11 +11,12 @@
 //! # Entry points
 //!
 //! [`reached`] in a branch; [`take`] after a run; [`count`] while it runs, by a harness that strikes when a branch is taken, and [`aside`] for
-//! its own looks; [`Mark`] with all there are, in the room `marks`.
+//! its own looks; [`Mark`] with all there are, in the room `marks`. The other way round, [`rare`] asks in a branch whether a harness wants it
+//! taken: the room `rare`, with [`switch_on`] and [`switch_off`].
 //!
 //! # Invariants
 //!
-//! - A mark changes nothing: no result depends on a count, and none is kept on disk or sent.
+//! - A mark changes nothing: no result depends on a count, and none is kept on disk or sent. Where nobody has switched a rare turn on, none is taken.
 //! - A mark stands in the branch where the thing happens, and nowhere else: a count is a number of times.
 //!
 //! # Why per thread
@@ -27,11 +28,13 @@
 //! Imported by all crates whose branches are marked; imports nothing. Gotcha: work that moves to another thread is counted there.
 
 mod marks;
+mod rare;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
 pub use marks::{Frequency, Mark};
+pub use rare::{Permille, Rare, rare, switch_off, switch_on};
 
 thread_local! {
     static COUNTS: [Cell<u64>; Mark::ALL.len()] = const { [const { Cell::new(0) }; Mark::ALL.len()] };
@@ -51,11 +54,11 @@ pub fn count(mark: Mark) -> u64 {
     COUNTS.with(|counts| counts[mark as usize].get())
 }
 
-/// Runs a harness's own look at the product: what it comes to does not count.
+/// Runs a harness's own look at the product: what it comes to does not count, and nothing rare happens to it.
 pub fn aside<T>(look: impl FnOnce() -> T) -> T {
     let before: [u64; Mark::ALL.len()] =
         COUNTS.with(|counts| std::array::from_fn(|place| counts[place].get()));
-    let seen = look();
+    let seen = rare::without(look);
     COUNTS.with(|counts| counts.iter().zip(before).for_each(|(count, before)| count.set(before)));
     seen
 }

@@ -174,13 +174,16 @@ fn lasts(fault: &Fault) -> bool {
         | Fault::Clog(..)
         | Fault::Pause(_)
         | Fault::Full(_)
+        | Fault::FullState(_)
         | Fault::Drain(_) => true,
         Fault::Throttle(_, _, bytes) => bytes.is_some(),
         Fault::Slow(_, times) => *times > 1,
         Fault::Step(_, offset) => *offset != 0,
         Fault::Drift(_, monotonic, wall) => (*monotonic, *wall) != (0, 0),
         Fault::Weather(weather) => *weather != Default::default(),
+        Fault::WeatherLink(_, _, weather) => *weather != Default::default(),
         Fault::Straying(straying) => *straying != Default::default(),
+        Fault::StrayingLink(_, _, straying) => *straying != Default::default(),
         Fault::Join(..)
         | Fault::JoinRegion(_)
         | Fault::Unclog(..)
@@ -198,11 +201,16 @@ fn lasts(fault: &Fault) -> bool {
         | Fault::Collect(..)
         | Fault::Split(_)
         | Fault::ReadError(_)
+        | Fault::CreateError(_)
+        | Fault::StateError(..)
+        | Fault::StallState(..)
+        | Fault::RoomyState(_)
         | Fault::Rot(_)
         | Fault::RotState(_)
         | Fault::Replace(_)
         | Fault::Undrain(_)
         | Fault::Ambush(..)
+        | Fault::HealCore(_)
         | Fault::Heal => false,
     }
 }
@@ -216,12 +224,15 @@ fn is_end(fault: &Fault) -> bool {
         | Fault::Start(_)
         | Fault::Resume(_)
         | Fault::Roomy(_)
+        | Fault::RoomyState(_)
         | Fault::Undrain(_)
         | Fault::Heal => true,
         Fault::Step(..)
         | Fault::Drift(..)
         | Fault::Weather(_)
+        | Fault::WeatherLink(..)
         | Fault::Straying(_)
+        | Fault::StrayingLink(..)
         | Fault::Throttle(..)
         | Fault::Slow(..) => !lasts(fault),
         Fault::Cut(..)
@@ -229,6 +240,7 @@ fn is_end(fault: &Fault) -> bool {
         | Fault::Clog(..)
         | Fault::Pause(_)
         | Fault::Full(_)
+        | Fault::FullState(_)
         | Fault::Crash(..)
         | Fault::Fuse(..)
         | Fault::Blackout
@@ -239,11 +251,15 @@ fn is_end(fault: &Fault) -> bool {
         | Fault::HandOver(..)
         | Fault::Collect(..)
         | Fault::ReadError(_)
+        | Fault::CreateError(_)
+        | Fault::StateError(..)
+        | Fault::StallState(..)
         | Fault::Rot(_)
         | Fault::RotState(_)
         | Fault::Replace(_)
         | Fault::Drain(_)
         | Fault::Ambush(..)
+        | Fault::HealCore(_)
         | Fault::Split(_) => false,
     }
 }
@@ -256,12 +272,15 @@ fn ends(first: &Fault, second: &Fault) -> bool {
         (Fault::Crash(a, _), Fault::Start(b))
         | (Fault::Pause(a), Fault::Resume(b))
         | (Fault::Full(a), Fault::Roomy(b))
+        | (Fault::FullState(a), Fault::RoomyState(b))
         | (Fault::Drain(a), Fault::Undrain(b))
         | (Fault::Slow(a, _), Fault::Slow(b, _))
         | (Fault::Step(a, _), Fault::Step(b, _))
         | (Fault::Drift(a, _, _), Fault::Drift(b, _, _)) => same(a, b),
         (Fault::Clog(a, b), Fault::Unclog(c, d))
-        | (Fault::Throttle(a, b, _), Fault::Throttle(c, d, _)) => same(a, c) && same(b, d),
+        | (Fault::Throttle(a, b, _), Fault::Throttle(c, d, _))
+        | (Fault::WeatherLink(a, b, _), Fault::WeatherLink(c, d, _))
+        | (Fault::StrayingLink(a, b, _), Fault::StrayingLink(c, d, _)) => same(a, c) && same(b, d),
         (Fault::Cut(a, b), Fault::Join(c, d)) => a == c && b == d,
         (Fault::CutRegion(a), Fault::JoinRegion(b)) => a == b,
         (Fault::Weather(_), Fault::Weather(_)) | (Fault::Straying(_), Fault::Straying(_)) => true,

@@ -4,13 +4,14 @@ use bytes::Bytes;
 use futures::FutureExt;
 use replication::range::{NodeId, RangeId};
 use replication::store::StoreConfig;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use storage::Key;
-use txn::client::{Settings, TxnOptions};
+use txn::client::{RouterSettings, Settings, TxnOptions};
 use txn::server::ServerConfig;
 
 use super::figures::acts;
@@ -128,6 +129,7 @@ fn layout(script: &Script) -> Layout {
         regions: script.regions.clone(),
         nodes: script.nodes,
         round_trips: script.round_trips.clone(),
+        one_way: BTreeMap::new(),
         store: StoreConfig::default(),
         segment_bytes: 256 << 10,
         log_cache_bytes: 32 << 20,
@@ -143,6 +145,10 @@ fn layout(script: &Script) -> Layout {
         level: if needs_sql { Level::Sql } else { Level::Keys },
         server: ServerConfig::new(NodeId(0)),
         client: Settings::default(),
+        router: RouterSettings::default(),
+        sql: sql::EngineSettings::default(),
+        rare: BTreeMap::new(),
+        core: false,
         planted: None,
     }
 }

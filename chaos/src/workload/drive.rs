@@ -141,7 +141,7 @@ impl<D: Deed> Workload for Driven<D> {
 
 async fn drive<D: Deed>(deed: Arc<D>, client: u32, access: SharedAccess, mut chance: Chance) {
     let mut made = 0;
-    while !access.is_stopping() {
+    while access.may_begin(client) {
         let node = deed.gateway(client, &access.nodes(), &mut chance);
         let task = deed.draw(Turn { client, node, made: &mut made, chance: &mut chance });
         let asked = access.now();

@@ -49,6 +49,9 @@ pub struct Access {
     gateways: Mutex<BTreeMap<NodeId, (Gateway, Spawner)>>,
     nodes: Mutex<Vec<NodeId>>,
     stopping: AtomicBool,
+    /// Operations that each client may begin; `None`: any number.
+    allowed: Mutex<Option<u32>>,
+    begun: Mutex<BTreeMap<u32, u32>>,
     next_range: Arc<AtomicU64>,
     /// Through which node something was asked, by true time.
     asked: Mutex<BTreeMap<u64, NodeId>>,
@@ -64,6 +67,8 @@ impl Access {
             gateways: Mutex::default(),
             nodes: Mutex::new(nodes),
             stopping: AtomicBool::new(false),
+            allowed: Mutex::default(),
+            begun: Mutex::default(),
             next_range: Arc::new(AtomicU64::new(next_range)),
             asked: Mutex::default(),
         }
@@ -114,9 +119,18 @@ impl Access {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Whether clients should end.
-    pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
+    /// Each client ends after so many operations; `None`: when it is asked to.
+    pub(crate) fn allow(&self, operations: Option<u32>) {
+        *self.allowed.lock() = operations;
+    }
+
+    /// Whether a client that wants to begin another operation may, or should end.
+    pub(crate) fn may_begin(&self, client: u32) -> bool {
+        let mut begun = self.begun.lock();
+        let begun = begun.entry(client).or_default();
+        *begun += 1;
+        let allowed = *self.allowed.lock();
+        !self.stopping.load(Ordering::Relaxed) && allowed.is_none_or(|allowed| *begun <= allowed)
     }
 
     /// Starts a task outside of the cluster.

@@ -32,6 +32,18 @@ pub enum Purpose {
     History,
     /// Whole orders of events.
     Ordeals,
+    /// Which hardships a seed has beside its plan.
+    Hardships,
+    /// Links that are not like all others.
+    Links,
+    /// Faults of the state's disk.
+    State,
+    /// Rare turns in the product.
+    Rare,
+    /// Small limits.
+    Limits,
+    /// What is not healed at once.
+    Core,
 }
 
 /// One stream.

@@ -17,7 +17,7 @@ use txn::server::{Event as ShardEvent, RequestId};
 use txn::wire;
 
 use super::fault::Power;
-use super::machine::{Input, Process, Waiter};
+use super::machine::{Flushes, Input, Process, Waiter};
 use super::port::{Call, Packet};
 use super::{CLUSTER, Event, SyncMode, World};
 use crate::planted::WorldBug;
@@ -66,7 +66,12 @@ impl World {
     pub(super) fn begin_flush(&mut self, node: NodeId, incarnation: u64) {
         let interval = self.layout.flush_interval;
         let took = self.chances.disk.duration(Duration::ZERO, FLUSH_MAX);
+        let hangs = self.machines[&node].state_stalled_until.saturating_sub(self.truth.now());
+        let took = took.max(Duration::from_nanos(hangs));
         let Some(process) = self.process_of(node, incarnation) else { return };
+        if process.flushes == Flushes::Ended {
+            return;
+        }
         let mark = process.shard.flush_mark();
         self.push_after(took, Event::Flushed(node, incarnation, mark));
         self.push_after(took + interval, Event::Flush(node, incarnation));
@@ -77,9 +82,14 @@ impl World {
         if self.process_of(node, incarnation).is_none() {
             return;
         }
-        if !self.layout.has(WorldBug::MarkWithoutFlush) {
-            let flushed = self.machines[&node].engine.flush();
-            flushed.expect("the simulated state engine has no fault of its own");
+        let stalled_until = self.machines[&node].state_stalled_until;
+        if stalled_until > self.truth.now() {
+            return self.push(stalled_until, Event::Flushed(node, incarnation, mark));
+        }
+        if !self.layout.has(WorldBug::MarkWithoutFlush)
+            && let Err(error) = self.machines[&node].engine.flush()
+        {
+            return self.flush_failed(node, &error);
         }
         if self.layout.has(WorldBug::OlderDisk) {
             let machine = self.machines.get_mut(&node).expect("its process was found");
@@ -89,6 +99,15 @@ impl World {
         let process = self.process_of(node, incarnation).expect("it was found");
         process.inbox.push_back(Input::Event(ShardEvent::Flushed(mark)));
         self.turn(node);
+    }
+
+    /// As a node's flushing task does: it says so and ends, and the node goes on without. Its log keeps what was not flushed.
+    fn flush_failed(&mut self, node: NodeId, error: &StorageError) {
+        tracing::debug!(%node, %error, "state could not be flushed");
+        self.tell(|| format!("{node} cannot flush its state: {error}"));
+        self.tally.count("state flushes failed");
+        let process = self.machines.get_mut(&node).and_then(|machine| machine.process.as_mut());
+        process.expect("it was found").flushes = Flushes::Ended;
     }
 
     fn put_back(&mut self, node: NodeId, process: Box<Process>, ended: Result<(), Died>) {
@@ -102,6 +121,7 @@ impl World {
             }
             Err(Died::Disk(error)) => {
                 tracing::debug!(%node, %error, "the disk failed");
+                self.tell(|| format!("{node} is stopped by its disk: {error}"));
                 self.tally.count("nodes stopped by their disk");
                 self.crash(node, Power::Lost);
                 // What was damaged on purpose is damaged after the next start, too.

@@ -4,6 +4,7 @@ use replication::range::{NodeId, RegionId};
 use std::fmt;
 use std::time::Duration;
 use storage::Key;
+use storage::memory::Operation;
 
 use coverage::Mark;
 
@@ -151,8 +152,12 @@ pub enum Fault {
     Throttle(NodeId, NodeId, Option<u64>),
     /// Loss, duplication, reordering on all links.
     Weather(Weather),
+    /// The same on one link, in one direction.
+    WeatherLink(NodeId, NodeId, Weather),
     /// Gateways' calls are late or come again, on all links.
     Straying(Straying),
+    /// The same on one link, in one direction.
+    StrayingLink(NodeId, NodeId, Straying),
     /// The process dies at once.
     Crash(NodeId, Power),
     /// It dies after so many more outputs (messages, appends, answers, syncs).
@@ -175,6 +180,16 @@ pub enum Fault {
     WriteError(NodeId),
     /// The next read of the log fails.
     ReadError(NodeId),
+    /// The log gets no new file.
+    CreateError(NodeId),
+    /// The state cannot be read, written or flushed by the process that runs.
+    StateError(NodeId, Operation),
+    /// Flushes of the state that are under way or begin hang for so long.
+    StallState(NodeId, Duration),
+    /// The state's disk is full.
+    FullState(NodeId),
+    /// It has room again.
+    RoomyState(NodeId),
     /// A bit on the log's disk turns round.
     Rot(NodeId),
     /// A bit of the state turns round.
@@ -204,6 +219,8 @@ pub enum Fault {
     Collect(usize, Duration),
     /// The next node to which that happens is struck so.
     Ambush(Trigger, Strike),
+    /// Everything is healed and started, but nothing passes from or to this node.
+    HealCore(NodeId),
     /// Everything is healed and started; clocks are right again.
     Heal,
 }
@@ -212,9 +229,11 @@ impl Fault {
     /// Whether a world of so many nodes has the one that it strikes. Cuts between sets of nodes are within any world.
     pub fn is_within(&self, nodes: u32) -> bool {
         match self {
-            Fault::Clog(from, to) | Fault::Unclog(from, to) | Fault::Throttle(from, to, _) => {
-                from.0.max(to.0) <= nodes
-            }
+            Fault::Clog(from, to)
+            | Fault::Unclog(from, to)
+            | Fault::Throttle(from, to, _)
+            | Fault::WeatherLink(from, to, _)
+            | Fault::StrayingLink(from, to, _) => from.0.max(to.0) <= nodes,
             Fault::Crash(node, _)
             | Fault::Fuse(node, _)
             | Fault::Start(node)
@@ -225,6 +244,11 @@ impl Fault {
             | Fault::SyncError(node)
             | Fault::WriteError(node)
             | Fault::ReadError(node)
+            | Fault::CreateError(node)
+            | Fault::StateError(node, _)
+            | Fault::StallState(node, _)
+            | Fault::FullState(node)
+            | Fault::RoomyState(node)
             | Fault::Rot(node)
             | Fault::RotState(node)
             | Fault::Replace(node)
@@ -235,7 +259,8 @@ impl Fault {
             | Fault::Step(node, _)
             | Fault::Drift(node, _, _)
             | Fault::Flush(node)
-            | Fault::HandOver(_, node) => node.0 <= nodes,
+            | Fault::HandOver(_, node)
+            | Fault::HealCore(node) => node.0 <= nodes,
             Fault::Cut(..)
             | Fault::Join(..)
             | Fault::CutRegion(_)
@@ -264,16 +289,12 @@ impl fmt::Display for Fault {
             Fault::Unclog(from, to) => write!(f, "unclog {from} -> {to}"),
             Fault::Throttle(from, to, Some(rate)) => write!(f, "{from} -> {to} carries {rate} B/s"),
             Fault::Throttle(from, to, None) => write!(f, "{from} -> {to} carries everything"),
-            Fault::Weather(weather) => write!(
-                f,
-                "weather: of 1000 messages {} lost, {} doubled, {} reordered",
-                weather.loss_permille, weather.duplicate_permille, weather.reorder_permille
-            ),
-            Fault::Straying(straying) => write!(
-                f,
-                "of 1000 calls {} stray and {} come again, by up to {:?}",
-                straying.late_permille, straying.again_permille, straying.longest
-            ),
+            Fault::Weather(weather) => write!(f, "weather: {weather}"),
+            Fault::WeatherLink(from, to, weather) => {
+                write!(f, "weather of {from} -> {to}: {weather}")
+            }
+            Fault::Straying(straying) => write!(f, "{straying}"),
+            Fault::StrayingLink(from, to, straying) => write!(f, "{from} -> {to}: {straying}"),
             Fault::Crash(node, Power::Stopped) => write!(f, "stop {node}"),
             Fault::Crash(node, Power::Kept) => write!(f, "kill {node}"),
             Fault::Crash(node, Power::Lost) => write!(f, "power off {node}"),
@@ -287,6 +308,20 @@ impl fmt::Display for Fault {
             Fault::SyncError(node) => write!(f, "fail a sync of {node}"),
             Fault::WriteError(node) => write!(f, "fail a write of {node}"),
             Fault::ReadError(node) => write!(f, "fail a read of {node}"),
+            Fault::CreateError(node) => write!(f, "deny {node} a new file of its log"),
+            Fault::StateError(node, operation) => {
+                let what = match operation {
+                    Operation::Read => "reads",
+                    Operation::Write => "writes",
+                    Operation::Flush => "flushes",
+                };
+                write!(f, "fail {what} of the state of {node}")
+            }
+            Fault::StallState(node, duration) => {
+                write!(f, "stall flushes of the state of {node} for {duration:?}")
+            }
+            Fault::FullState(node) => write!(f, "fill the disk of the state of {node}"),
+            Fault::RoomyState(node) => write!(f, "free the disk of the state of {node}"),
             Fault::Rot(node) => write!(f, "rot a bit of {node}"),
             Fault::RotState(node) => write!(f, "rot a bit of the state of {node}"),
             Fault::Replace(node) => write!(f, "replace {node}"),
@@ -307,6 +342,7 @@ impl fmt::Display for Fault {
                 write!(f, "collect what is older than {age:?} in range number {place}")
             }
             Fault::Ambush(trigger, strike) => write!(f, "ambush on {trigger:?}: {strike:?}"),
+            Fault::HealCore(node) => write!(f, "heal all but {node}"),
             Fault::Heal => write!(f, "heal"),
         }
     }

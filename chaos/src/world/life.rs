@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::log::sim_file::{Crash, FileOperation};
 use storage::log::{LogOptions, LogReader, SegmentedLog};
-use storage::memory::Rot;
+use storage::memory::{Operation, Rot};
 use storage::mvcc::{self, Version};
 use storage::{Key, Space, Span, StorageError, WriteBatch};
 use txn::api::{Batch, Request, WAIT_SLICE, Wait};
-use txn::client::{Db, Router, RouterSettings};
+use txn::client::{Db, Router};
 use txn::runtime::{HlcSource, Runtime, Spawn};
 use txn::server::{Event as ShardEvent, ServerConfig, Shard};
 
@@ -24,7 +24,7 @@ use super::access::Gateway;
 use super::clocks::{ProcessClock, reading};
 use super::executor::Owner;
 use super::fault::{Fault, Power};
-use super::machine::{Input, Process, Waiter};
+use super::machine::{Flushes, Input, Process, Waiter};
 use super::port::{LateSpawn, NodeRandom, Port};
 use super::sql_cluster::SimCluster;
 use super::time::EPOCH_US;
@@ -37,6 +37,9 @@ pub(super) const FIRST_RANGE: RangeId = RangeId(1);
 const RESTART: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(3));
 /// Between two pulls of streams, and two tries to read the catalog.
 const STREAM_PAUSE: Duration = Duration::from_millis(200);
+/// All of the log's disk.
+const FILE_OPERATIONS: [FileOperation; 4] =
+    [FileOperation::Create, FileOperation::Read, FileOperation::Write, FileOperation::Sync];
 /// Between two tries to start on a disk that does not let us.
 const START_RETRY: Duration = Duration::from_millis(500);
 
@@ -182,7 +185,7 @@ impl World {
             random: Arc::new(NodeRandom::new(random)),
         };
         let router =
-            Arc::new(Router::new(runtime.clone(), port.clone(), RouterSettings::default()));
+            Arc::new(Router::new(runtime.clone(), port.clone(), self.layout.router.clone()));
         let planted = match self.layout.planted {
             Some(Planted::Gateway(bug)) => Some(bug),
             Some(_) | None => None,
@@ -207,6 +210,7 @@ impl World {
             deferred: Vec::new(),
             appended,
             synced,
+            flushes: Flushes::GoOn,
             syncing: false,
             sync_began: 0,
             sync_covers: None,
@@ -256,7 +260,7 @@ impl World {
             Some(Planted::Sql(bug)) => Some(bug),
             Some(_) | None => None,
         };
-        let settings = sql::EngineSettings { planted, ..sql::EngineSettings::default() };
+        let settings = sql::EngineSettings { planted, ..self.layout.sql.clone() };
         Some(sql::Engine::new(db.clone(), Arc::new(cluster), settings))
     }
 
@@ -294,6 +298,7 @@ impl World {
         self.machines.get_mut(&node).expect("machines stay").process = Some(Box::new(process));
         self.clock_began(node, floor);
         self.tally.count("process starts");
+        self.tell(|| format!("{node} starts, for the {incarnation}. time"));
         let interval = self.layout.flush_interval;
         let first = self.chances.nodes.duration(Duration::from_millis(1), interval);
         self.push_after(Duration::from_millis(1), Event::Look(node, incarnation));
@@ -344,7 +349,13 @@ impl World {
             }
         }
         machine.limit_disk();
+        machine.limit_state();
         let supervised = machine.supervised;
+        self.tell(|| match power {
+            Power::Kept => format!("{node} dies, its machine does not"),
+            Power::Stopped => format!("{node} ends in good order"),
+            Power::Lost => format!("{node} loses power, and {unsynced} bytes may be lost or torn"),
+        });
         self.access.close(node);
         self.note_death(node, &process);
         drop(process);
@@ -365,6 +376,7 @@ impl World {
     pub fn apply(&mut self, fault: Fault) {
         tracing::debug!(at = self.truth.now() / 1_000_000, %fault, "fault");
         self.trace.bytes(fault.to_string().as_bytes());
+        self.tell(|| format!("fault: {fault}"));
         match fault {
             Fault::Cut(from, to) => {
                 self.tally.count("links cut");
@@ -391,7 +403,14 @@ impl World {
                 self.tally.count("changes of weather");
                 self.network.set_weather(weather);
             }
+            Fault::WeatherLink(from, to, weather) => {
+                self.tally.count("changes of one link's weather");
+                self.network.set_weather_of(from, to, weather);
+            }
             Fault::Straying(straying) => self.network.set_straying(straying),
+            Fault::StrayingLink(from, to, straying) => {
+                self.network.set_straying_of(from, to, straying);
+            }
             Fault::Crash(node, power) => self.crash(node, power),
             Fault::Fuse(node, outputs) => {
                 self.machines.get_mut(&node).expect("machines stay").fuse = Some(outputs)
@@ -441,6 +460,37 @@ impl World {
                 let error = StorageError::Io("the simulated disk cannot be read".into());
                 self.machines[&node].dir.set_fault(FileOperation::Read, Some(error));
             }
+            Fault::CreateError(node) => {
+                self.tally.count("log files denied");
+                let error = StorageError::Io("the simulated disk gives no file".into());
+                self.machines[&node].dir.set_fault(FileOperation::Create, Some(error));
+            }
+            Fault::StateError(node, operation) => {
+                self.tally.count(match operation {
+                    Operation::Read => "reads of the state failed",
+                    Operation::Write => "writes of the state failed",
+                    Operation::Flush => "flushes of the state failed",
+                });
+                let error = StorageError::Io("the simulated disk of the state fails".into());
+                self.machines[&node].engine.set_fault(operation, Some(error));
+            }
+            Fault::StallState(node, duration) => {
+                self.tally.count("disks of the state stalled");
+                let until = self.truth.now() + super::nanos(duration);
+                let machine = self.machines.get_mut(&node).expect("machines stay");
+                machine.state_stalled_until = machine.state_stalled_until.max(until);
+            }
+            Fault::FullState(node) => {
+                self.tally.count("disks of the state full");
+                let machine = self.machines.get_mut(&node).expect("machines stay");
+                machine.state_full = true;
+                machine.limit_state();
+            }
+            Fault::RoomyState(node) => {
+                let machine = self.machines.get_mut(&node).expect("machines stay");
+                machine.state_full = false;
+                machine.limit_state();
+            }
             Fault::Rot(node) => self.rot(node),
             Fault::RotState(node) => self.rot_state(node),
             Fault::Replace(node) => self.replace(node),
@@ -488,6 +538,10 @@ impl World {
             Fault::Undrain(node) => self.set_draining(&[node], false),
             Fault::Split(at) => self.split(at),
             Fault::Collect(place, age) => self.collect(place, age),
+            Fault::HealCore(away) => {
+                self.heal();
+                self.network.send_away(away);
+            }
             Fault::Heal => self.heal(),
         }
     }
@@ -660,14 +714,17 @@ impl World {
             self.resume(node);
             let machine = self.machines.get_mut(&node).expect("machines stay");
             machine.stalled_until = now;
+            machine.state_stalled_until = now;
             let hangs = machine.process.as_ref().filter(|process| process.syncing);
             let hangs = hangs.map(|process| Event::Synced(node, process.incarnation));
             machine.fuse = None;
-            machine.full = false;
+            (machine.full, machine.state_full) = (false, false);
             machine.limit_disk();
-            machine.dir.set_fault(FileOperation::Sync, None);
-            machine.dir.set_fault(FileOperation::Write, None);
-            machine.dir.set_fault(FileOperation::Read, None);
+            machine.limit_state();
+            for operation in FILE_OPERATIONS {
+                machine.dir.set_fault(operation, None);
+            }
+            machine.engine.set_fault(Operation::Read, None);
             machine.slow = 1;
             machine.time.set_rates(0, 0);
             machine.time.set_wall_offset_us(0);
@@ -686,6 +743,14 @@ impl super::machine::Machine {
     /// Tells the disk whether it is full.
     fn limit_disk(&self) {
         self.dir.set_capacity(self.full.then_some(0));
+    }
+
+    /// The same of the state's. What is written there stays in memory until it is flushed, but an engine whose disk is full takes no more.
+    /// With that, errors of writes and flushes that were there before are gone.
+    fn limit_state(&self) {
+        let error = || StorageError::Full("the simulated disk of the state".into());
+        self.engine.set_fault(Operation::Write, self.state_full.then(error));
+        self.engine.set_fault(Operation::Flush, self.state_full.then(error));
     }
 }
 

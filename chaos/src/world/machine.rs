@@ -45,6 +45,8 @@ pub struct Machine {
     pub paused: Option<Vec<Event>>,
     /// Syncs do not return before this true time.
     pub stalled_until: u64,
+    /// Flushes of the state do not return before this true time.
+    pub state_stalled_until: u64,
     /// Syncs take so many times as long as they should.
     pub slow: u32,
     /// Outputs until the next crash.
@@ -57,6 +59,8 @@ pub struct Machine {
     pub rotten: bool,
     /// The log's disk holds no more than it does now.
     pub full: bool,
+    /// The state's disk holds no more than it does now.
+    pub state_full: bool,
     /// The log's disk as of the last flush, if such a fault or bug wants it.
     pub older: Option<SimDir>,
 }
@@ -79,6 +83,15 @@ pub enum Input {
     Messages(NodeId, Vec<StoreMessage>),
     /// Anything else.
     Event(ShardEvent),
+}
+
+/// Whether a process flushes its state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flushes {
+    /// Now and then.
+    GoOn,
+    /// One has failed: no more.
+    Ended,
 }
 
 /// One start of a node.
@@ -109,6 +122,8 @@ pub struct Process {
     pub appended: LogSequence,
     /// Last batch that is durable.
     pub synced: LogSequence,
+    /// Of its state.
+    pub flushes: Flushes,
     /// Whether a sync is under way.
     pub syncing: bool,
     /// True time when it began.

@@ -27,6 +27,7 @@ pub mod network;
 pub mod port;
 mod sql_cluster;
 mod standstill;
+mod story;
 pub mod tally;
 pub mod time;
 mod watch;
@@ -53,12 +54,14 @@ use machine::{Input, Machine, Waiter};
 use network::Network;
 use port::{Answered, Call, Outgoing, Packet};
 use standstill::Standstill;
+use story::Story;
 use tally::{Tally, Trace};
 use time::{MachineClock, Truth};
 use watch::Watch;
 
 use crate::planted::{Planted, WorldBug};
 
+pub use story::Told;
 pub use watch::Violation;
 
 /// The cluster's name in messages.
@@ -112,6 +115,8 @@ pub struct Layout {
     pub nodes: u32,
     /// Round trips between regions.
     pub round_trips: BTreeMap<(usize, usize), Duration>,
+    /// Ways from one region to another that are not half of the round trip.
+    pub one_way: BTreeMap<(usize, usize), Duration>,
     /// Of every store.
     pub store: replication::store::StoreConfig,
     /// Bytes of a log segment.
@@ -142,6 +147,14 @@ pub struct Layout {
     pub server: ServerConfig,
     /// Limits of every gateway's transactions.
     pub client: txn::client::Settings,
+    /// Limits of every gateway's routing.
+    pub router: txn::client::RouterSettings,
+    /// Limits of every gateway's SQL.
+    pub sql: sql::EngineSettings,
+    /// What rarely happens in the product, and how often it does here while there is load.
+    pub rare: BTreeMap<coverage::Rare, coverage::Permille>,
+    /// Whether a part of the cluster that must suffice is healed before the rest.
+    pub core: bool,
     /// The mistake, if one is planted.
     pub planted: Option<Planted>,
 }
@@ -220,6 +233,7 @@ pub struct World {
     trace: Trace,
     events: u64,
     standstill: Standstill,
+    story: Story,
 }
 
 impl World {
@@ -247,6 +261,9 @@ impl World {
         );
         for ((a, b), round_trip) in &layout.round_trips {
             network.set_round_trip(RegionId(*a as u16 + 1), RegionId(*b as u16 + 1), *round_trip);
+        }
+        for ((a, b), latency) in &layout.one_way {
+            network.set_one_way(RegionId(*a as u16 + 1), RegionId(*b as u16 + 1), *latency);
         }
         let executor = Executor::default();
         let nodes: Vec<NodeId> = infos.iter().map(|info| info.node).collect();
@@ -282,12 +299,14 @@ impl World {
                     process: None,
                     paused: None,
                     stalled_until: 0,
+                    state_stalled_until: 0,
                     slow: 1,
                     fuse: None,
                     supervised: true,
                     retired: false,
                     rotten: false,
                     full: false,
+                    state_full: false,
                     older: None,
                 };
                 (node, machine)
@@ -311,6 +330,7 @@ impl World {
             trace: Trace::default(),
             events: 0,
             standstill: Standstill::default(),
+            story: Story::default(),
         };
         world.found();
         clocks.into_iter().for_each(|fault| world.apply(fault));
@@ -355,10 +375,29 @@ impl World {
         self.tally.count(what);
     }
 
+    /// Counts the rare turns that were taken.
+    pub(crate) fn count_rare(&mut self, taken: BTreeMap<coverage::Rare, u64>) {
+        self.tally.add_rare(taken);
+    }
+
     /// Adds what running processes have counted themselves.
     pub(crate) fn count_nodes(&mut self) {
         let tasks = self.executor.task_count() as u64;
         self.tally.add("tasks left at the end", tasks);
+    }
+
+    /// From now on what happens is kept in words.
+    pub(crate) fn keep_story(&mut self) {
+        self.story.keep();
+    }
+
+    /// What was kept.
+    pub(crate) fn take_story(&mut self) -> Vec<Told> {
+        self.story.take()
+    }
+
+    fn tell(&mut self, what: impl FnOnce() -> String) {
+        self.story.tell(self.truth.now(), what);
     }
 
     /// What was found broken while it ran.
@@ -507,7 +546,7 @@ impl World {
         let link = (from, to, packet.bytes());
         let mut arrivals =
             self.network.arrivals(link, now, &mut self.chances.network, &mut self.tally);
-        let once = arrivals.len() > 1 || self.network.is_disordered();
+        let once = arrivals.len() > 1 || self.network.is_disordered(from, to);
         let once = once && !self.layout.has(WorldBug::CallsDoubled) && packet.happens_once();
         if once {
             // Such a call goes over a stream, which does not double it. Its receiver may take it up long after its caller has given it up.
@@ -521,14 +560,15 @@ impl World {
             self.push_after(CUT_NOTICE, refused);
         }
         let strays = match &packet {
-            Packet::Request(_) if self.network.calls_stray() => {
+            Packet::Request(_) if self.network.calls_stray(from, to) => {
                 let may_double = self.layout.has(WorldBug::CallsDoubled) || !packet.happens_once();
-                self.network.stray(may_double, &mut self.chances.network, &mut self.tally)
+                let link = (from, to);
+                self.network.stray(link, may_double, &mut self.chances.network, &mut self.tally)
             }
             _ => vec![Duration::ZERO],
         };
         // So late that the receiver may be another incarnation.
-        let may_be_very_late = self.network.is_disordered();
+        let may_be_very_late = self.network.is_disordered(from, to);
         let arrivals = arrivals
             .iter()
             .flat_map(|at| strays.iter().map(|late| at.saturating_add(nanos(*late))));
@@ -579,7 +619,8 @@ impl World {
             Event::Gossip(node, incarnation) => self.gossip(node, incarnation),
             Event::Flush(node, incarnation) => self.begin_flush(node, incarnation),
             Event::Flushed(node, incarnation, mark) => self.end_flush(node, incarnation, mark),
-            Event::Start(node) => self.start(node),
+            Event::Start(node) if self.machines[&node].supervised => self.start(node),
+            Event::Start(_) => {}
             Event::Fault(fault) => self.apply(fault),
         }
     }

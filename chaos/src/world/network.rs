@@ -5,12 +5,13 @@
 
 use replication::range::{NodeId, RegionId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use super::chance::Chance;
 use super::tally::Tally;
 
-/// Misbehaviour of all links, in thousandths of messages.
+/// Misbehaviour of all links, or of one in one direction, in thousandths of messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Weather {
     /// Never arrive.
@@ -21,7 +22,7 @@ pub struct Weather {
     pub reorder_permille: u32,
 }
 
-/// What becomes of gateways' calls to ranges, on all links: each call goes its own way, so that one is overtaken by others, or comes
+/// What becomes of gateways' calls to ranges, on all links or on one: each call goes its own way, so that one is overtaken by others, or comes
 /// once more when its transaction has long ended. Store messages, which share a stream, are none of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Straying {
@@ -33,6 +34,26 @@ pub struct Straying {
     pub longest: Duration,
 }
 
+impl fmt::Display for Weather {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Weather { loss_permille, duplicate_permille, reorder_permille } = self;
+        write!(
+            f,
+            "of 1000 messages {loss_permille} lost, {duplicate_permille} doubled, {reorder_permille} reordered"
+        )
+    }
+}
+
+impl fmt::Display for Straying {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Straying { late_permille, again_permille, longest } = self;
+        write!(
+            f,
+            "of 1000 calls {late_permille} stray and {again_permille} come again, by up to {longest:?}"
+        )
+    }
+}
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Network {
@@ -40,10 +61,15 @@ pub struct Network {
     one_way: BTreeMap<(RegionId, RegionId), Duration>,
     cuts: BTreeMap<(NodeId, NodeId), u32>,
     regions_cut: BTreeMap<RegionId, u32>,
+    /// Cut off from everybody until all is healed, whatever cuts come and go.
+    away: Option<NodeId>,
     clogged: BTreeSet<(NodeId, NodeId)>,
     clog_max: Duration,
     weather: Weather,
     straying: Straying,
+    /// Of links that have a weather of their own.
+    weather_of: BTreeMap<(NodeId, NodeId), Weather>,
+    straying_of: BTreeMap<(NodeId, NodeId), Straying>,
     last_arrival: BTreeMap<(NodeId, NodeId), u64>,
     /// Bytes per second.
     rates: BTreeMap<(NodeId, NodeId), u64>,
@@ -75,9 +101,16 @@ impl Network {
         self.one_way.insert((b, a), round_trip / 2);
     }
 
+    /// How long it takes from one region to another; the way back is another matter.
+    pub fn set_one_way(&mut self, from: RegionId, to: RegionId, latency: Duration) {
+        self.one_way.insert((from, to), latency);
+    }
+
     /// The longest round trip.
     pub fn longest_round_trip(&self) -> Duration {
-        self.one_way.values().max().copied().unwrap_or(LOCAL) * 2
+        let back = |(from, to): &(RegionId, RegionId)| self.one_way.get(&(*to, *from)).copied();
+        let trips = self.one_way.iter().map(|(link, there)| *there + back(link).unwrap_or(*there));
+        trips.max().unwrap_or(LOCAL * 2)
     }
 
     /// From now on.
@@ -85,19 +118,45 @@ impl Network {
         self.weather = weather;
     }
 
+    /// From now on, on one link in one direction, whatever it is elsewhere; the default ends that.
+    pub fn set_weather_of(&mut self, from: NodeId, to: NodeId, weather: Weather) {
+        self.weather_of.insert((from, to), weather);
+        self.weather_of.retain(|_, weather| *weather != Weather::default());
+    }
+
     /// From now on.
     pub fn set_straying(&mut self, straying: Straying) {
         self.straying = straying;
     }
 
-    /// Whether calls stray now.
-    pub fn calls_stray(&self) -> bool {
-        self.straying != Straying::default()
+    /// From now on, on one link in one direction, whatever it is elsewhere; the default ends that.
+    pub fn set_straying_of(&mut self, from: NodeId, to: NodeId, straying: Straying) {
+        self.straying_of.insert((from, to), straying);
+        self.straying_of.retain(|_, straying| *straying != Straying::default());
+    }
+
+    fn weather(&self, from: NodeId, to: NodeId) -> Weather {
+        self.weather_of.get(&(from, to)).copied().unwrap_or(self.weather)
+    }
+
+    fn straying(&self, from: NodeId, to: NodeId) -> Straying {
+        self.straying_of.get(&(from, to)).copied().unwrap_or(self.straying)
+    }
+
+    /// Whether calls stray there now.
+    pub fn calls_stray(&self, from: NodeId, to: NodeId) -> bool {
+        self.straying(from, to) != Straying::default()
     }
 
     /// How much later than they should the copies of a call arrive: one, or two where it may be doubled and is.
-    pub fn stray(&self, may_double: bool, chance: &mut Chance, tally: &mut Tally) -> Vec<Duration> {
-        let Straying { late_permille, again_permille, longest } = self.straying;
+    pub fn stray(
+        &self,
+        (from, to): (NodeId, NodeId),
+        may_double: bool,
+        chance: &mut Chance,
+        tally: &mut Tally,
+    ) -> Vec<Duration> {
+        let Straying { late_permille, again_permille, longest } = self.straying(from, to);
         let mut copies = vec![Duration::ZERO];
         if chance.permille(late_permille) {
             tally.count("calls that strayed");
@@ -140,6 +199,11 @@ impl Network {
         }
     }
 
+    /// Nothing passes from or to the node before [`Network::heal`]. The end of a cut that began before does not end this.
+    pub fn send_away(&mut self, node: NodeId) {
+        self.away = Some(node);
+    }
+
     /// Messages on the link are very late.
     pub fn clog(&mut self, from: NodeId, to: NodeId) {
         self.clogged.insert((from, to));
@@ -173,13 +237,19 @@ impl Network {
         self.busy_until.clear();
         self.cuts.clear();
         self.regions_cut.clear();
+        self.away = None;
         self.clogged.clear();
         self.weather = Weather::default();
         self.straying = Straying::default();
+        self.weather_of.clear();
+        self.straying_of.clear();
     }
 
     /// Whether nothing passes now.
     pub fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        if from != to && [from, to].iter().any(|node| self.away == Some(*node)) {
+            return true;
+        }
         if self.cuts.contains_key(&(from, to)) {
             return true;
         }
@@ -187,9 +257,9 @@ impl Network {
         here != there && [here, there].iter().any(|region| self.regions_cut.contains_key(region))
     }
 
-    /// Whether messages are overtaken by others now.
-    pub fn is_disordered(&self) -> bool {
-        self.weather.reorder_permille > 0
+    /// Whether messages are overtaken by others there now.
+    pub fn is_disordered(&self, from: NodeId, to: NodeId) -> bool {
+        self.weather(from, to).reorder_permille > 0
     }
 
     /// Where a node is.
@@ -221,7 +291,8 @@ impl Network {
             tally.count("messages cut off");
             return Vec::new();
         }
-        if chance.permille(self.weather.loss_permille) {
+        let weather = self.weather(from, to);
+        if chance.permille(weather.loss_permille) {
             tally.count("messages lost");
             return Vec::new();
         }
@@ -235,7 +306,7 @@ impl Network {
         };
         let on_time = self.sent((from, to, bytes), now) + nanos(base) + jitter + clog;
         let mut arrivals = Vec::new();
-        if chance.permille(self.weather.reorder_permille) {
+        if chance.permille(weather.reorder_permille) {
             tally.count("messages reordered");
             arrivals.push(on_time + chance.between(0, nanos(LATE_MAX)));
         } else {
@@ -244,10 +315,62 @@ impl Network {
             *last = on_time.max(*last + 1);
             arrivals.push(*last);
         }
-        if chance.permille(self.weather.duplicate_permille) {
+        if chance.permille(weather.duplicate_permille) {
             tally.count("messages duplicated");
             arrivals.push(on_time + chance.between(0, nanos(LATE_MAX)));
         }
         arrivals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::chance::Purpose;
+
+    const A: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+
+    fn network() -> Network {
+        let mut network =
+            Network::new(BTreeMap::from([(A, RegionId(1)), (B, RegionId(2))]), CLOG_MAX);
+        network.set_round_trip(RegionId(1), RegionId(2), Duration::from_millis(100));
+        network
+    }
+
+    /// How many of 200 messages arrive, and how late the first one is, milliseconds.
+    fn sent(network: &mut Network, from: NodeId, to: NodeId) -> (usize, u64) {
+        let (mut chance, mut tally) = (Chance::new(1, Purpose::Network), Tally::default());
+        let mut arrivals = (0..200)
+            .flat_map(|_| network.arrivals((from, to, 1), 0, &mut chance, &mut tally))
+            .collect::<Vec<u64>>();
+        arrivals.sort_unstable();
+        (arrivals.len(), arrivals.first().map_or(0, |first| first / 1_000_000))
+    }
+
+    #[test]
+    fn one_link_has_a_weather_of_its_own_in_one_direction() {
+        let mut network = network();
+        let lossy = Weather { loss_permille: 500, ..Weather::default() };
+        network.set_weather_of(A, B, lossy);
+        let straying = Straying { late_permille: 1, ..Straying::default() };
+        network.set_straying_of(B, A, straying);
+        assert!((60..140).contains(&sent(&mut network, A, B).0));
+        assert_eq!(sent(&mut network, B, A).0, 200);
+        assert!(network.calls_stray(B, A) && !network.calls_stray(A, B));
+        network.set_weather_of(A, B, Weather::default());
+        network.set_straying_of(B, A, Straying::default());
+        assert_eq!(sent(&mut network, A, B).0, 200);
+        assert!(!network.calls_stray(B, A));
+    }
+
+    #[test]
+    fn there_and_back_may_differ() {
+        let mut network = network();
+        network.set_one_way(RegionId(1), RegionId(2), Duration::from_millis(90));
+        network.set_one_way(RegionId(2), RegionId(1), Duration::from_millis(10));
+        assert!((90..100).contains(&sent(&mut network, A, B).1));
+        assert!((10..12).contains(&sent(&mut network, B, A).1));
+        assert_eq!(network.longest_round_trip(), Duration::from_millis(100));
     }
 }

@@ -1,7 +1,7 @@
 //! Value: what really happened in a world: how often each fault struck, which branches of the product were taken ([`coverage::Mark`]), and
 //! a hash of everything in order.
 
-use coverage::{Frequency, Mark};
+use coverage::{Frequency, Mark, Rare};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -18,14 +18,19 @@ pub const SOMETIMES: &[&str] = &[
     "calls that came again",
     "calls that strayed",
     "calls withdrawn",
+    "changes of one link's weather",
     "changes of weather",
     "clock drifts",
     "clock steps",
     "clocks frozen",
     "crashes between two outputs",
     "disks full",
+    "disks of the state full",
+    "disks of the state stalled",
     "disks slowed down",
     "disks stalled",
+    "flushes of the state failed",
+    "healed cores that sufficed",
     "leaders struck as they changed members",
     "leaders struck as they were elected",
     "leases asked to move",
@@ -33,6 +38,7 @@ pub const SOMETIMES: &[&str] = &[
     "links clogged",
     "links cut",
     "links throttled",
+    "log files denied",
     "messages cut off",
     "messages duplicated",
     "messages lost",
@@ -46,16 +52,18 @@ pub const SOMETIMES: &[&str] = &[
     "nodes returned from the fence",
     "nodes stopped by their disk",
     "nodes struck in a rare branch",
-    "power losses",
     "power losses with writes lost or torn",
+    "power losses",
     "processes killed",
     "processes paused",
     "processes stopped in good order",
     "reads failed",
+    "reads of the state failed",
     "refreshes failed",
     "regions cut off",
     "splits asked for",
     "starts that waited for the clock",
+    "state flushes failed",
     "states compared",
     "syncs failed",
     "timestamps moved",
@@ -63,9 +71,10 @@ pub const SOMETIMES: &[&str] = &[
     "uncertain reads",
     "voters struck as they voted",
     "writes failed",
+    "writes of the state failed",
 ];
 
-/// How often worlds came to a mark.
+/// How often worlds came to a mark, or took a rare turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Reached {
     /// In so many worlds.
@@ -79,6 +88,7 @@ pub struct Reached {
 pub struct Tally {
     counts: BTreeMap<&'static str, u64>,
     marks: BTreeMap<Mark, Reached>,
+    rare: BTreeMap<Rare, Reached>,
 }
 
 impl Tally {
@@ -112,6 +122,24 @@ impl Tally {
         reached.times += more.times;
     }
 
+    /// Adds the rare turns that one world has taken.
+    pub fn add_rare(&mut self, taken: BTreeMap<Rare, u64>) {
+        for (turn, times) in taken {
+            self.add_turn(turn, Reached { worlds: 1, times });
+        }
+    }
+
+    fn add_turn(&mut self, turn: Rare, more: Reached) {
+        let reached = self.rare.entry(turn).or_default();
+        reached.worlds += more.worlds;
+        reached.times += more.times;
+    }
+
+    /// How often a rare turn was taken.
+    pub fn taken(&self, turn: Rare) -> Reached {
+        self.rare.get(&turn).copied().unwrap_or_default()
+    }
+
     /// Adds another world's counts.
     pub fn merge(&mut self, other: &Tally) {
         for (what, count) in &other.counts {
@@ -119,6 +147,9 @@ impl Tally {
         }
         for (mark, reached) in &other.marks {
             self.add_mark(*mark, *reached);
+        }
+        for (turn, reached) in &other.rare {
+            self.add_turn(*turn, *reached);
         }
     }
 

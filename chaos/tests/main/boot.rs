@@ -8,7 +8,7 @@ use replication::store::StoreConfig;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use storage::Key;
-use txn::client::{Settings, TxnOptions};
+use txn::client::{RouterSettings, Settings, TxnOptions};
 use txn::server::ServerConfig;
 
 pub(crate) fn layout(seed: u64) -> Layout {
@@ -21,6 +21,7 @@ pub(crate) fn layout(seed: u64) -> Layout {
         regions: vec!["us-east".into(), "eu-west".into(), "ap-south".into()],
         nodes: 3,
         round_trips,
+        one_way: BTreeMap::new(),
         store: StoreConfig::default(),
         segment_bytes: 128 << 10,
         log_cache_bytes: 32 << 20,
@@ -36,6 +37,10 @@ pub(crate) fn layout(seed: u64) -> Layout {
         level: Level::Keys,
         server: ServerConfig::new(NodeId(0)),
         client: Settings::default(),
+        router: RouterSettings::default(),
+        sql: sql::EngineSettings::default(),
+        rare: BTreeMap::new(),
+        core: false,
         planted: None,
     }
 }

@@ -1,11 +1,13 @@
-//! Seeds: a fixed corpus, the same seed twice, and a mistake made on purpose.
+//! Seeds: a fixed corpus, fresh ones, the same seed twice, and a mistake made on purpose.
 
 use chaos::episode::{Options, plan_of, run};
+use chaos::hardship::Hardship;
 use chaos::mutants::{HuntOptions, hunt};
 use chaos::planted::{Planted, WorldBug};
-use chaos::shrink::shrink;
-use chaos::sim::{SimOptions, run_one};
+use chaos::shrink::{Cut, shrink};
+use chaos::sim::{SimOptions, run_one, run_one_told};
 use chaos::workload::Kind;
+use std::time::{Duration, Instant, SystemTime};
 
 fn options(first_seed: u64, seeds: u64, workload: Option<Kind>) -> SimOptions {
     SimOptions { seeds, first_seed, workload, planted: None, threads: 2 }
@@ -78,10 +80,52 @@ fn hard_seeds_stay_good() {
         // What was only written was dated by a clock that a pause had left behind, before commits that had been acknowledged.
         (4_006_881, Kind::Strict),
     ];
+    // Hardships came later: with them a seed would not be what once failed.
+    let cut = Cut { without: Hardship::ALL.into(), ..Cut::default() };
     for (seed, workload) in hard {
-        let report = chaos::sim::run(options(seed, 1, Some(workload)));
-        assert!(report.is_good(), "{report}");
+        let report = run_one(Options { seed, workload, planted: None }, &cut);
+        assert!(report.verdict.is_ok(), "{report}\n--cut '{cut}'");
     }
+}
+
+/// Seeds that nobody has run before, for a minute: `MERIDIAN_TEST_SIM_SECONDS`, from `MERIDIAN_TEST_FIRST_SEED` on if that is set.
+#[test]
+#[allow(clippy::disallowed_methods)] // Which seeds are fresh, and for how long they are run: no seed sees it.
+fn fresh_seeds_are_good() {
+    let given = |name: &str| -> Option<u64> {
+        std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+    };
+    let limit = Duration::from_secs(given("MERIDIAN_TEST_SIM_SECONDS").unwrap_or(60));
+    let since_epoch = SystemTime::UNIX_EPOCH.elapsed().expect("it is later than 1970");
+    // Ten apart: a run of the next second goes over none of the same seeds for a while.
+    let first_seed = given("MERIDIAN_TEST_FIRST_SEED").unwrap_or(since_epoch.as_secs() * 10);
+    let (begun, mut seeds) = (Instant::now(), 0);
+    while seeds == 0 || begun.elapsed() < limit {
+        let report = chaos::sim::run(options(first_seed + seeds, FRESH_BATCH, None));
+        assert!(
+            report.is_good(),
+            "{report}\nthe same again: MERIDIAN_TEST_FIRST_SEED={} MERIDIAN_TEST_SIM_SECONDS=0 \
+             cargo test --locked -p chaos --test main fresh_seeds_are_good",
+            first_seed + seeds
+        );
+        seeds += FRESH_BATCH;
+    }
+    println!("{seeds} fresh seeds from {first_seed} on are good");
+}
+
+/// Seeds between two looks at the time.
+const FRESH_BATCH: u64 = 4;
+
+#[test]
+fn what_happened_is_told_in_order_and_the_same_each_time() {
+    let one = Options { seed: 7, workload: Kind::Bank, planted: None };
+    let (report, told) = run_one_told(one, &Cut::default());
+    assert!(told.is_sorted_by_key(|told| told.at), "by true time");
+    for what in ["fault: ", "is elected in r1", "holds the lease of r1", "client ", "starts"] {
+        assert!(told.iter().any(|told| told.what.contains(what)), "{what}");
+    }
+    assert_eq!(run_one_told(one, &Cut::default()).1, told);
+    assert_eq!(run_one(one, &Cut::default()).trace, report.trace, "to tell changes nothing");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::membership::MembershipHistory;
 use super::payload::membership_of;
 use super::tail::Tail;
 use super::*;
-use coverage::Mark;
+use coverage::{Mark, Rare, rare};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use storage::StorageError;
@@ -408,8 +408,9 @@ impl Raft {
             return Vec::new();
         }
         let last = self.commit.min(self.tail.durable());
-        let read =
-            self.tail.entries(env.log, self.handed.next(), last, self.config.apply_bytes_max);
+        let one = rare(Rare::OneEntryApplied);
+        let bytes_max = if one { 1 } else { self.config.apply_bytes_max };
+        let read = self.tail.entries(env.log, self.handed.next(), last, bytes_max);
         let Some(entries) = self.checked(read) else { return Vec::new() };
         let consecutive = entries.first().is_some_and(|entry| entry.index == self.handed.next());
         if !consecutive {

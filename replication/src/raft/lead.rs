@@ -12,7 +12,7 @@ use super::progress::{PeerStatus, Progress, ProgressState};
 use super::read_index::Reads;
 use super::transfer::Transfer;
 use super::*;
-use coverage::Mark;
+use coverage::{Mark, Rare, rare};
 use std::collections::{BTreeMap, VecDeque};
 
 /// A peer that is neither promised nor heard of is contacted less often by this factor.
@@ -152,7 +152,8 @@ impl Raft {
         let uncommitted_bytes_max = self.config.uncommitted_bytes_max;
         let leading = self.leading_for_proposal()?;
         let bytes = leading.uncommitted_bytes;
-        if bytes > 0 && bytes + command.len() > uncommitted_bytes_max {
+        let too_much = bytes > 0 && bytes + command.len() > uncommitted_bytes_max;
+        if too_much || rare(Rare::ProposalRefused) {
             coverage::reached(Mark::ProposalRefusedOverloaded);
             return Err(ProposeError::Overloaded);
         }
@@ -321,8 +322,13 @@ impl Raft {
                 return;
             }
             let next = progress.next;
+            if probes && next <= last && rare(Rare::SnapshotThoughLogHasIt) {
+                return self.want_snapshot(env, to);
+            }
             let known = self.tail.term(env.log, next.prev()).is_some();
-            let read = self.tail.entries(env.log, next, last, self.config.append_bytes_max);
+            let one = rare(Rare::OneEntryPerAppend);
+            let bytes_max = if one { 1 } else { self.config.append_bytes_max };
+            let read = self.tail.entries(env.log, next, last, bytes_max);
             let Some(entries) = self.checked(read) else { return };
             if !known || (entries.is_empty() && next <= last) {
                 coverage::reached(Mark::FollowerBehindLog);
@@ -345,8 +351,9 @@ impl Raft {
         }
         let Role::Leader(leading) = &self.role else { return };
         let Some(progress) = leading.progress.get(&to) else { return };
-        let notice =
-            progress.state == ProgressState::Replicate && progress.commit_sent < self.commit;
+        let notice = progress.state == ProgressState::Replicate
+            && progress.commit_sent < self.commit
+            && !rare(Rare::CommitNoticeWithheld);
         if !progress.ping && !notice {
             return;
         }

@@ -10,7 +10,7 @@
 //! - Whoever is no member any more, as far as we have applied, hears `Gone` instead of an answer.
 
 use clock::{Monotonic, Now};
-use coverage::Mark;
+use coverage::{Mark, Rare, rare};
 use storage::StorageError;
 
 use super::core::Store;
@@ -289,6 +289,9 @@ impl Store {
             coverage::reached(Mark::SupportNotAsked);
             self.promises.skip_round(now);
             return;
+        }
+        if rare(Rare::PromisesNotRenewed) {
+            return self.promises.skip_round(now);
         }
         let here = self.identity.node;
         let mut nodes: std::collections::BTreeSet<NodeId> = self.nodes.keys().copied().collect();

@@ -10,7 +10,7 @@
 
 use bytes::Bytes;
 use clock::{Monotonic, Now};
-use coverage::Mark;
+use coverage::{Mark, Rare, rare};
 use storage::varint::Input;
 use storage::{Space, StorageError, WriteBatch, mvcc};
 
@@ -79,10 +79,12 @@ impl Store {
         }
         let Some(mut replica) = self.replicas.remove(&range) else { return Ok(()) };
         let (sender, to, attempt) = (chunk.sender, chunk.to, chunk.attempt);
-        let verdict = if replica.id == to {
-            self.take_chunk(now, from, &mut replica, chunk)
-        } else {
+        let verdict = if replica.id != to {
             Ok(Verdict::Silent)
+        } else if rare(Rare::SnapshotRefused) {
+            Ok(Verdict::Refused("this time"))
+        } else {
+            self.take_chunk(now, from, &mut replica, chunk)
         };
         self.replicas.insert(range, replica);
         self.dirty.insert(range);

@@ -2,7 +2,7 @@
 //! lag, and for those at most `log_bytes_max` (then they get a snapshot, killer R23).
 
 use clock::Now;
-use coverage::Mark;
+use coverage::{Mark, Rare, rare};
 use storage::log::{LogGroup, LogOp};
 
 use super::FlushMark;
@@ -39,12 +39,13 @@ impl Store {
         let begin = replica.tail.truncated().0;
         let mut upto = replica.flushed.0;
         let over = replica.tail.bytes() > self.config.log_bytes_max;
-        if !over {
-            upto = upto.min(self.needed_from(replica));
-        } else {
+        let early = rare(Rare::LogTruncatedEarly);
+        if over {
             coverage::reached(Mark::LogOverLimit);
+        } else if !early {
+            upto = upto.min(self.needed_from(replica));
         }
-        let worth = over || upto.get().saturating_sub(begin.get()) >= TRUNCATE_ENTRIES_MIN;
+        let worth = over || early || upto.get().saturating_sub(begin.get()) >= TRUNCATE_ENTRIES_MIN;
         if upto <= begin || !worth {
             return;
         }

@@ -10,7 +10,7 @@ use crate::error::{SqlError, codes};
 use crate::types::SqlState;
 use bytes::Bytes;
 use clock::Timestamp;
-use coverage::Mark;
+use coverage::{Mark, Rare, rare};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use storage::Key;
@@ -68,6 +68,9 @@ impl Sequences {
 
     fn take_from_block(&self, sequence: &SequenceDescriptor) -> Option<i64> {
         let mut blocks = self.blocks.lock();
+        if rare(Rare::SequenceBlockDropped) {
+            blocks.remove(&sequence.id);
+        }
         let (next, last) = *blocks.get(&sequence.id)?;
         if next == last {
             blocks.remove(&sequence.id);

@@ -26,7 +26,7 @@
 //! rows waits one round less.
 
 use clock::Timestamp;
-use coverage::Mark;
+use coverage::{Mark, Rare, rare};
 use storage::mvcc::{self, Version};
 use storage::{Key, Span};
 
@@ -72,6 +72,9 @@ pub(super) fn one_phase(
     if ts > moment.batch.read_at && !moment.has(PlantedBug::RefreshForgotten) {
         refresh_reads(moment, effects, request, ts)?;
         coverage::reached(Mark::OnePhaseRefreshed);
+    }
+    if rare(Rare::OnePhaseMoved) {
+        return Err(KvError::NeedsRefresh { ts: ts.next() }.into());
     }
     for target in targets {
         if target.own.is_some() {
@@ -197,7 +200,10 @@ pub(super) fn commit(
     record.put(&mut effects.batch, &txn.anchor, txn.id);
     effects.write_ts = Timestamp::MIN;
     let range = &moment.state.descriptor.span;
-    let here: Vec<Span> = resolved_at_once(intents, range).cloned().collect();
+    let here: Vec<Span> = match rare(Rare::IntentsLeftBehind) {
+        true => Vec::new(),
+        false => resolved_at_once(intents, range).cloned().collect(),
+    };
     let decision =
         Decision { txn: txn.id, commit_ts: Some(commit_ts), ignored: &moment.batch.ignored };
     resolve::resolve(moment, effects, &decision, &here)?;

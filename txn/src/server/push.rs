@@ -33,7 +33,7 @@
 //! highest priority, so somebody always gets through. Clocks decide only how long it takes.
 
 use clock::{Monotonic, Timestamp};
-use coverage::Mark;
+use coverage::{Mark, Rare, rare};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use storage::Key;
@@ -143,7 +143,11 @@ fn push_pending(
     record: &Record,
 ) -> Result<Response, Stop> {
     let PushRequest { pushee, .. } = request;
-    match judge(moment, request, record) {
+    let verdict = match rare(Rare::PushPutOff) {
+        true => Verdict::WaitOn,
+        false => judge(moment, request, record),
+    };
+    match verdict {
         Verdict::Abort => {
             let now = moment.now.clock.timestamp();
             let aborted = Record::bare(TxnStatus::Aborted, now, pushee.started);

@@ -26,7 +26,7 @@
 mod waiting;
 
 use clock::{Monotonic, Now, Timestamp};
-use coverage::Mark;
+use coverage::{Mark, Rare, rare};
 use replication::raft::{Lease, LogIndex, ProposeError, Term};
 use replication::range::{Command, NodeId, RangeId};
 use replication::store::{Outcome, RangeEvent};
@@ -282,6 +282,10 @@ impl Ranges {
             Ok(range) => range,
             Err(error) => return self.refuse(None, ticket, work, error),
         };
+        if rare(Rare::LeaseDenied) {
+            let error = KvError::NotLeaseholder { range, hint: None };
+            return self.refuse(Some((now, range)), ticket, work, error);
+        }
         let Some(lease) = self.lease(now, &*replicas, range) else {
             return self.no_lease(now, &*replicas, range, ticket, work);
         };

@@ -20,7 +20,7 @@
 //! however limited the scan was.
 
 use clock::Timestamp;
-use coverage::Mark;
+use coverage::{Mark, Rare, rare};
 use storage::mvcc::{self, Intent, ScanItem, Version};
 use storage::{Direction, Key, Span};
 
@@ -115,7 +115,8 @@ pub(super) fn scan(
         }
         let key = row.key.clone();
         rows.push(row);
-        if (scan.limit != 0 && rows.len() as u64 >= scan.limit) || bytes >= bytes_max {
+        let full = (scan.limit != 0 && rows.len() as u64 >= scan.limit) || bytes >= bytes_max;
+        if full || rare(Rare::OneRowPerPage) {
             stopped_at = Some(key);
             coverage::reached(Mark::ScanCutShort);
             break;
@@ -173,6 +174,9 @@ fn check_versions(
 ) -> Result<Option<(Key, Intent)>, Stop> {
     if since >= to {
         return Ok(None);
+    }
+    if rare(Rare::RefreshFailed) {
+        return Err(KvError::RefreshFailed { key: span.start.clone(), ts: to, by: None }.into());
     }
     // A tombstone in the interval may be among what is gone.
     moment.check_history(since)?;

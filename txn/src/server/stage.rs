@@ -24,7 +24,7 @@
 //! away: own intents do not move (`write`). Such a transaction must commit in two phases; the coordinator sees to it.
 
 use clock::Timestamp;
-use coverage::Mark;
+use coverage::{Mark, Rare, rare};
 use storage::mvcc::{self, Intent, Sequence, TxnId};
 use storage::{Key, Span};
 
@@ -73,6 +73,9 @@ pub(super) fn stage(
     if at < least {
         coverage::reached(Mark::StageMovedByPush);
         return Err(KvError::NeedsRefresh { ts: least }.into());
+    }
+    if rare(Rare::StageMoved) {
+        return Err(KvError::NeedsRefresh { ts: at.next() }.into());
     }
     let certain = writes.iter().all(|(key, _)| effects.laid.get(key).is_some_and(|ts| *ts <= at));
     let (status, response) = if certain {

@@ -20,7 +20,7 @@
 //! less than it answered before (tests: the twin).
 
 use clock::Timestamp;
-use coverage::Mark;
+use coverage::{Mark, Rare, rare};
 use std::collections::BTreeMap;
 use storage::mvcc::TxnId;
 use storage::{Key, Span};
@@ -136,6 +136,9 @@ impl TsCache {
         self.merge(span, LastRead { ts, reader });
         if self.cells.len() > self.cells_max {
             self.evict();
+        }
+        if rare(Rare::ReadsForgotten) {
+            self.raise_low(ts);
         }
     }
 

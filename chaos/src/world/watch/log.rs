@@ -112,7 +112,7 @@ impl World {
         let Some(process) = &self.machines[&node].process else { return };
         let mut broken: Vec<String> = Vec::new();
         let mut committed: Vec<(RangeId, LogIndex, Term)> = Vec::new();
-        let mut sprung: Vec<Trigger> = Vec::new();
+        let mut sprung: Vec<(Trigger, RangeId, Term)> = Vec::new();
         let watch = &mut self.watch.log;
         for view in process.shard.store().groups() {
             let range = view.range;
@@ -143,7 +143,12 @@ impl World {
             broken.extend(self.commit_is_lost_without(node, range, index, term));
         }
         broken.into_iter().for_each(|what| self.violate(what));
-        sprung.into_iter().for_each(|trigger| self.spring(trigger, node));
+        for (trigger, range, term) in sprung {
+            if trigger == Trigger::Elected {
+                self.tell(|| format!("{node} is elected in {range}, term {term}"));
+            }
+            self.spring(trigger, node);
+        }
     }
 
     /// Why the entry that `leader` has just committed can still be lost.
@@ -202,7 +207,7 @@ fn look_at_replica(
     process: &Process,
     view: &GroupView<'_>,
     broken: &mut Vec<String>,
-    sprung: &mut Vec<Trigger>,
+    sprung: &mut Vec<(Trigger, RangeId, Term)>,
 ) -> bool {
     let GroupView { range, replica, term, .. } = *view;
     if watch.votes.get(&(node, range, replica)).is_some_and(|voted| *voted > term) {
@@ -218,7 +223,7 @@ fn look_at_replica(
         return false;
     }
     match watch.leaders.insert((range, term), replica) {
-        None => sprung.push(Trigger::Elected),
+        None => sprung.push((Trigger::Elected, range, term)),
         Some(other) if other == replica => {}
         Some(other) => {
             broken.push(format!("replicas {other} and {replica} of {range} both lead term {term}"))
@@ -230,7 +235,7 @@ fn look_at_replica(
     let former = watch.memberships.insert(range, view.membership.clone());
     let Some(former) = former else { return false };
     if former.is_joint() != view.membership.is_joint() {
-        sprung.push(Trigger::Reconfigured);
+        sprung.push((Trigger::Reconfigured, range, term));
     }
     let (before, now) = (former.voters.len(), view.membership.voters.len());
     // Of four voters one may be lost, as of three.

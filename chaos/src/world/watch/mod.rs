@@ -4,11 +4,11 @@
 //! - *Acknowledged means durable*: when a write is answered, a quorum of the range's voters has its log on disk up to there.
 //! - *Equal index, equal state*: two replicas of a range that have applied the same entry hold the same bytes (sampled, for it costs a
 //!   pass over the range).
-//! - *Ranges of a store do not overlap.*
+//! - *Ranges of a store do not overlap, and those of all stores tile the keyspace.*
 //! - *No version says that it was written after its commit was answered* (H07; looked at in the same pass).
 //! - *A stalled disk costs its node the leases* (S05).
 //!
-//! Rooms: `log` what Raft promises, `promises` what leases rest on, `reads` what transactions rest on, `fates` what is told of
+//! Rooms: `log` what Raft promises, `tiles` where ranges begin and end, `promises` what leases rest on, `reads` what transactions rest on, `fates` what is told of
 //! them, `clocks`.
 
 mod clocks;
@@ -16,6 +16,7 @@ mod fates;
 mod log;
 mod promises;
 mod reads;
+mod tiles;
 
 pub(super) use reads::Asked;
 
@@ -39,6 +40,7 @@ use clocks::ClockWatch;
 use fates::FateWatch;
 use log::LogWatch;
 use reads::ReadWatch;
+use tiles::{News, Tiles};
 
 /// States are compared at applied indexes divisible by this, and more rarely the more there is to read.
 const STATE_EVERY: u64 = 16;
@@ -90,6 +92,7 @@ pub(super) struct Watch {
     reads: ReadWatch,
     fates: FateWatch,
     clocks: ClockWatch,
+    tiles: Tiles,
 }
 
 impl Watch {
@@ -170,6 +173,7 @@ impl Process {
 impl World {
     /// Something is broken.
     pub(super) fn violate(&mut self, what: String) {
+        self.tell(|| format!("BROKEN: {what}"));
         if self.watch.violations.len() < VIOLATIONS_MAX {
             self.watch.violations.push(Violation { at: self.truth.now(), what });
         }
@@ -250,6 +254,10 @@ impl World {
             if former.is_some_and(|former| former != *node) {
                 self.tally.count("leases moved");
             }
+            if former != Some(*node) {
+                let now = self.truth.now();
+                self.story.tell(now, || format!("{node} holds the lease of {range}"));
+            }
         }
         broken.into_iter().for_each(|what| self.violate(what));
     }
@@ -265,6 +273,7 @@ impl World {
         let store = process.shard.store();
         let mut hashed = Vec::new();
         let mut broken = Vec::new();
+        let mut told = Vec::new();
         let mut former: Option<&Span> = None;
         let mut descriptors: Vec<_> = store.ranges().collect();
         descriptors.sort_by(|a, b| a.span.cmp(&b.span));
@@ -273,6 +282,19 @@ impl World {
                 broken.push(format!("{node}: two ranges overlap at {}", descriptor.span));
             }
             former = Some(&descriptor.span);
+            match self.watch.tiles.note(node, descriptor) {
+                Ok(News::None) => {}
+                Ok(News::Span) => told.push(format!("{} holds {}", descriptor.id, descriptor.span)),
+                Ok(News::Members) => {
+                    let peers = descriptor
+                        .peers
+                        .iter()
+                        .map(|peer| format!("{} {:?}", peer.node, peer.role));
+                    let peers = peers.collect::<Vec<String>>().join(", ");
+                    told.push(format!("the members of {} are {peers}", descriptor.id));
+                }
+                Err(why) => broken.push(why),
+            }
             let Some(state) = store.state(descriptor.id) else { continue };
             let index = state.applied.0;
             let key = (node, descriptor.id);
@@ -294,6 +316,8 @@ impl World {
             broken.extend(read.late);
             hashed.push(((descriptor.id, index), read.hash));
         }
+        broken.extend(self.watch.tiles.check().err());
+        told.into_iter().for_each(|what| self.tell(|| what));
         broken.into_iter().for_each(|what| self.violate(what));
         for ((range, index), hash) in hashed {
             self.tally.count("states compared");
@@ -396,6 +420,55 @@ impl World {
                 }
                 if let Some(late) = read.late {
                     self.violate(late);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether each range is led by one of these nodes; why not.
+    pub(crate) fn check_led(&self, nodes: &[NodeId]) -> Result<(), String> {
+        let led = self.led_on(nodes);
+        self.check_tiling(led.into_iter().map(|(_, _, span)| span).collect())
+    }
+
+    /// Up to where each range is applied that one of these nodes leads.
+    pub(crate) fn reached_of(&self, nodes: &[NodeId]) -> Vec<(RangeId, LogIndex)> {
+        self.led_on(nodes).into_iter().map(|(range, index, _)| (range, index)).collect()
+    }
+
+    fn led_on(&self, nodes: &[NodeId]) -> Vec<(RangeId, LogIndex, Span)> {
+        let mut led = Vec::new();
+        for process in nodes.iter().filter_map(|node| self.machines[node].process.as_ref()) {
+            let (now, store) = (read(process), process.shard.store());
+            for descriptor in store.ranges() {
+                if store.lease(now, descriptor.id).is_some() {
+                    let state = store.state(descriptor.id);
+                    let index = state.map(|state| state.applied.0).unwrap_or_default();
+                    led.push((descriptor.id, index, descriptor.span.clone()));
+                }
+            }
+        }
+        led
+    }
+
+    /// Whether every replica that these nodes have of these ranges has applied as much; which has not.
+    pub(crate) fn check_caught_up(
+        &self,
+        nodes: &[NodeId],
+        reached: &[(RangeId, LogIndex)],
+    ) -> Result<(), String> {
+        for (range, index) in reached {
+            for node in nodes {
+                let machine = &self.machines[node];
+                let process =
+                    machine.process.as_ref().ok_or_else(|| format!("{node} does not run"))?;
+                let state = process.shard.store().state(*range);
+                if let Some(state) = state.filter(|state| state.applied.0 < *index) {
+                    return Err(format!(
+                        "{node} has applied {range} up to {} of {index}",
+                        state.applied.0
+                    ));
                 }
             }
         }
@@ -509,7 +582,7 @@ struct RangeRead {
     late: Option<String>,
 }
 
-/// `None`: something has rotted there, and whoever needs it will be told as we are.
+/// `None`: something has rotted there, or cannot be read, and whoever needs it will be told as we are.
 fn read_range(
     engine: &dyn Reader,
     state: &[u8],
@@ -523,7 +596,7 @@ fn read_range(
         for item in engine.scan(raw.space, &raw.start, &raw.end, Direction::Forward) {
             let (key, value) = match item {
                 Ok(entry) => entry,
-                Err(StorageError::Corrupt(_)) => return None,
+                Err(StorageError::Corrupt(_) | StorageError::Io(_)) => return None,
                 Err(error) => panic!("the simulated engine does not read: {error}"),
             };
             if raw.holds(&key).expect("keys of the engine parse") {
