@@ -18,7 +18,13 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(30);
 /// How often to look.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
+/// After a flush that failed the next one waits so long.
+const FLUSH_AGAIN: Duration = Duration::from_secs(5);
+
 /// Runs until `stop`; then flushes once more, so that the next start has nothing to replay.
+///
+/// A flush that fails loses nothing: the log keeps what it was to cover, and it is tried again. An engine that cannot go on refuses the
+/// next write, and that stops the node.
 pub async fn run(
     engine: Arc<dyn Engine>,
     log: Arc<SegmentedLog>,
@@ -27,6 +33,7 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let mut last = time.monotonic();
+    let mut not_before = last;
     loop {
         let stopping = stop.is_cancelled();
         // The next segment is filled with zeros here, so that no append has to wait for it.
@@ -38,13 +45,12 @@ pub async fn run(
         }
         let now = time.monotonic();
         let volatile = engine.unflushed_bytes();
-        let due = volatile >= FLUSH_BYTES
-            || (volatile > 0 && now.since(last) >= FLUSH_INTERVAL)
-            || stopping;
-        if due {
+        let due = now >= not_before
+            && (volatile >= FLUSH_BYTES || (volatile > 0 && now.since(last) >= FLUSH_INTERVAL));
+        if due || stopping {
             last = now;
             if !flush_once(&engine, &shard).await {
-                return;
+                not_before = now.plus(FLUSH_AGAIN);
             }
         }
         if stopping {
@@ -55,7 +61,7 @@ pub async fn run(
     }
 }
 
-/// One flush; `false` if the shard or the disk is gone.
+/// One flush; `false`: it has failed, or the shard has not heard of it (it is overloaded, or gone).
 async fn flush_once(engine: &Arc<dyn Engine>, shard: &ShardHandle) -> bool {
     // The mark is taken before the flush: everything it names has been written to the engine by then.
     let Some(mark) = shard.ask(Input::FlushMark).await else { return false };
@@ -66,9 +72,78 @@ async fn flush_once(engine: &Arc<dyn Engine>, shard: &ShardHandle) -> bool {
             shard.send(Input::Event(Event::Flushed(mark)))
         }
         Ok(Err(error)) => {
-            error!(%error, "state could not be flushed");
+            error!(%error, "state could not be flushed: the log is kept, and it is tried again");
             false
         }
         Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clock::{Monotonic, Sleep, WallTime};
+    use parking_lot::Mutex;
+    use storage::log::{LogOptions, SimDir};
+    use storage::memory::{MemoryEngine, Operation};
+    use storage::{Space, StorageError, WriteBatch};
+
+    /// Whoever sleeps has slept.
+    #[derive(Default)]
+    struct Leaping(Mutex<Monotonic>);
+
+    impl TimeSource for Leaping {
+        fn wall(&self) -> WallTime {
+            WallTime::default()
+        }
+
+        fn monotonic(&self) -> Monotonic {
+            *self.0.lock()
+        }
+
+        fn sleep_until(&self, deadline: Monotonic) -> Sleep {
+            let mut now = self.0.lock();
+            *now = deadline.max(*now);
+            Box::pin(tokio::task::yield_now())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flush_that_fails_is_tried_again() {
+        let engine = Arc::new(MemoryEngine::new());
+        let mut batch = WriteBatch::new();
+        batch.put(Space::Local, "k", "v");
+        engine.write(&batch).expect("nothing fails yet");
+        let full = StorageError::Full("of something else".into());
+        engine.set_fault(Operation::Flush, Some(full));
+        let options = LogOptions::default();
+        let log = SegmentedLog::open(Arc::new(SimDir::new()), options).expect("opens");
+        let (shard, inbox) = ShardHandle::new();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(run(
+            engine.clone(),
+            Arc::new(log),
+            shard,
+            Arc::new(Leaping::default()),
+            stop.clone(),
+        ));
+        let (mut marks, mut flushed) = (0, 0);
+        while flushed == 0 {
+            match inbox.try_recv() {
+                Ok(Input::FlushMark(answer)) => {
+                    marks += 1;
+                    drop(answer.send(Default::default()));
+                    if marks == 3 {
+                        engine.set_fault(Operation::Flush, None);
+                    }
+                }
+                Ok(Input::Event(Event::Flushed(_))) => flushed += 1,
+                Ok(_) | Err(_) => tokio::task::yield_now().await,
+            }
+        }
+        assert!(marks >= 4, "{marks} flushes were begun");
+        stop.cancel();
+        drop(inbox);
+        running.await.expect("it ends");
     }
 }

@@ -17,7 +17,7 @@ use txn::server::{Event as ShardEvent, RequestId};
 use txn::wire;
 
 use super::fault::Power;
-use super::machine::{Flushes, Input, Process, Waiter};
+use super::machine::{Input, Process, Waiter};
 use super::port::{Call, Packet};
 use super::{CLUSTER, Event, SyncMode, World};
 use crate::planted::WorldBug;
@@ -69,9 +69,6 @@ impl World {
         let hangs = self.machines[&node].state_stalled_until.saturating_sub(self.truth.now());
         let took = took.max(Duration::from_nanos(hangs));
         let Some(process) = self.process_of(node, incarnation) else { return };
-        if process.flushes == Flushes::Ended {
-            return;
-        }
         let mark = process.shard.flush_mark();
         self.push_after(took, Event::Flushed(node, incarnation, mark));
         self.push_after(took + interval, Event::Flush(node, incarnation));
@@ -101,13 +98,11 @@ impl World {
         self.turn(node);
     }
 
-    /// As a node's flushing task does: it says so and ends, and the node goes on without. Its log keeps what was not flushed.
+    /// As a node's flushing task does: it says so and tries again later. The log keeps what was not flushed.
     fn flush_failed(&mut self, node: NodeId, error: &StorageError) {
         tracing::debug!(%node, %error, "state could not be flushed");
         self.tell(|| format!("{node} cannot flush its state: {error}"));
         self.tally.count("state flushes failed");
-        let process = self.machines.get_mut(&node).and_then(|machine| machine.process.as_mut());
-        process.expect("it was found").flushes = Flushes::Ended;
     }
 
     fn put_back(&mut self, node: NodeId, process: Box<Process>, ended: Result<(), Died>) {

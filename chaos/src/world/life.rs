@@ -24,7 +24,7 @@ use super::access::Gateway;
 use super::clocks::{ProcessClock, reading};
 use super::executor::Owner;
 use super::fault::{Fault, Power};
-use super::machine::{Flushes, Input, Process, Waiter};
+use super::machine::{Input, Process, Waiter};
 use super::port::{LateSpawn, NodeRandom, Port};
 use super::sql_cluster::SimCluster;
 use super::time::EPOCH_US;
@@ -210,7 +210,6 @@ impl World {
             deferred: Vec::new(),
             appended,
             synced,
-            flushes: Flushes::GoOn,
             syncing: false,
             sync_began: 0,
             sync_covers: None,

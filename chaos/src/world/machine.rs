@@ -85,15 +85,6 @@ pub enum Input {
     Event(ShardEvent),
 }
 
-/// Whether a process flushes its state.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Flushes {
-    /// Now and then.
-    GoOn,
-    /// One has failed: no more.
-    Ended,
-}
-
 /// One start of a node.
 pub struct Process {
     /// Which.
@@ -122,8 +113,6 @@ pub struct Process {
     pub appended: LogSequence,
     /// Last batch that is durable.
     pub synced: LogSequence,
-    /// Of its state.
-    pub flushes: Flushes,
     /// Whether a sync is under way.
     pub syncing: bool,
     /// True time when it began.

@@ -68,7 +68,7 @@ fn a_state_that_cannot_be_read_or_written_stops_its_node() {
     }
 }
 
-/// As the node's flushing task: it gives up, and the node goes on. What was not flushed is in the log.
+/// As the node's flushing task: it tries again, and the node goes on. What was not flushed is in the log.
 #[test]
 fn a_failed_flush_costs_the_node_no_write() {
     let mut world = booted();
@@ -76,7 +76,7 @@ fn a_failed_flush_costs_the_node_no_write() {
     write(&mut world, NODE, 100);
     world.run(Duration::from_secs(3));
     let tally = world.tally();
-    assert_eq!(tally.of("state flushes failed"), 1, "not tried again: {tally}");
+    assert!(tally.of("state flushes failed") > 1, "not tried again: {tally}");
     assert_eq!(tally.of("nodes stopped by their disk"), 0, "{tally}");
     world.apply(Fault::Crash(NODE, Power::Lost));
     everybody_writes_and_agrees(&mut world);

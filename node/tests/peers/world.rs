@@ -358,7 +358,9 @@ impl Desk {
             return;
         }
         let (clock, read_at) = (ClockTimestamp::MIN, Timestamp::MIN);
-        let answer = Reply { responses: vec![response], clock, read_at, range: None };
+        let (eras, read_high) = (Vec::new(), Timestamp::MIN);
+        let responses = vec![response];
+        let answer = Reply { responses, clock, read_at, range: None, eras, read_high };
         drop(reply.send(Ok(answer)));
     }
 

@@ -1,9 +1,9 @@
 //! Claims about replicas that were added by an entry that was lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use replication::raft::{Body, Incarnation, LogIndex, Message, ReplicaId, Term};
-use replication::range::NodeId;
+use replication::range::{NodeId, RegionId};
 use replication::store::StoreMessage;
 
 use super::scenarios::{hand_over, tell_draining};
@@ -127,15 +127,14 @@ fn a_replica_with_a_higher_term_than_its_ranges_learns_of_its_removal_from_a_lea
     // The range moves to where it has never been.
     let draining: Vec<NodeId> = first.iter().copied().collect();
     tell_draining(&mut world, &|_| true, &draining);
-    let moved = |world: &mut World| world.voters(FIRST).is_disjoint(&first) && world.is_quiet();
+    let moved = |world: &mut World| world.voters(FIRST).is_disjoint(&first);
     assert!(world.run_until(millis(60_000), moved), "{}", world.describe(FIRST));
-    let stand_in = {
-        let region = |node: &NodeId| {
-            world.infos.iter().find(|info| info.node == *node).map(|info| info.region.clone())
-        };
-        let lost = region(&stranded);
-        *world.voters(FIRST).iter().find(|node| region(node) == lost).expect("one per region")
-    };
+    world.run(millis(10_000));
+    let regions: BTreeMap<NodeId, RegionId> =
+        world.infos.iter().map(|info| (info.node, info.region)).collect();
+    let moved_to = world.voters(FIRST);
+    let stand_in = moved_to.iter().find(|node| regions[node] == regions[&stranded]);
+    let stand_in = *stand_in.expect("there is a voter in each region");
     world.cuts.clear();
     world.run(millis(10_000));
     assert!(

@@ -63,9 +63,6 @@ ROLLBACK;
 BEGIN;
 SET transaction_isolation = 'whatever';
 ROLLBACK;
-BEGIN;
-SELECT set_config('transaction_isolation', 'read committed', true);
-ROLLBACK;
 
 -- So is DEFERRABLE.
 BEGIN READ ONLY;
