@@ -88,6 +88,14 @@ pub(super) fn refuse(script: &Script, ours: bool) -> Result<(), String> {
                 | Fault::Replace(_)
                 | Fault::Undrain(_)
                 | Fault::Straying(_)
+                | Fault::WeatherLink(..)
+                | Fault::StrayingLink(..)
+                | Fault::CreateError(_)
+                | Fault::StateError(..)
+                | Fault::StallState(..)
+                | Fault::FullState(_)
+                | Fault::RoomyState(_)
+                | Fault::HealCore(_)
                 | Fault::Ambush(..) => return no("only the simulated world can do that"),
             }
         }
