@@ -22,8 +22,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::episode::Plan;
-use crate::world::Layout;
 use crate::world::chance::{Chance, Purpose};
+use crate::world::{Layout, Level};
 
 /// See the module.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -87,8 +87,9 @@ impl Hardship {
             Hardship::State => {}
             Hardship::Rare => layout.rare = draw_rare(&mut chance),
             Hardship::Limits => limits::suit(&mut chance, layout),
-            // Where a disk may be lost as well a range may have no more than two replicas.
-            Hardship::Core => layout.core = layout.spares == 0,
+            // Where a disk may be lost as well a range may have no more than two replicas; a copy of an available table has the nodes of its
+            // region.
+            Hardship::Core => layout.core = layout.spares == 0 && layout.level == Level::Keys,
         }
     }
 
