@@ -58,6 +58,11 @@ pub(super) struct Trials {
 
 impl Trials {
     pub(super) fn new(purpose: Purpose, on_lock: OnLock) -> Trials {
+        // What only reads takes no lock: it gets past who is in its way, and must give them the time for that.
+        let on_lock = match purpose {
+            Purpose::Read => OnLock::Wait,
+            Purpose::Lock => on_lock,
+        };
         Trials {
             purpose,
             on_lock,
