@@ -9,8 +9,8 @@
 //! 1. Reads at `read_at`. A version in `(read_at, uncertainty_limit]` that was written at a clock reading at or below the limit is
 //!    [`KvError::Uncertain`]: the coordinator refreshes its reads to the newer timestamp and goes on, or restarts.
 //! 2. Writes stay in the coordinator's buffer. Statements that update what they read take unreplicated exclusive locks as they read
-//!    ([`Lock::Exclusive`]); these order contenders (FIFO). What the transaction has read is checked without them; below `SERIALIZABLE`
-//!    it also finds out at its commit whether it still has them ([`LockEra`]).
+//!    ([`Lock::Exclusive`]); these order contenders (FIFO). What the transaction has read is checked without them; under
+//!    `READ COMMITTED` it also finds out at its commit whether it still has them ([`LockEra`]).
 //! 3. Commit. All writes in one range: [`Request::CommitOnePhase`]. Several ranges: [`Request::Write`] lays intents on all in
 //!    parallel, each answering the timestamp it could be written at, and at the same time [`Request::Stage`] writes on the range
 //!    of the anchor key a record that names all these writes and the timestamp `read_at`. When all are laid at or below it, the

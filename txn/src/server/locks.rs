@@ -12,8 +12,8 @@
 //! older one does not wait behind others that will want its own.
 //!
 //! Losing this table costs order and time, never correctness: what a transaction has read is checked
-//! again by timestamps when it commits, and one that is below `SERIALIZABLE`, and so may rely on
-//! having had a row to itself, asks at its commit whether anything was lost ([`crate::api::LockEra`]).
+//! again by timestamps when it commits, and one under `READ COMMITTED`, which may rely on having had
+//! a row to itself, asks at its commit whether anything was lost ([`crate::api::LockEra`]).
 //!
 //! A place belongs to a transaction: when its request has waited its slice and is answered
 //! "blocked", the place is kept for a short time so that its gateway can push the holder and come
