@@ -389,6 +389,8 @@ pub struct Batch {
     pub ignored: Vec<(Sequence, Sequence)>,
     /// What to do about locks.
     pub wait: Wait,
+    /// Whether the answer is to tell in which eras of their locks the ranges gave it ([`Reply::eras`]).
+    pub asks_era: bool,
     /// In order. Reads and writes are not mixed in one batch.
     pub requests: Vec<Request>,
 }
@@ -432,16 +434,9 @@ impl Batch {
             pushed: Vec::new(),
             ignored: Vec::new(),
             wait,
+            asks_era: false,
             requests,
         }
-    }
-
-    /// Whether its answer tells the era of the range's locks.
-    pub fn asks_for_era(&self) -> bool {
-        let asks = |request: &Request| {
-            matches!(request, Request::Get { .. } | Request::Scan { .. } | Request::Refresh { .. })
-        };
-        self.txn.is_some() && self.requests.iter().any(asks)
     }
 
     /// Whether carrying it out may commit its transaction.
@@ -571,7 +566,7 @@ pub struct Reply {
     pub read_at: Timestamp,
     /// The range as the leaseholder knows it, when newer than the request's generation.
     pub range: Option<RangeDescriptor>,
-    /// To reads and refreshes of a transaction: the era in which each range has answered them, and taken their locks.
+    /// If asked for: the era in which each range has answered, and taken the locks.
     pub eras: Vec<LockEra>,
     /// With them: at or above every timestamp at which the ranges have answered reads, under earlier leases, too.
     pub read_high: Timestamp,

@@ -238,7 +238,7 @@ wire_struct! {
     Mutation { key, value, expect, sequence }
     Staged { at, since, writes }
     Sought { at, found }
-    Batch { range, read_at, uncertainty_limit, footing, txn, schema, pushed, ignored, wait, requests }
+    Batch { range, read_at, uncertainty_limit, footing, txn, schema, pushed, ignored, wait, asks_era, requests }
     Row { key, value, ts }
     Change { ts, key, value }
     LockEra { range, lease, losses }
@@ -379,6 +379,7 @@ mod tests {
             pushed: vec![(TxnId::new(4), Timestamp::new(3, 3))],
             ignored: vec![(Sequence::new(1), Sequence::new(2))],
             wait: Wait::Queue(WAIT_SLICE),
+            asks_era: true,
             requests: vec![
                 Request::Get { key: Key::new(&b"k"[..]), lock: Some(Lock::Exclusive) },
                 Request::Write {

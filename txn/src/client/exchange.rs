@@ -10,7 +10,7 @@ use clock::Monotonic;
 
 use crate::api::{Batch, Footing, KvError, Reply, Request, TxnId, Wait};
 use crate::client::txn::{State, unexpected};
-use crate::client::{OnLock, Question, RetryKind, Txn, TxnError};
+use crate::client::{Isolation, OnLock, Question, RetryKind, Txn, TxnError};
 use crate::contention::Failure;
 
 /// How often a batch whose effect is unknown is sent again. The router has tried for seconds before each.
@@ -214,6 +214,7 @@ impl Txn {
             // No write that a savepoint could take back ever leaves the gateway.
             ignored: Vec::new(),
             wait,
+            asks_era: self.options.isolation == Isolation::ReadCommitted,
             requests,
         }
     }

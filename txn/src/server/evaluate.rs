@@ -39,6 +39,8 @@ pub(super) struct Moment<'a> {
     pub(super) expiry: std::time::Duration,
     /// How long a reader leaves a staged transaction to its coordinator.
     pub(super) staged_kept: std::time::Duration,
+    /// How many locks the range keeps.
+    pub(super) locks_max: usize,
     /// A bug put back on purpose.
     pub(super) planted: Option<PlantedBug>,
 }

@@ -35,10 +35,6 @@ use storage::{Key, Span};
 use super::latch::Ticket;
 use crate::api::{Lock, TxnMeta};
 
-/// Locked keys, and owners of locks, per range (300 bytes each). A locking read that would need more
-/// is refused.
-pub const LOCKS_MAX: usize = 1_000_000;
-
 /// One who holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Holder {
@@ -113,9 +109,14 @@ impl LockTable {
         self.rows.get(key)?.holder_against(txn, strength)
     }
 
-    /// Whether `more` locks can be kept.
-    pub fn has_room(&self, more: usize) -> bool {
-        self.rows.len().max(self.held.len()) + more <= LOCKS_MAX
+    /// Whether `more` locks can be kept where `max` can.
+    pub fn has_room(&self, more: usize, max: usize) -> bool {
+        self.rows.len().max(self.held.len()) + more <= max
+    }
+
+    /// Whether it holds the key, however strongly.
+    pub fn holds(&self, txn: TxnId, key: &Key) -> bool {
+        self.held.get(&txn).is_some_and(|keys| keys.contains(key))
     }
 
     /// How often locks were forgotten ([`LockTable::forget_before`]).

@@ -90,6 +90,8 @@ pub struct ServerConfig {
     pub lock_kept: Duration,
     /// How often that is looked for. Default 1 min.
     pub lock_sweep_interval: Duration,
+    /// Locked keys, and owners of locks, per range (300 bytes each). A locking read that would need more is refused. Default 1,000,000.
+    pub locks_max: usize,
     /// Cells per timestamp cache (two per range). Default 32768.
     pub tscache_cells_max: usize,
     /// Requests that wait, over all ranges of the shard. Default 20000.
@@ -111,6 +113,7 @@ impl ServerConfig {
             place_kept: Duration::from_secs(1),
             lock_kept: Duration::from_secs(24 * 3600),
             lock_sweep_interval: Duration::from_secs(60),
+            locks_max: 1_000_000,
             tscache_cells_max: 32_768,
             parked_max: 20_000,
             planted: None,

@@ -309,6 +309,7 @@ impl Ranges {
             batch: &work.batch,
             expiry: self.config.txn_expiry,
             staged_kept: self.config.staged_kept,
+            locks_max: self.config.locks_max,
             planted: self.config.planted,
         };
         let bound = match self.config.planted {

@@ -26,7 +26,6 @@ use storage::{Direction, Key, Span};
 
 use super::PlantedBug;
 use super::evaluate::{Conflict, ConflictKind, Effects, Moment, Stop, intent_conflict};
-use super::locks::LOCKS_MAX;
 use super::record::is_ignored;
 use crate::api::{KvError, Lock, Response, Row, Wait};
 
@@ -69,17 +68,14 @@ pub(super) fn get(
         newer,
     };
     let seen = see(moment, item, lock)?;
-    if lock.is_some() {
-        check_room(moment, effects)?;
-    }
     effects.reads.push((span, at));
     match seen {
         Seen::Row(row) => {
-            effects.locks.extend(lock.map(|lock| (key.clone(), lock)));
+            take_lock(moment, effects, key, lock)?;
             Ok(Response::Get(Some(row)))
         }
         Seen::Nothing => {
-            effects.locks.extend(lock.map(|lock| (key.clone(), lock)));
+            take_lock(moment, effects, key, lock)?;
             Ok(Response::Get(None))
         }
         Seen::Skipped => Ok(Response::Get(None)),
@@ -109,10 +105,7 @@ pub(super) fn scan(
     ) {
         let Seen::Row(row) = see(moment, item?, scan.lock)? else { continue };
         bytes += (row.key.as_bytes().len() + row.value.len()) as u64;
-        if let Some(lock) = scan.lock {
-            check_room(moment, effects)?;
-            effects.locks.push((row.key.clone(), lock));
-        }
+        take_lock(moment, effects, &row.key, scan.lock)?;
         let key = row.key.clone();
         rows.push(row);
         let full = (scan.limit != 0 && rows.len() as u64 >= scan.limit) || bytes >= bytes_max;
@@ -204,14 +197,23 @@ fn check_reader(moment: &Moment<'_>, lock: Option<Lock>) -> Result<(), KvError> 
     moment.check_history(moment.batch.read_at)
 }
 
-/// Whether one more lock can be kept here.
-fn check_room(moment: &Moment<'_>, effects: &Effects) -> Result<(), KvError> {
-    if moment.leading.locks.has_room(effects.locks.len() + 1) {
-        return Ok(());
+/// Locks the key for the batch's transaction, if there is room for one more lock or it has it already.
+fn take_lock(
+    moment: &Moment<'_>,
+    effects: &mut Effects,
+    key: &Key,
+    lock: Option<Lock>,
+) -> Result<(), KvError> {
+    let Some(lock) = lock else { return Ok(()) };
+    let locks = &moment.leading.locks;
+    let room = locks.has_room(effects.locks.len() + 1, moment.locks_max);
+    if !room && !locks.holds(moment.txn()?.id, key) {
+        coverage::reached(Mark::LockTableFull);
+        let range = moment.state.descriptor.id;
+        return Err(KvError::TooManyLocks { range, limit: moment.locks_max as u64 });
     }
-    coverage::reached(Mark::LockTableFull);
-    let range = moment.state.descriptor.id;
-    Err(KvError::TooManyLocks { range, limit: LOCKS_MAX as u64 })
+    effects.locks.push((key.clone(), lock));
+    Ok(())
 }
 
 /// Versions above it do not matter to the read.

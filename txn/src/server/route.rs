@@ -53,7 +53,7 @@ pub(super) fn reply(
     let known = batch.range.map_or(0, |(_, generation)| generation);
     let newer =
         replicas.state(range).map(|state| &state.descriptor).filter(|ours| ours.generation > known);
-    let leading = leading.filter(|_| batch.asks_for_era());
+    let leading = leading.filter(|_| batch.asks_era);
     Reply {
         responses,
         clock: now.clock,

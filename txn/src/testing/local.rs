@@ -149,7 +149,7 @@ impl LocalKv {
             clock: self.runtime.hlc.now(),
             read_at: batch.read_at,
             range: None,
-            eras: Vec::from_iter(batch.asks_for_era().then_some(LockEra {
+            eras: Vec::from_iter(batch.asks_era.then_some(LockEra {
                 range: RangeId(1),
                 lease: Term::new(shared.lease),
                 losses: 0,

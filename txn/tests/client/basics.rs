@@ -268,6 +268,7 @@ fn a_fenced_schema_refuses_transactions_planned_before() {
             pushed: vec![],
             ignored: vec![],
             wait: txn::api::Wait::Error,
+            asks_era: false,
             requests: vec![fence],
         };
         t.db.kv().send(batch).await.expect("no intents");

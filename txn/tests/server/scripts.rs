@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! > txn a started=100 anchor=k        declares a transaction
+//! > room 2                            for so many locks in a range; to be said first
 //! > clock 5s                          moves both clocks and ticks
 //! > led [range] [floor=ts]            the next term begins            > deposed [leader=n]    > bound ts    > lapse   > missing n,n
 //! > gone [range]                      its replica has left this node
@@ -82,6 +83,10 @@ impl World {
             "txn" => {
                 let number = (self.txns.len() as u128 + 1) << 96;
                 self.txns.insert(words[1].into(), words::txn(words[1], &words[2..], number));
+            }
+            "room" => {
+                let locks_max = words[1].parse().expect("a number");
+                self.ranges = Ranges::new(ServerConfig { locks_max, ..ServerConfig::new(NODE) });
             }
             "clock" => {
                 self.micros = words::micros(words[1]);

@@ -142,6 +142,7 @@ pub(super) fn batch(txns: &Txns, who: &str, words: &[&str]) -> Batch {
             Some(slice) => Wait::Queue(Duration::from_micros(micros(slice))),
             None => Wait::Queue(Duration::from_millis(100)),
         },
+        asks_era: false,
         requests: words.split(|word| *word == ";").map(|words| request(txns, who, words)).collect(),
     }
 }
