@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use storage::Key;
-use txn::client::{RouterSettings, Settings, TxnOptions};
+use txn::client::{RouterSettings, Settings, TxnError, TxnOptions};
 use txn::server::ServerConfig;
 
 use crate::check::RealTime;
@@ -505,13 +505,26 @@ fn serve_everywhere(world: &mut World) -> Result<(), String> {
 /// Writes through a gateway. `None`: there was no answer within [`LIVENESS`].
 pub(crate) fn serve(world: &mut World, node: NodeId) -> Option<Result<(), String>> {
     let access = world.access().clone();
+    let crowded = is_crowded(world.layout());
     let served = world.block_on(LIVENESS, async move {
         let work = move |gateway: crate::world::access::Gateway| {
             async move {
-                let run = gateway.db.run(TxnOptions::labelled("liveness"), |txn| {
-                    async move { txn.put(Key::table(99), Bytes::from_static(b"alive")) }.boxed()
-                });
-                run.await
+                loop {
+                    let run = gateway.db.run(TxnOptions::labelled("liveness"), |txn| {
+                        async move { txn.put(Key::table(99), Bytes::from_static(b"alive")) }.boxed()
+                    });
+                    match run.await {
+                        // All of its nodes are there.
+                        Err(TxnError::Unavailable { missing, .. })
+                            if crowded && missing.is_empty() =>
+                        {
+                            let time = &gateway.db.runtime().time;
+                            time.sleep_until(time.monotonic().plus(Duration::from_millis(200)))
+                                .await;
+                        }
+                        outcome => return outcome,
+                    }
+                }
             }
             .boxed()
         };
@@ -521,6 +534,11 @@ pub(crate) fn serve(world: &mut World, node: NodeId) -> Option<Result<(), String
         Ok(Ok(())) => Ok(()),
         other => Err(format!("{other:?}")),
     })
+}
+
+/// Whether ranges have room for so few at once that they may refuse a client while they clear up after the healing.
+fn is_crowded(layout: &Layout) -> bool {
+    layout.server.parked_max < 100 || layout.store.raft.uncommitted_bytes_max < 1 << 10
 }
 
 fn draw_layout(options: Options, knobs: &mut Chance) -> Layout {

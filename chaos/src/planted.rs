@@ -229,6 +229,7 @@ pub const MUTANTS: &[Mutant] = &[
     server("aborted-reads-on", ServerBug::AbortedReadsOn, &["T09"])
         .behind("a transaction whose record is aborted never commits: what it read without its intents goes nowhere"),
     server("reads-pass-writes-in-flight", ServerBug::ReadsPassWritesInFlight, &["T10"]),
+    gateway("unlock-resolves", GatewayBug::UnlockResolves, &["T10"]),
     server("push-forgotten", ServerBug::PushForgotten, &["T11"]),
     server("deadlock-unseen", ServerBug::DeadlockUnseen, &["T12"]),
     server("fast-path-skips-cache", ServerBug::FastPathSkipsCache, &["T13"]),

@@ -142,7 +142,7 @@ impl TestCluster {
         let key = Key::new([table.as_bytes(), &[0, 0, 0, 1, 0]].concat());
         let now = self.world.runtime().hlc.now().timestamp();
         let (id, anchor) = (TxnId::new(99), key.clone());
-        let txn = Some(TxnMeta { id, anchor, started: now, priority: 1 });
+        let txn = Some(TxnMeta { id, anchor, started: now, priority: 1, stage: 0 });
         let (value, sequence) = (Some(Bytes::from_static(b"never committed")), Sequence::new(1));
         let mutations = vec![Mutation { key, value, expect: Expect::Anything, sequence }];
         let batch =

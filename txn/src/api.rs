@@ -46,6 +46,8 @@ pub struct TxnMeta {
     pub started: Timestamp,
     /// Higher wins pushes; equal for ordinary transactions.
     pub priority: u32,
+    /// How far it had come when it said this: grows with each savepoint and each rollback to one. Means nothing where an intent is met.
+    pub stage: u32,
 }
 
 impl TxnMeta {
@@ -199,6 +201,16 @@ pub enum Request {
         ignored: Vec<(Sequence, Sequence)>,
         /// Where.
         spans: Vec<Span>,
+    },
+    /// Gives back locks that the batch's transaction took in these stages of its, and the place where it waits for one. Idempotent; a
+    /// copy that comes late finds locks of a later stage and leaves them alone. Intents are no matter of it.
+    Unlock {
+        /// Where.
+        spans: Vec<Span>,
+        /// Locks that it had before this stage stay.
+        since: u32,
+        /// Locks that it has taken, or taken again, after this stage stay.
+        upto: u32,
     },
     /// "Your lock is in my way." Addressed to the pushee's anchor. Idempotent.
     Push {
@@ -407,6 +419,7 @@ impl Request {
             Request::Refresh { .. }
             | Request::QueryWrites { .. }
             | Request::Resolve { .. }
+            | Request::Unlock { .. }
             | Request::Push { .. }
             | Request::Heartbeat
             | Request::QueryTxn { .. }
@@ -771,6 +784,7 @@ mod tests {
             anchor: Key::MIN,
             started: Timestamp::from_raw(started),
             priority,
+            stage: 0,
         };
         assert!(txn(1, 5, 1).yields_to(&txn(2, 9, 2)));
         assert!(txn(1, 9, 1).yields_to(&txn(2, 5, 1)));

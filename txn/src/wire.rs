@@ -234,7 +234,7 @@ wire_struct! {
     Span { start, end }
     Peer { node, replica, role }
     RangeDescriptor { id, span, generation, peers, next_replica }
-    TxnMeta { id, anchor, started, priority }
+    TxnMeta { id, anchor, started, priority, stage }
     Mutation { key, value, expect, sequence }
     Staged { at, since, writes }
     Sought { at, found }
@@ -280,6 +280,7 @@ wire_enum!(Request {
     16 => Stage { intents, writes, deadline },
     17 => QueryWrites { txn, at, writes, missing },
     18 => Settle { txn, started, key },
+    19 => Unlock { spans, since, upto },
 });
 wire_enum!(Response {
     0 => Get(row),
@@ -374,6 +375,7 @@ mod tests {
                 anchor: Key::new(&b"a"[..]),
                 started: Timestamp::new(1, 0),
                 priority: 5,
+                stage: 6,
             }),
             schema: vec![(100, 2)],
             pushed: vec![(TxnId::new(4), Timestamp::new(3, 3))],

@@ -222,6 +222,8 @@ pub enum PlantedBug {
     CommitWaitSkipped,
     /// T07: a transaction of `READ COMMITTED` commits although a lock that its statements relied on was lost.
     LockLossUnnoticed,
+    /// T10: a savepoint's locks are given back in the words of an abort, which take an intent that was laid since, too, when they come late.
+    UnlockResolves,
 }
 
 impl Default for Settings {

@@ -663,14 +663,22 @@ impl Router {
                 }
                 let time = &self.runtime.time;
                 let patience = self.patience.lock().with(node, Duration::ZERO);
-                let limit = time.sleep_until(time.monotonic().plus(patience));
+                let begun = time.monotonic();
+                let limit = time.sleep_until(begun.plus(patience));
                 match select(self.peers.lookup(node, key.clone()), limit).await {
                     Either::Left((Ok(ranges), _)) => {
+                        let took = time.monotonic().since(begun);
+                        self.patience.lock().answered(node, took, Some(took));
                         if let Some(known) = self.learn_all(ranges, key, stale) {
                             return (Some(known), silent);
                         }
                     }
-                    Either::Left((Err(_), _)) | Either::Right(_) => silent.push(node),
+                    Either::Left((Err(_), _)) => silent.push(node),
+                    // Perhaps it only takes longer than what it was asked so far: next time it has longer.
+                    Either::Right(_) => {
+                        self.patience.lock().silent(node);
+                        silent.push(node);
+                    }
                 }
             }
         }

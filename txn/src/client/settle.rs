@@ -214,7 +214,7 @@ impl Txn {
 
     async fn settle_record(&self, ticket: &Ticket) -> Result<Settled, TxnError> {
         let (id, anchor, started) = (ticket.txn, ticket.key.clone(), ticket.started);
-        let holder = TxnMeta { id, anchor, started, priority: 0 };
+        let holder = TxnMeta { id, anchor, started, priority: 0, stage: 0 };
         let judged = self.ask_record(&holder, started, PushKind::Force, &[]).await?;
         match judged.map(|judged| judged.status) {
             Some(TxnStatus::Committed(ts)) => Ok(Settled::Committed(ts)),

@@ -18,7 +18,9 @@ pub(super) fn first_key(batch: &Batch, request: &Request) -> Option<Key> {
         Request::Write { mutations } | Request::CommitOnePhase { mutations, .. } => {
             mutations.iter().map(|mutation| mutation.key.clone()).min()
         }
-        Request::Resolve { spans, .. } => spans.iter().map(|span| span.start.clone()).min(),
+        Request::Resolve { spans, .. } | Request::Unlock { spans, .. } => {
+            spans.iter().map(|span| span.start.clone()).min()
+        }
         Request::QueryWrites { writes, .. } => writes.iter().map(|(key, _)| key.clone()).min(),
         Request::Stage { .. } | Request::EndTxn { .. } | Request::Heartbeat => {
             batch.txn.as_ref().map(|txn| txn.anchor.clone())
@@ -78,6 +80,12 @@ pub(super) fn clip(request: Request, range: &Span) -> Result<(Request, Option<Re
             let (inside, rest) = cut_all(spans, range);
             let piece =
                 |spans| Request::Resolve { txn, commit_ts, ignored: ignored.clone(), spans };
+            let rest = (!rest.is_empty()).then(|| piece(rest));
+            Ok((piece(inside), rest))
+        }
+        Request::Unlock { spans, since, upto } => {
+            let (inside, rest) = cut_all(spans, range);
+            let piece = |spans| Request::Unlock { spans, since, upto };
             let rest = (!rest.is_empty()).then(|| piece(rest));
             Ok((piece(inside), rest))
         }
@@ -161,9 +169,10 @@ pub(super) fn join(request: &Request, mut pieces: Vec<Response>) -> Result<Respo
             let more = pieces.iter().any(|piece| matches!(piece, Response::Gc { more: true }));
             Ok(Response::Gc { more })
         }
-        Request::Refresh { .. } | Request::Resolve { .. } | Request::Fence { .. } => {
-            Ok(Response::Done)
-        }
+        Request::Refresh { .. }
+        | Request::Resolve { .. }
+        | Request::Unlock { .. }
+        | Request::Fence { .. } => Ok(Response::Done),
         Request::Get { .. }
         | Request::CommitOnePhase { .. }
         | Request::Stage { .. }

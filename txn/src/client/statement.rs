@@ -20,11 +20,11 @@ use coverage::Mark;
 use std::time::Duration;
 use storage::{Key, Span};
 
-use crate::api::{KvError, Lock, LockEra, Reply, TxnStatus};
+use crate::api::{KvError, Lock, LockEra, Reply, Request, TxnStatus};
 use crate::client::held::Asked;
 use crate::client::spans::SpanSet;
 use crate::client::txn::{State, check_count, no_savepoint};
-use crate::client::wait::resolve;
+use crate::client::wait::{resolve, send_plain};
 use crate::client::{
     Access, Isolation, OwnWrites, PlantedBug, RetryKind, SavepointId, Txn, TxnError,
 };
@@ -49,6 +49,8 @@ pub(super) struct LockLevel {
     id: SavepointId,
     /// Locked since, and not before.
     fresh: SpanSet,
+    /// The transaction's first stage under it.
+    since: u32,
     /// Rows locked before it.
     locked_before: u64,
 }
@@ -310,7 +312,9 @@ impl Txn {
         check_count("savepoints of a transaction", limit, count)?;
         let id = self.buffer.savepoint();
         let locked_before = self.locked_count;
-        self.lock_levels.push(LockLevel { id, fresh: SpanSet::default(), locked_before });
+        self.stage += 1;
+        let (fresh, since) = (SpanSet::default(), self.stage);
+        self.lock_levels.push(LockLevel { id, fresh, since, locked_before });
         Ok(id)
     }
 
@@ -334,7 +338,7 @@ impl Txn {
         }
         taken.add_all(&std::mem::take(&mut self.lock_levels[place].fresh), bytes_max);
         self.locked_count = self.lock_levels[place].locked_before;
-        self.give_back(&taken).await;
+        self.give_back(&taken, self.lock_levels[place].since).await;
         Ok(())
     }
 
@@ -361,21 +365,30 @@ impl Txn {
         place.expect("a savepoint of the buffer has its level of locks")
     }
 
-    /// Releases locks before the transaction's end. Failures leave them held: that only makes others wait.
-    async fn give_back(&mut self, taken: &SpanSet) {
-        let mut spans = Vec::new();
+    /// Releases locks taken since a stage, before the transaction's end. Failures leave them held: that only makes others wait.
+    async fn give_back(&mut self, taken: &SpanSet, since: u32) {
+        let upto = self.stage;
+        self.stage += 1;
         for span in taken.iter() {
-            // A release of a lock drops an intent, too.
-            spans.extend(self.intents.missing(&span));
             self.locks.remove(&span);
             self.held.remove(&span);
         }
-        if spans.is_empty() {
+        if taken.is_empty() {
             return;
         }
         coverage::reached(Mark::LocksGivenBack);
-        for chunk in spans.chunks(RELEASED_MAX) {
-            if let Err(error) = resolve(&self.db, self.id, None, &[], chunk.to_vec()).await {
+        for chunk in taken.to_vec().chunks(RELEASED_MAX) {
+            let spans = chunk.to_vec();
+            let outcome = match self.db.settings().planted {
+                Some(PlantedBug::UnlockResolves) => {
+                    resolve(&self.db, self.id, None, &[], spans).await
+                }
+                _ => {
+                    let request = Request::Unlock { spans, since, upto };
+                    send_plain(&self.db, Some(self.meta()), request).await
+                }
+            };
+            if let Err(error) = outcome {
                 tracing::debug!(txn = %self.id, %error, "locks were not given back");
                 let bytes_max = self.db.settings().lock_spans_bytes_max;
                 chunk.iter().for_each(|span| self.locks.add(span.clone(), bytes_max));

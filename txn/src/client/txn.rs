@@ -82,6 +82,8 @@ pub struct Txn {
     pub(super) written_before: u64,
     /// Rows locked so far.
     pub(super) locked_count: u64,
+    /// Grows with each savepoint and each rollback to one ([`TxnMeta::stage`]).
+    pub(super) stage: u32,
     /// Under `READ COMMITTED`, the savepoint of the statement under way.
     pub(super) statement: Option<SavepointId>,
     /// Where the effects of the statement under way begin, if it asked for that ([`Txn::begin_effects`]).
@@ -129,6 +131,7 @@ impl Txn {
             written_bytes: 0,
             written_before: 0,
             locked_count: 0,
+            stage: 0,
             statement: None,
             effects: None,
             locking: Vec::new(),
@@ -633,8 +636,7 @@ impl Txn {
             assert!(locks.is_empty() && intents.is_empty(), "{} locked without an anchor", self.id);
             return;
         };
-        let meta =
-            TxnMeta { id: self.id, anchor, started: self.started, priority: self.options.priority };
+        let meta = TxnMeta { anchor, ..self.meta() };
         let (commit_sent, may_arrive_late) = (self.commit_sent, self.may_arrive_late);
         let highest = self.read_at.forward(self.write_ts);
         let remains =
@@ -707,6 +709,7 @@ impl Txn {
             anchor: self.anchor.clone().unwrap_or(Key::MIN),
             started: self.started,
             priority: self.options.priority,
+            stage: self.stage,
         }
     }
 }

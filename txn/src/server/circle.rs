@@ -68,6 +68,7 @@ mod tests {
     use super::*;
     use crate::api::Lock;
     use crate::server::latch::Ticket;
+    use crate::server::locks::Release;
     use clock::Timestamp;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
@@ -81,6 +82,7 @@ mod tests {
             anchor: Key::new("a"),
             started: Timestamp::from_raw(u64::from(number)),
             priority: 1,
+            stage: 0,
         }
     }
 
@@ -181,7 +183,7 @@ mod tests {
                         victim
                     };
                     let Some(victim) = victim else { break };
-                    table.release(victim, &storage::Span::all());
+                    table.release(&Release::all(victim, storage::Span::all()));
                     waiting.retain(|number, _| txn(*number).id != victim);
                 }
                 grant(&mut table, &mut waiting);

@@ -32,6 +32,7 @@ use storage::{Key, Span};
 
 use super::PlantedBug;
 use super::evaluate::{Effects, Moment, Stop, record_point};
+use super::locks::Release;
 use super::read::check_refresh;
 use super::record::{Record, is_ignored, may_create};
 use super::resolve::{self, Decision};
@@ -99,7 +100,7 @@ pub(super) fn one_phase(
         coverage::reached(Mark::OnePhaseRemovedRecord);
         Record::remove(&mut effects.batch, &txn.anchor, txn.id);
     }
-    effects.releases.push((txn.id, moment.state.descriptor.span.clone()));
+    effects.releases.push(Release::all(txn.id, moment.state.descriptor.span.clone()));
     effects.write_ts = effects.write_ts.min(ts);
     coverage::reached(Mark::OnePhaseCommitted);
     Ok(Response::Committed(ts))
@@ -265,7 +266,7 @@ pub(super) fn abort(moment: &Moment<'_>, effects: &mut Effects) -> Result<Respon
             effects.write_ts = Timestamp::MIN;
         }
     }
-    effects.releases.push((txn.id, moment.state.descriptor.span.clone()));
+    effects.releases.push(Release::all(txn.id, moment.state.descriptor.span.clone()));
     Ok(Response::Aborted)
 }
 

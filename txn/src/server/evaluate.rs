@@ -24,6 +24,7 @@ use storage::{Key, Reader, Span, StorageError, WriteBatch};
 use super::PlantedBug;
 use super::latch::{Latches, Ticket};
 use super::leading::Leading;
+use super::locks::Release;
 use super::{admin, changes, commit, push, read, resolve, settle, stage, write};
 use crate::api::{Batch, KvError, Lock, Request, Response, TxnMeta};
 
@@ -104,7 +105,7 @@ pub(super) struct Effects {
     /// Locks taken.
     pub(super) locks: Vec<(Key, Lock)>,
     /// Locks released, once the command is applied.
-    pub(super) releases: Vec<(TxnId, Span)>,
+    pub(super) releases: Vec<Release>,
     /// Keys whose intents are gone, once the command is applied.
     pub(super) freed: Vec<Key>,
     /// Transactions whose intents an abort removes here.
@@ -198,6 +199,7 @@ impl Claims {
             | Request::QueryTxn { .. }
             | Request::Changes { .. }
             | Request::TransferLease { .. }
+            | Request::Unlock { .. }
             | Request::Gc { .. } => {}
             Request::Write { mutations } => {
                 self.keys.extend(mutations.iter().map(|mutation| Span::point(&mutation.key)));
@@ -263,7 +265,9 @@ pub(super) fn spans_of(batch: &Batch) -> Vec<Span> {
             Request::Stage { .. } | Request::EndTxn { .. } | Request::Heartbeat => {
                 spans.extend(own_anchor());
             }
-            Request::Resolve { spans: resolved, .. } => spans.extend(resolved.iter().cloned()),
+            Request::Resolve { spans: others, .. } | Request::Unlock { spans: others, .. } => {
+                spans.extend(others.iter().cloned());
+            }
             Request::Push { pushee, .. } => spans.push(Span::point(&pushee.anchor)),
             Request::QueryTxn { anchor, .. } | Request::ForgetTxn { anchor, .. } => {
                 spans.push(Span::point(anchor))
@@ -328,6 +332,12 @@ fn evaluate_request(
         Request::Resolve { txn, commit_ts, ignored, spans } => {
             let decision = resolve::Decision { txn: *txn, commit_ts: *commit_ts, ignored };
             resolve::resolve(moment, effects, &decision, spans)
+        }
+        Request::Unlock { spans, since, upto } => {
+            let (txn, since, upto) = (moment.txn()?.id, *since, *upto);
+            let release = |span: &Span| Release { txn, span: span.clone(), since, upto };
+            effects.releases.extend(spans.iter().map(release));
+            Ok(Response::Done)
         }
         Request::Push { pushee, active, kind, dependents, sought } => {
             let (active, kind, sought) = (*active, *kind, *sought);
@@ -442,6 +452,7 @@ fn touches_rows(request: &Request) -> bool {
         | Request::QueryWrites { .. }
         | Request::EndTxn { .. }
         | Request::Resolve { .. }
+        | Request::Unlock { .. }
         | Request::Push { .. }
         | Request::Heartbeat
         | Request::QueryTxn { .. }
@@ -461,6 +472,7 @@ pub(super) fn intent_conflict(key: &Key, intent: &Intent, wants: Option<Lock>) -
         anchor: intent.anchor.clone(),
         started: intent.started,
         priority: intent.priority,
+        stage: 0,
     };
     Stop::Locked(Box::new(Conflict {
         key: key.clone(),

@@ -42,8 +42,38 @@ pub struct Holder {
     pub txn: TxnMeta,
     /// How.
     pub strength: Lock,
+    /// The stage of `txn` in which it was taken first; `txn.stage` is the one in which it was taken last.
+    pub since: u32,
     /// Clock when the lock was last taken: a sign of life.
     pub active: Timestamp,
+}
+
+/// What is given up: of a transaction's locks in `span` those taken in no stage before `since` and none after `upto`.
+///
+/// A savepoint's locks are given back before the transaction's end, and it may lock the same keys again: a copy of the message that
+/// comes late must not take those.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Release {
+    /// Whose.
+    pub txn: TxnId,
+    /// Where.
+    pub span: Span,
+    /// The first stage.
+    pub since: u32,
+    /// The last stage.
+    pub upto: u32,
+}
+
+impl Release {
+    /// Of a transaction that has ended.
+    pub fn all(txn: TxnId, span: Span) -> Release {
+        Release { txn, span, since: 0, upto: u32::MAX }
+    }
+
+    /// Whether it is about what was taken in these stages, first and last.
+    pub fn is_of(&self, since: u32, last: u32) -> bool {
+        since >= self.since && last <= self.upto
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -134,11 +164,17 @@ impl LockTable {
         if let Some(holder) = row.holders.iter_mut().find(|holder| holder.txn.id == txn.id) {
             coverage::reached(Mark::LockTakenAgain);
             holder.strength = holder.strength.max(strength);
+            holder.since = holder.since.min(txn.stage);
+            holder.txn.stage = holder.txn.stage.max(txn.stage);
             holder.active = holder.active.max(active);
             return;
         }
-        row.holders.push(Holder { txn: txn.clone(), strength, active });
-        self.held.entry(txn.id).or_default().insert(key.clone());
+        self.insert(key, Holder { txn: txn.clone(), strength, since: txn.stage, active });
+    }
+
+    fn insert(&mut self, key: &Key, holder: Holder) {
+        self.held.entry(holder.txn.id).or_default().insert(key.clone());
+        self.rows.entry(key.clone()).or_default().holders.push(holder);
     }
 
     /// Queues at `key`, or keeps the place there; gives up a place elsewhere. Returns the key where
@@ -166,6 +202,7 @@ impl LockTable {
         match row.queue.iter_mut().find(|place| place.txn.id == txn.id) {
             Some(place) => {
                 place.strength = place.strength.max(strength);
+                place.txn.stage = place.txn.stage.max(txn.stage);
                 place.ticket = ticket;
                 place.kept_until = None;
                 // It is alive: it has come back.
@@ -289,31 +326,40 @@ impl LockTable {
         rows.flat_map(|row| row.queue.iter().filter_map(|place| place.kept_until)).min()
     }
 
-    /// Releases what `txn` holds in `span`, and its place there. Returns the keys that changed.
-    pub fn release(&mut self, txn: TxnId, span: &Span) -> Vec<Key> {
+    /// Gives up locks, and the transaction's place there. Returns the keys that changed.
+    pub fn release(&mut self, release: &Release) -> Vec<Key> {
+        let Release { txn, span, .. } = release;
         let mut changed = Vec::new();
         if span.is_empty() {
             return changed;
         }
-        if let Some(keys) = self.held.get_mut(&txn) {
-            let released: Vec<Key> = keys.range(&span.start..&span.end).cloned().collect();
-            for key in &released {
-                keys.remove(key);
+        let held =
+            self.held.get(txn).into_iter().flat_map(|keys| keys.range(&span.start..&span.end));
+        let held: Vec<Key> = held.cloned().collect();
+        for key in held {
+            let row = self.rows.get_mut(&key).expect("a key that is held has its row");
+            let before = row.holders.len();
+            row.holders.retain(|holder| {
+                holder.txn.id != *txn || !release.is_of(holder.since, holder.txn.stage)
+            });
+            if row.holders.len() == before {
+                coverage::reached(Mark::LateUnlock);
+                continue;
             }
-            if keys.is_empty() {
-                self.held.remove(&txn);
+            coverage::reached(Mark::LockReleased);
+            if let Some(keys) = self.held.get_mut(txn) {
+                keys.remove(&key);
             }
-            for key in released {
-                if let Some(row) = self.rows.get_mut(&key) {
-                    coverage::reached(Mark::LockReleased);
-                    row.holders.retain(|holder| holder.txn.id != txn);
-                }
-                self.tidy(&key);
-                changed.push(key);
-            }
+            self.tidy(&key);
+            changed.push(key);
         }
-        if self.places.get(&txn).is_some_and(|key| span.contains(key)) {
-            changed.extend(self.vacate(txn));
+        if self.held.get(txn).is_some_and(BTreeSet::is_empty) {
+            self.held.remove(txn);
+        }
+        let has_place =
+            self.place(*txn).is_some_and(|place| release.is_of(place.txn.stage, place.txn.stage));
+        if has_place && self.places.get(txn).is_some_and(|key| span.contains(key)) {
+            changed.extend(self.vacate(*txn));
         }
         changed
     }
@@ -329,7 +375,8 @@ impl LockTable {
             .map(|(key, holder)| (holder.txn.id, key.clone()))
             .collect();
         self.losses += u64::from(!old.is_empty());
-        old.into_iter().flat_map(|(txn, key)| self.release(txn, &Span::point(&key))).collect()
+        let point = |(txn, key): (TxnId, Key)| Release::all(txn, Span::point(&key));
+        old.into_iter().map(point).flat_map(|release| self.release(&release)).collect()
     }
 
     /// Takes the locks at or after `at` out, for the right side of a split. Places stay behind and
@@ -344,7 +391,7 @@ impl LockTable {
             }
             for holder in row.holders {
                 coverage::reached(Mark::LockMovedBySplit);
-                right.acquire(&key, &holder.txn, holder.strength, holder.active);
+                right.insert(&key, holder);
             }
         }
         for keys in self.held.values_mut() {
@@ -432,6 +479,7 @@ mod tests {
             anchor: Key::new("a"),
             started: Timestamp::from_raw(1),
             priority: 1,
+            stage: 0,
         }
     }
 
@@ -453,7 +501,7 @@ mod tests {
             Some(2),
             "an upgrade waits for the other sharer"
         );
-        table.release(TxnId::new(2), &Span::all());
+        table.release(&Release::all(TxnId::new(2), Span::all()));
         assert_eq!(blocker(&table, 1, Lock::Exclusive), None);
     }
 
@@ -464,7 +512,7 @@ mod tests {
         table.queue(&key, &txn(2), Ticket(2), Lock::Exclusive, AT);
         table.queue(&key, &txn(3), Ticket(3), Lock::Exclusive, AT);
         table.keep_place(TxnId::new(2), Ticket(2), Monotonic::from_nanos(10));
-        assert_eq!(table.release(TxnId::new(1), &Span::all()), vec![key.clone()]);
+        assert_eq!(table.release(&Release::all(TxnId::new(1), Span::all())), vec![key.clone()]);
         assert_eq!(blocker(&table, 3, Lock::Exclusive), Some(2));
         assert_eq!(blocker(&table, 4, Lock::Shared), Some(2));
         assert_eq!(blocker(&table, 2, Lock::Exclusive), None);
@@ -482,7 +530,7 @@ mod tests {
         let young = TxnMeta { started: Timestamp::from_raw(9), ..txn(2) };
         table.acquire(&key, &txn(1), Lock::Exclusive, AT);
         table.queue(&key, &young, Ticket(2), Lock::Exclusive, AT);
-        table.release(TxnId::new(1), &Span::all());
+        table.release(&Release::all(TxnId::new(1), Span::all()));
         assert_eq!(blocker(&table, 3, Lock::Exclusive), None);
         table.queue(&key, &txn(3), Ticket(3), Lock::Exclusive, AT);
         assert_eq!(blocker(&table, 3, Lock::Exclusive), None);
@@ -520,7 +568,7 @@ mod tests {
         assert_eq!(blocker(&table, 2, Lock::Shared), None);
         assert_eq!(blocker(&right, 2, Lock::Shared), Some(1));
         assert_eq!(right.locks().count(), 2);
-        assert_eq!(table.release(TxnId::new(1), &Span::all()), vec![Key::new("a")]);
+        assert_eq!(table.release(&Release::all(TxnId::new(1), Span::all())), vec![Key::new("a")]);
         assert_eq!(table.locks().count(), 0);
     }
 }

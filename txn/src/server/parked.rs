@@ -8,12 +8,12 @@ use clock::Monotonic;
 use coverage::Mark;
 use replication::range::RangeId;
 use std::collections::{BTreeMap, BTreeSet};
-use storage::mvcc::TxnId;
-use storage::{Key, Span};
+use storage::Key;
 
 use super::RequestId;
 use super::evaluate::Conflict;
 use super::latch::Ticket;
+use super::locks::Release;
 use crate::api::{Batch, WAIT_SLICE, Wait};
 
 /// A request that is not answered yet.
@@ -138,14 +138,16 @@ impl ParkedRequests {
         }
     }
 
-    /// What waits on behalf of `txn` for keys of `span`.
-    pub(super) fn of_txn(&self, range: RangeId, span: &Span, txn: TxnId) -> Vec<Ticket> {
+    /// What waits for locks that are given up.
+    pub(super) fn of_txn(&self, range: RangeId, release: &Release) -> Vec<Ticket> {
+        let Release { txn, span, .. } = release;
         let from = (range, span.start.clone());
         let keys =
             self.by_key.range(from..).take_while(|((of, key), _)| *of == range && *key < span.end);
         let is_its = |ticket: &Ticket| {
             let batch = self.all.get(ticket).map(|parked| &parked.work.batch);
-            batch.and_then(|batch| batch.txn.as_ref()).is_some_and(|of| of.id == txn)
+            let of = batch.and_then(|batch| batch.txn.as_ref());
+            of.is_some_and(|of| of.id == *txn && release.is_of(of.stage, of.stage))
         };
         keys.flat_map(|(_, tickets)| tickets.iter().copied().filter(is_its)).collect()
     }

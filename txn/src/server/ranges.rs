@@ -33,11 +33,12 @@ use replication::store::{Outcome, RangeEvent};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use storage::mvcc::TxnId;
-use storage::{Key, Span, StorageError};
+use storage::{Key, StorageError};
 
 use super::evaluate::{self, Claims, Conflict, ConflictKind, Effects, Moment, Stop};
 use super::latch::Ticket;
 use super::leading::{Inherited, Leading};
+use super::locks::Release;
 use super::parked::{Parked, ParkedRequests, Why, Work};
 use super::replicas::Replicas;
 use super::route::{belongs, reply, route, split_answer};
@@ -63,7 +64,7 @@ struct Proposal {
     /// `None`: answered already, or nobody waits any more.
     work: Option<Work>,
     responses: Vec<Response>,
-    releases: Vec<(TxnId, Span)>,
+    releases: Vec<Release>,
     freed: Vec<Key>,
     aborted: Vec<TxnId>,
     again: bool,

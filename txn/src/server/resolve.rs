@@ -17,6 +17,7 @@ use storage::{Key, Span};
 
 use super::PlantedBug;
 use super::evaluate::{Effects, Moment, Stop};
+use super::locks::Release;
 use super::record::is_ignored;
 use crate::api::Response;
 
@@ -40,7 +41,7 @@ pub(super) fn resolve(
     // Spans may overlap.
     let mut done = BTreeSet::new();
     for span in spans {
-        effects.releases.push((decision.txn, span.clone()));
+        effects.releases.push(Release::all(decision.txn, span.clone()));
         for item in mvcc::intents(moment.reader, span) {
             let (key, intent) = item?;
             if intent.txn != decision.txn {

@@ -47,6 +47,8 @@ impl Intent {
 struct Held {
     holder: TxnMeta,
     strength: Lock,
+    /// `holder.stage` is the last one.
+    first_stage: u32,
     since: Timestamp,
 }
 
@@ -151,8 +153,17 @@ impl Keyspace {
         for (key, strength) in traces.locks {
             let held = self.locks.entry(key).or_default();
             match held.iter_mut().find(|held| held.holder.id == holder.id) {
-                Some(own) => own.strength = own.strength.max(strength),
-                None => held.push(Held { holder: holder.clone(), strength, since: batch.read_at }),
+                Some(own) => {
+                    own.strength = own.strength.max(strength);
+                    own.first_stage = own.first_stage.min(holder.stage);
+                    own.holder.stage = own.holder.stage.max(holder.stage);
+                }
+                None => held.push(Held {
+                    holder: holder.clone(),
+                    strength,
+                    first_stage: holder.stage,
+                    since: batch.read_at,
+                }),
             }
         }
     }
@@ -214,6 +225,10 @@ impl Keyspace {
             }
             Request::Resolve { txn, commit_ts, ignored, spans } => {
                 self.resolve(*txn, *commit_ts, ignored, spans);
+                Ok(Response::Done)
+            }
+            Request::Unlock { spans, since, upto } => {
+                self.unlock(own(batch)?.id, spans, *since, *upto);
                 Ok(Response::Done)
             }
             Request::Push { pushee, active, kind, dependents, sought } => {
@@ -534,6 +549,17 @@ impl Keyspace {
                 self.release(txn, &key);
             }
         }
+    }
+
+    fn unlock(&mut self, txn: TxnId, spans: &[Span], since: u32, upto: u32) {
+        for (key, held) in &mut self.locks {
+            if spans.iter().any(|span| span.contains(key)) {
+                held.retain(|held| {
+                    held.holder.id != txn || held.first_stage < since || held.holder.stage > upto
+                });
+            }
+        }
+        self.locks.retain(|_, held| !held.is_empty());
     }
 
     fn changes(

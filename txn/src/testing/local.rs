@@ -136,6 +136,7 @@ impl LocalKv {
                     request,
                     Request::CommitOnePhase { .. }
                         | Request::Resolve { .. }
+                        | Request::Unlock { .. }
                         | Request::EndTxn { .. }
                         | Request::Push { .. }
                 )

@@ -53,6 +53,7 @@ struct Shared {
     ranges: BTreeMap<Key, (RangeDescriptor, NodeId)>,
     /// What lookups answer instead of the truth: as of some earlier time.
     stale: Option<Vec<RangeDescriptor>>,
+    lookups_take: Duration,
     next_range: u64,
     generation: u64,
     decide: Option<Decide>,
@@ -88,6 +89,7 @@ impl LocalPeers {
             nodes,
             ranges,
             stale: None,
+            lookups_take: Duration::ZERO,
             next_range: 2,
             generation: 1,
             decide: None,
@@ -127,6 +129,11 @@ impl LocalPeers {
     pub fn freeze_lookups(&self) {
         let mut shared = self.shared.lock();
         shared.stale = Some(shared.ranges.values().map(|(range, _)| range.clone()).collect());
+    }
+
+    /// From now on each lookup is answered after so long.
+    pub fn delay_lookups(&self, by: Duration) {
+        self.shared.lock().lookups_take = by;
     }
 
     /// From now on `decide` says what happens to each message.
@@ -260,7 +267,7 @@ fn keys_of(batch: &Batch, request: &Request) -> Vec<Span> {
             .map(|mutation| Span::point(&mutation.key))
             .chain(reads.iter().cloned())
             .collect(),
-        Request::Resolve { spans, .. } => spans.clone(),
+        Request::Resolve { spans, .. } | Request::Unlock { spans, .. } => spans.clone(),
         Request::QueryWrites { writes, .. } => {
             writes.iter().map(|(key, _)| Span::point(key)).collect()
         }
@@ -293,7 +300,12 @@ impl Peers for LocalPeers {
             None => shared.ranges.values().map(|(range, _)| range.clone()).collect(),
         };
         let found = ranges.into_iter().filter(|range| range.span.contains(&key)).collect();
-        Box::pin(std::future::ready(Ok(found)))
+        let time = &self.runtime.time;
+        let answered = time.sleep_until(time.monotonic().plus(shared.lookups_take));
+        Box::pin(async move {
+            answered.await;
+            Ok(found)
+        })
     }
 
     fn nearest(&self) -> Vec<NodeId> {

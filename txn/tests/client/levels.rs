@@ -173,6 +173,7 @@ fn who_was_aborted_meanwhile_does_not_act_upon_what_it_has_seen_under_its_lock()
             anchor: key("guard"),
             started: txn.started(),
             priority: TxnOptions::default().priority,
+            stage: 0,
         };
         let push = Request::Push {
             pushee,
@@ -437,7 +438,7 @@ fn a_savepoint_gives_back_the_locks_taken_since_and_no_intent() {
         }
         assert_eq!(t.kv.lock_count(), 4, "three locks and an intent");
         txn.rollback_to(savepoint).await.expect("it is open");
-        assert_eq!(t.kv.lock_count(), 3, "`since` is free, `laid` keeps its lock with its intent");
+        assert_eq!(t.kv.lock_count(), 2, "`since` is free, `laid` keeps its intent");
         txn.commit().await.expect("free");
     });
     t.world.settle(Duration::from_secs(10));

@@ -176,6 +176,24 @@ fn without_an_answer_it_fails_in_seconds_and_names_range_and_nodes() {
     });
 }
 
+/// Nodes that answer what they are asked for at once, and where a range is later than a router is patient with them by then.
+#[test]
+fn a_slow_lookup_is_waited_for_longer_the_next_time() {
+    let t = routed(10);
+    t.peers.split_at(key("m"));
+    t.world.block_on(async {
+        let mut txn = t.db.begin(TxnOptions::default());
+        for node in [1, 2, 3].map(NodeId) {
+            t.peers.move_lease(&key(""), node);
+            for _ in 0..20 {
+                txn.get(&key("a"), None).await.expect("found");
+            }
+        }
+        t.peers.delay_lookups(Duration::from_millis(400));
+        assert_eq!(txn.get(&key("z"), None).await, Ok(None));
+    });
+}
+
 #[test]
 fn stale_lookups_do_not_stop_the_router() {
     let t = routed(7);

@@ -251,6 +251,7 @@ impl Bank {
                 anchor: intent.anchor.clone(),
                 started: intent.started,
                 priority: 1,
+                stage: 0,
             };
             let commit_ts = self.force(&mut number, &pushee, intent.ts);
             let spans = vec![Span::point(&at)];

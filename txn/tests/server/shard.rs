@@ -120,8 +120,13 @@ impl Node {
         self.last_request += 1;
         let id = RequestId(self.last_request);
         let read_at = Timestamp::new(self.micros, 0);
-        let txn =
-            TxnMeta { id: TxnId::new(1), anchor: Key::new("k"), started: read_at, priority: 1 };
+        let txn = TxnMeta {
+            id: TxnId::new(1),
+            anchor: Key::new("k"),
+            started: read_at,
+            priority: 1,
+            stage: 0,
+        };
         let batch = Batch { txn: Some(txn), ..Batch::bare(read_at, Wait::Error, vec![request]) };
         self.shard.step(now(self.micros), Event::Request { id, batch });
         self.drive();

@@ -83,6 +83,7 @@ pub(super) fn txn(name: &str, args: &[&str], number: u128) -> TxnMeta {
         anchor: key(get("anchor=").unwrap_or("k")),
         started: ts(get("started=").unwrap_or("100")),
         priority: get("priority=").map_or(1, |text| text.parse().expect("priority")),
+        stage: 0,
     }
 }
 
@@ -123,7 +124,10 @@ pub(super) fn batch(txns: &Txns, who: &str, words: &[&str]) -> Batch {
             Some("free") => Footing::Free,
             _ => Footing::Fixed,
         },
-        txn: (who != "-").then(|| txns.get(who).expect("a declared transaction").clone()),
+        txn: (who != "-").then(|| TxnMeta {
+            stage: stage(option("stage")),
+            ..txns.get(who).expect("a declared transaction").clone()
+        }),
         schema: list("schema")
             .map(|text| pair(text, ':'))
             .map(|(t, v)| (t.parse().unwrap(), v.parse().unwrap()))
@@ -147,6 +151,10 @@ pub(super) fn batch(txns: &Txns, who: &str, words: &[&str]) -> Batch {
     }
 }
 
+fn stage(text: Option<&str>) -> u32 {
+    text.map_or(0, |text| text.parse().expect("a stage"))
+}
+
 /// `a@b`.
 fn pair(text: &str) -> (&str, &str) {
     text.split_once('@').expect("a pair")
@@ -158,7 +166,9 @@ fn write(text: &str) -> (Key, Sequence) {
     (key(name), Sequence::new(sequence.parse().expect("sequence")))
 }
 
-const OPTIONS: [&str; 22] = [
+const OPTIONS: [&str; 24] = [
+    "stage",
+    "from",
     "footing",
     "found",
     "staged",
@@ -235,6 +245,11 @@ fn request(txns: &Txns, who: &str, words: &[&str]) -> Request {
             commit_ts: option("commit").map(ts),
             ignored: Vec::new(),
             spans: option("spans").map_or_else(Vec::new, spans),
+        },
+        "unlock" => Request::Unlock {
+            spans: option("spans").map_or_else(Vec::new, spans),
+            since: stage(option("from")),
+            upto: stage(option("stage")),
         },
         "push" => Request::Push {
             pushee: txns[args[1]].clone(),

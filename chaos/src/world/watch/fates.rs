@@ -104,6 +104,7 @@ impl FateWatch {
             | Request::Refresh { .. }
             | Request::QueryWrites { .. }
             | Request::Resolve { .. }
+            | Request::Unlock { .. }
             | Request::Heartbeat
             | Request::Changes { .. }
             | Request::Fence { .. }

@@ -97,6 +97,7 @@ impl ReadWatch {
             Request::EndTxn { commit_ts: None, .. }
             | Request::QueryWrites { .. }
             | Request::Resolve { .. }
+            | Request::Unlock { .. }
             | Request::Push { .. }
             | Request::Heartbeat
             | Request::QueryTxn { .. }

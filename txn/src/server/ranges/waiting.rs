@@ -3,7 +3,6 @@
 use clock::{Monotonic, Now};
 use coverage::Mark;
 use replication::range::RangeId;
-use storage::mvcc::TxnId;
 use storage::{Key, Span};
 
 use super::{Answer, Ranges, blocked_error};
@@ -13,7 +12,7 @@ use crate::server::PlantedBug;
 use crate::server::circle;
 use crate::server::evaluate::Conflict;
 use crate::server::latch::Ticket;
-use crate::server::locks::LockTable;
+use crate::server::locks::{LockTable, Release};
 use crate::server::parked::{Parked, Why, Work};
 
 impl Ranges {
@@ -75,7 +74,7 @@ impl Ranges {
                 {
                     leading.remember_aborted(victim, now.monotonic);
                 }
-                self.release_locks(range, &[(victim, Span::all())]);
+                self.release_locks(range, &[Release::all(victim, Span::all())]);
             }
             let error = KvError::Deadlock { key, holder };
             self.refuse(Some((now, range)), request, work, error);
@@ -91,10 +90,10 @@ impl Ranges {
         self.contention.note_wait(&conflict.key, stretch, now.clock.timestamp());
     }
 
-    pub(super) fn release_locks(&mut self, range: RangeId, releases: &[(TxnId, Span)]) {
+    pub(super) fn release_locks(&mut self, range: RangeId, releases: &[Release]) {
         let Some(leading) = self.leading.get_mut(&range) else { return };
-        let release = |(txn, span): &(TxnId, Span)| leading.locks.release(*txn, span);
-        let freed: Vec<Key> = releases.iter().flat_map(release).collect();
+        let freed: Vec<Key> =
+            releases.iter().flat_map(|release| leading.locks.release(release)).collect();
         self.forsake(range, releases);
         for key in freed {
             self.wake_key(range, &key);
@@ -103,9 +102,9 @@ impl Ranges {
 
     /// A request that waits for a lock which its transaction has just given up is a late copy, or its sender has left: it would take the
     /// lock, and nobody would know. It is sent away; should somebody wait for it all the same, it will be back.
-    fn forsake(&mut self, range: RangeId, releases: &[(TxnId, Span)]) {
-        for (txn, span) in releases {
-            for ticket in self.parked.of_txn(range, span, *txn) {
+    fn forsake(&mut self, range: RangeId, releases: &[Release]) {
+        for release in releases {
+            for ticket in self.parked.of_txn(range, release) {
                 let Some(Parked { work, why: Why::Lock(conflict), .. }) =
                     self.parked.remove(ticket)
                 else {

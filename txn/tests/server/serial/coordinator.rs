@@ -71,7 +71,13 @@ impl Bank {
         // Its gateway's clock is off by up to 30 us.
         let read_at = Timestamp::new(self.world.micros - 30 + self.below(60), 0);
         let (anchor, reads_left) = (key(self.below(KEYS)), self.below(4));
-        let meta = TxnMeta { id: TxnId::new(self.last_id), anchor, started: read_at, priority: 1 };
+        let meta = TxnMeta {
+            id: TxnId::new(self.last_id),
+            anchor,
+            started: read_at,
+            priority: 1,
+            stage: 0,
+        };
         let mut writes = BTreeMap::new();
         for number in 0..self.below(4) {
             let value = Bytes::from(format!("{}.{number}", self.last_id));
