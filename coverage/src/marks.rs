@@ -331,6 +331,7 @@ marks! {
         WaitTimedOut: rare "a transaction waited as long as it was allowed to, and gave up",
         TxnRestarted: "a transaction began again",
         SavepointRolledBack: rare "a savepoint was rolled back",
+        LetAnotherBy: rare "a transaction that had given way twice waited for the other to end before it began again",
         LateUnlock: rare "a savepoint's locks were given back by a message that came late, and those taken again stayed",
         LocksGivenBack: rare "a savepoint was rolled back, and the locks taken since were given back",
         StatementRestarted: rare "a statement of READ COMMITTED was rolled back and run again at a later timestamp",

@@ -4,16 +4,25 @@ use replication::range::NodeId;
 use std::time::Duration;
 
 use crate::episode::{Plan, SAFETY};
-use crate::world::Layout;
 use crate::world::chance::Chance;
 use crate::world::fault::Fault;
 use crate::world::network::{Straying, Weather};
+use crate::world::{Layout, Level};
 
 /// Round trips between the demo's regions (`meridian demo`), milliseconds.
 const DEMO: [((usize, usize), u64); 3] = [((0, 1), 68), ((0, 2), 190), ((1, 2), 122)];
 
+/// Bytes in which a transaction of SQL remembers what it has read: some six keys.
+const SQL_READ_SPANS_MIN: usize = 1 << 10;
+
 /// The demo's wide area network, or ways there and back that differ, or both.
 pub(super) fn suit(chance: &mut Chance, layout: &mut Layout) {
+    // The span in which a transaction of SQL remembers more than two keys may cover what streams between copies write. Over slow links it is
+    // never done between two of their writes.
+    if layout.level == Level::Sql {
+        let spans = &mut layout.client.read_spans_bytes_max;
+        *spans = (*spans).max(SQL_READ_SPANS_MIN);
+    }
     let (demo, skewed) = chance.pick(&[(true, false), (false, true), (true, true), (false, false)]);
     if demo {
         for (regions, millis) in DEMO {

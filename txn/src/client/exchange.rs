@@ -177,7 +177,7 @@ impl Txn {
         if let TxnError::Retry { kind: RetryKind::Aborted, other: other @ None, .. } = &mut error {
             *other = Some(Question::AborterOf(self.id));
         }
-        tracing::debug!(txn = %self.id, doing = %self.doing.statement, %error, "a transaction is doomed");
+        tracing::debug!(txn = %self.id, started = %self.started, doing = %self.doing.statement, %error, "a transaction is doomed");
         self.note_failure(&error);
         self.state = State::Broken(error.clone());
         error

@@ -82,12 +82,15 @@ impl Txn {
         self.catch_up().await
     }
 
-    /// Before anything of the transaction leaves the gateway: if it was dated by a clock that lagged, waits until that has caught up,
+    /// Before anything of the transaction leaves the gateway: lets another by ([`Txn::let_by`]); and if it was dated by a clock that lagged, waits until that has caught up,
     /// and dates it anew. Others who heard of commits before it began would not be before it otherwise.
     ///
     /// # Errors
     /// `ClockLags`: it does not catch up, and the transaction is to be in real-time order.
     pub(super) async fn catch_up(&mut self) -> Result<(), TxnError> {
+        if self.lets_by.is_some() {
+            Box::pin(self.let_by()).await?;
+        }
         let is_new = self.reads.is_empty() && self.locks.is_empty() && self.intents.is_empty();
         if !self.lags || !is_new {
             return Ok(());

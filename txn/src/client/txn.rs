@@ -82,6 +82,12 @@ pub struct Txn {
     pub(super) written_before: u64,
     /// Rows locked so far.
     pub(super) locked_count: u64,
+    /// How often it was the one to give way in a circle that it had found by pushes, over all its attempts.
+    pub(super) gave_way: u32,
+    /// To whom last in this attempt, at which key, and when that one was last known to be active.
+    pub(super) gave_way_to: Option<(Key, TxnMeta, Timestamp)>,
+    /// The same of the attempt before, until it is waited for ([`Txn::let_by`]).
+    pub(super) lets_by: Option<(Key, TxnMeta, Timestamp)>,
     /// Grows with each savepoint and each rollback to one ([`TxnMeta::stage`]).
     pub(super) stage: u32,
     /// Under `READ COMMITTED`, the savepoint of the statement under way.
@@ -131,6 +137,9 @@ impl Txn {
             written_bytes: 0,
             written_before: 0,
             locked_count: 0,
+            gave_way: 0,
+            gave_way_to: None,
+            lets_by: None,
             stage: 0,
             statement: None,
             effects: None,
@@ -609,6 +618,7 @@ impl Txn {
         self.pushed.clear();
         self.commit_sent = false;
         self.may_arrive_late = false;
+        self.lets_by = self.gave_way_to.take().or(self.lets_by.take());
         self.state = State::Open;
     }
 

@@ -15,6 +15,7 @@
 
 use clock::{Monotonic, Timestamp};
 use coverage::Mark;
+use std::time::Duration;
 use storage::{Key, Span};
 
 use crate::api::{
@@ -33,6 +34,12 @@ const RESOLVE_SPANS_MAX: usize = 128;
 
 /// So often the writes of a staged transaction are looked for in one push: once, and again if it was staged anew meanwhile.
 const SEARCHES_MAX: u32 = 2;
+/// Who has given way so often lets the other by.
+const GAVE_WAY_TWICE: u32 = 2;
+/// For so long at most. The other may be at work for longer, and will be met again.
+const LET_BY_MAX: Duration = Duration::from_secs(5);
+const LET_BY_PAUSE_MIN: Duration = Duration::from_millis(20);
+const LET_BY_PAUSE_MAX: Duration = Duration::from_millis(320);
 
 /// What a push has found.
 enum Verdict {
@@ -164,6 +171,37 @@ impl Txn {
         }
     }
 
+    /// Before anything of a transaction that is run again: if it has given way more than once, waits until the one that it gave way to
+    /// last has ended, with nothing in its hands.
+    ///
+    /// Who finds a circle by pushes knows the rank of two of its members, itself and the one that it waits for, and gives way if it is the
+    /// younger of these. The youngest of the circle may be a third one, which waits for what was just given up: it is overtaken there by
+    /// whoever has given way and begins again, as that is older, and the same circle closes anew.
+    pub(super) async fn let_by(&mut self) -> Result<(), TxnError> {
+        let Some((key, other, active)) = self.lets_by.take() else { return Ok(()) };
+        if self.gave_way < GAVE_WAY_TWICE {
+            return Ok(());
+        }
+        coverage::reached(Mark::LetAnotherBy);
+        let mut trials = Trials::new(Purpose::Lock, OnLock::Wait);
+        let time = self.db.runtime().time.clone();
+        let until = time.monotonic().plus(LET_BY_MAX);
+        let mut pause = LET_BY_PAUSE_MIN;
+        while time.monotonic() < until {
+            match self.is_over(&key, other.clone(), active, &mut trials).await {
+                Ok(false) => {}
+                // What cannot be asked now will be met again.
+                Ok(true) | Err(_) => break,
+            }
+            self.db.pause(pause).await;
+            self.check_deadline(Some(key.clone()), &trials)?;
+            pause = (pause * 2).min(LET_BY_PAUSE_MAX);
+        }
+        // Nothing was read yet, and much has happened.
+        self.date();
+        Ok(())
+    }
+
     async fn push(
         &mut self,
         key: &Key,
@@ -185,6 +223,8 @@ impl Txn {
                 None => {
                     coverage::reached(Mark::GaveWayInDeadlock);
                     let error = TxnError::Deadlock { key: key.clone(), holder: holder.id };
+                    self.gave_way += 1;
+                    self.gave_way_to = Some((key.clone(), holder, active));
                     return Err(self.doom(error));
                 }
             };
@@ -193,7 +233,7 @@ impl Txn {
             TxnStatus::Pending | TxnStatus::Staging(_) => return Ok(Verdict::Alive),
             TxnStatus::Committed(ts) => Some(ts),
             TxnStatus::Aborted => {
-                tracing::debug!(txn = %self.id, %key, holder = %holder.id, "a holder is aborted");
+                tracing::debug!(txn = %self.id, started = %self.started, %key, holder = %holder.id, "a holder is aborted");
                 self.db.roster().note_aborted(holder.id, self.sighting());
                 None
             }

@@ -3,7 +3,7 @@
 use super::{Local, key, local, local_with, number, routed, routed_with, value};
 use bytes::Bytes;
 use coverage::Mark;
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -75,6 +75,40 @@ fn a_cycle_of_three_ends_with_a_victim_and_everybody_gets_through() {
 fn a_cycle_of_six_ends_with_a_victim_and_everybody_gets_through() {
     let victims: u32 = (0..10).map(|seed| ring(6, seed)).sum();
     assert!(victims >= 5, "only {victims} deadlocks: nothing was tested");
+}
+
+/// The first time it begins again at once; then it holds up nobody any more until the other is through.
+#[test]
+fn who_has_given_way_twice_lets_the_other_by() {
+    let t = local(5);
+    let time = t.world.runtime().time;
+    t.world.block_on(async {
+        let mut old = t.db.begin(TxnOptions::default());
+        old.get(&key("wanted"), EXCLUSIVE).await.expect("free");
+        let mut young = t.db.begin(TxnOptions::default());
+        for name in ["first", "second"] {
+            young.get(&key(name), EXCLUSIVE).await.expect("free");
+            let gives_way = async {
+                let refused = young.get(&key("wanted"), EXCLUSIVE).await;
+                assert!(matches!(refused, Err(TxnError::Deadlock { .. })), "{refused:?}");
+                young.restart();
+            };
+            let (got, ()) = join(old.get(&key(name), EXCLUSIVE), gives_way).await;
+            got.expect("the older one gets it");
+        }
+        let ends = async {
+            time.sleep_until(time.monotonic().plus(Duration::from_secs(1))).await;
+            old.commit().await.expect("nothing was written");
+            time.monotonic()
+        };
+        let begins = async {
+            young.get(&key("elsewhere"), EXCLUSIVE).await.expect("free");
+            time.monotonic()
+        };
+        let (ended, begun) = join(ends, begins).await;
+        assert!(begun >= ended, "it began {:?} before", ended.since(begun));
+        assert!(begun.since(ended) < Duration::from_secs(1), "and soon after that");
+    });
 }
 
 #[test]

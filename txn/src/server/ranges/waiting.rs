@@ -64,6 +64,7 @@ impl Ranges {
             let Some((victim, request, key, holder)) = found else { return };
             let parked = self.parked.remove(request).expect("it was just looked at");
             coverage::reached(Mark::CircleBroken);
+            tracing::debug!(%victim, %key, %holder, circle = circle.len(), "a circle of waiters is broken");
             self.note_wait(now, &parked);
             let Parked { range, work, .. } = parked;
             // It cannot commit any more; should it go on all the same, because the request was one that it had given up, it is told.
