@@ -505,7 +505,7 @@ fn serve_everywhere(world: &mut World) -> Result<(), String> {
 /// Writes through a gateway. `None`: there was no answer within [`LIVENESS`].
 pub(crate) fn serve(world: &mut World, node: NodeId) -> Option<Result<(), String>> {
     let access = world.access().clone();
-    let crowded = is_crowded(world.layout());
+    let hasty = is_hasty(world.layout());
     let served = world.block_on(LIVENESS, async move {
         let work = move |gateway: crate::world::access::Gateway| {
             async move {
@@ -514,13 +514,10 @@ pub(crate) fn serve(world: &mut World, node: NodeId) -> Option<Result<(), String
                         async move { txn.put(Key::table(99), Bytes::from_static(b"alive")) }.boxed()
                     });
                     match run.await {
-                        // All of its nodes are there.
-                        Err(TxnError::Unavailable { missing, .. })
-                            if crowded && missing.is_empty() =>
-                        {
+                        Err(TxnError::Unavailable { .. }) if hasty => {
                             let time = &gateway.db.runtime().time;
-                            time.sleep_until(time.monotonic().plus(Duration::from_millis(200)))
-                                .await;
+                            let pause = Duration::from_millis(200);
+                            time.sleep_until(time.monotonic().plus(pause)).await;
                         }
                         outcome => return outcome,
                     }
@@ -536,9 +533,11 @@ pub(crate) fn serve(world: &mut World, node: NodeId) -> Option<Result<(), String
     })
 }
 
-/// Whether ranges have room for so few at once that they may refuse a client while they clear up after the healing.
-fn is_crowded(layout: &Layout) -> bool {
-    layout.server.parked_max < 100 || layout.store.raft.uncommitted_bytes_max < 1 << 10
+/// Whether a client may be refused after the healing, too, while ranges clear up: they have room for few at once, or its gateway gives up soon.
+fn is_hasty(layout: &Layout) -> bool {
+    layout.server.parked_max < 100
+        || layout.store.raft.uncommitted_bytes_max < 1 << 10
+        || layout.router.unavailable_after < Duration::from_secs(4)
 }
 
 fn draw_layout(options: Options, knobs: &mut Chance) -> Layout {
