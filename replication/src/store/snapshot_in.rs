@@ -79,9 +79,11 @@ impl Store {
         }
         let Some(mut replica) = self.replicas.remove(&range) else { return Ok(()) };
         let (sender, to, attempt) = (chunk.sender, chunk.to, chunk.attempt);
+        // Not at each of its pieces: a long one would never get through.
+        let may_refuse = chunk.number == 0 || chunk.last;
         let verdict = if replica.id != to {
             Ok(Verdict::Silent)
-        } else if rare(Rare::SnapshotRefused) {
+        } else if may_refuse && rare(Rare::SnapshotRefused) {
             Ok(Verdict::Refused("this time"))
         } else {
             self.take_chunk(now, from, &mut replica, chunk)
