@@ -323,11 +323,7 @@ fn play(
     world.access().allow(cut.operations);
     let left = load(world, workload, plan, cut.clients.unwrap_or(CLIENTS));
     world.run(cut.safety.unwrap_or(SAFETY));
-    let least = match cut.operations {
-        Some(_) => 0,
-        None if is_hasty(world.layout()) => OPERATIONS_MIN / 2,
-        None => OPERATIONS_MIN,
-    };
+    let least = if cut.operations.is_some() { 0 } else { OPERATIONS_MIN };
     settle(world, workload, &left, least)
 }
 
