@@ -43,6 +43,15 @@ impl Held {
         self.now.add(span, bytes_max);
     }
 
+    /// The parts of `span` that are not held.
+    pub(crate) fn missing(&self, span: &Span) -> Vec<Span> {
+        let mut parts = self.now.missing(span);
+        for (_, spans) in &self.earlier {
+            parts = parts.iter().flat_map(|part| spans.missing(part)).collect();
+        }
+        parts
+    }
+
     /// Something was held in these eras, and locked or only looked at, by ranges that had answered reads up to there. `false`: in others
     /// than before, so that what was locked before may be lost.
     #[must_use]

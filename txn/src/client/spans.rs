@@ -20,6 +20,7 @@ pub(crate) struct SpanSet {
     /// Start to end.
     spans: BTreeMap<Key, Key>,
     bytes: usize,
+    is_condensed: bool,
 }
 
 fn cost(start: &Key, end: &Key) -> usize {
@@ -29,6 +30,11 @@ fn cost(start: &Key, end: &Key) -> usize {
 impl SpanSet {
     pub(crate) fn is_empty(&self) -> bool {
         self.spans.is_empty()
+    }
+
+    /// Whether it may have keys that were never added.
+    pub(crate) fn is_condensed(&self) -> bool {
+        self.is_condensed
     }
 
     #[cfg(test)]
@@ -66,6 +72,7 @@ impl SpanSet {
     }
 
     pub(crate) fn add_all(&mut self, other: &SpanSet, bytes_max: usize) {
+        self.is_condensed |= other.is_condensed;
         other.iter().for_each(|span| self.add(span, bytes_max));
     }
 
@@ -142,6 +149,7 @@ impl SpanSet {
             prefix(a).is_some() && prefix(a) == prefix(b)
         };
         let any_joinable = spans.windows(2).any(|pair| same_table(&pair[0], &pair[1]));
+        self.is_condensed = true;
         let mut condensed: Vec<Span> = Vec::with_capacity(spans.len());
         let mut joined = true;
         for span in spans {
@@ -229,6 +237,12 @@ mod tests {
             for key in &keys {
                 prop_assert!(set.contains(&Key::new(key.to_vec())));
             }
+            let mut exact = SpanSet::default();
+            keys.iter().for_each(|key| exact.add(Span::point(&Key::new(key.to_vec())), usize::MAX));
+            prop_assert_eq!(set.is_condensed(), exact.bytes() > limit);
+            prop_assert!(set.is_condensed() || set == exact);
+            exact.add_all(&set, usize::MAX);
+            prop_assert_eq!(exact.is_condensed(), set.is_condensed());
         }
     }
 }

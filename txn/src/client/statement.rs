@@ -44,11 +44,13 @@ impl Isolation {
     }
 }
 
-/// An open savepoint's part of the locks.
+/// An open savepoint's part of the locks, and of what must hold at the commit below `SERIALIZABLE`.
 pub(super) struct LockLevel {
     id: SavepointId,
     /// Locked since, and not before.
     fresh: SpanSet,
+    /// Held since, and not before.
+    held: SpanSet,
     /// The transaction's first stage under it.
     since: u32,
     /// Rows locked before it.
@@ -274,9 +276,16 @@ impl Txn {
 
     /// Below `SERIALIZABLE`: this has to hold from now to the commit.
     pub(super) fn note_held(&mut self, span: Span) {
-        if self.options.isolation.is_weak() {
-            self.held.add(span, self.db.settings().held_spans_bytes_max);
+        if !self.options.isolation.is_weak() {
+            return;
         }
+        let bytes_max = self.db.settings().held_spans_bytes_max;
+        if let Some(level) = self.lock_levels.last_mut() {
+            for part in self.held.missing(&span) {
+                level.held.add(part, bytes_max);
+            }
+        }
+        self.held.add(span, bytes_max);
     }
 
     /// Counts keys that were just locked; those that were locked before do not count again. To be called before they are noted.
@@ -316,8 +325,8 @@ impl Txn {
         let id = self.buffer.savepoint();
         let locked_before = self.locked_count;
         self.stage += 1;
-        let (fresh, since) = (SpanSet::default(), self.stage);
-        self.lock_levels.push(LockLevel { id, fresh, since, locked_before });
+        let (fresh, held, since) = (SpanSet::default(), SpanSet::default(), self.stage);
+        self.lock_levels.push(LockLevel { id, fresh, held, since, locked_before });
         Ok(id)
     }
 
@@ -334,14 +343,27 @@ impl Txn {
         }
         (self.statement, self.effects) = (None, None);
         let place = self.lock_place(savepoint);
-        let bytes_max = self.db.settings().lock_spans_bytes_max;
-        let mut taken = SpanSet::default();
+        let settings = self.db.settings();
+        let (locks_max, held_max) = (settings.lock_spans_bytes_max, settings.held_spans_bytes_max);
+        let (mut taken, mut held) = (SpanSet::default(), SpanSet::default());
         for level in self.lock_levels.drain(place + 1..) {
-            taken.add_all(&level.fresh, bytes_max);
+            taken.add_all(&level.fresh, locks_max);
+            held.add_all(&level.held, held_max);
         }
-        taken.add_all(&std::mem::take(&mut self.lock_levels[place].fresh), bytes_max);
-        self.locked_count = self.lock_levels[place].locked_before;
-        self.give_back(&taken, self.lock_levels[place].since).await;
+        let level = &mut self.lock_levels[place];
+        taken.add_all(&std::mem::take(&mut level.fresh), locks_max);
+        held.add_all(&std::mem::take(&mut level.held), held_max);
+        let since = level.since;
+        self.locked_count = level.locked_before;
+        // Condensed, these have keys that were locked or held before the savepoint. What is kept too long only makes others wait, or
+        // this commit run again.
+        if !held.is_condensed() {
+            held.iter().for_each(|span| self.held.remove(&span));
+        }
+        if !taken.is_condensed() {
+            taken.iter().for_each(|span| self.locks.remove(&span));
+        }
+        self.give_back(&taken, since).await;
         Ok(())
     }
 
@@ -355,10 +377,14 @@ impl Txn {
         if !self.buffer.release(savepoint) {
             return Err(no_savepoint());
         }
-        let bytes_max = self.db.settings().lock_spans_bytes_max;
+        let settings = self.db.settings();
+        let (locks_max, held_max) = (settings.lock_spans_bytes_max, settings.held_spans_bytes_max);
         let inner = self.lock_levels.split_off(self.lock_place(savepoint));
         if let Some(outer) = self.lock_levels.last_mut() {
-            inner.iter().for_each(|level| outer.fresh.add_all(&level.fresh, bytes_max));
+            for level in inner {
+                outer.fresh.add_all(&level.fresh, locks_max);
+                outer.held.add_all(&level.held, held_max);
+            }
         }
         Ok(())
     }
@@ -368,14 +394,11 @@ impl Txn {
         place.expect("a savepoint of the buffer has its level of locks")
     }
 
-    /// Releases locks taken since a stage, before the transaction's end. Failures leave them held: that only makes others wait.
+    /// Releases locks taken since a stage, before the transaction's end; ranges keep those of earlier stages. Failures leave them held:
+    /// that only makes others wait.
     async fn give_back(&mut self, taken: &SpanSet, since: u32) {
         let upto = self.stage;
         self.stage += 1;
-        for span in taken.iter() {
-            self.locks.remove(&span);
-            self.held.remove(&span);
-        }
         if taken.is_empty() {
             return;
         }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use storage::{Key, Span};
 use txn::api::{Batch, Kv, Lock, PushKind, Request, TxnMeta, Wait};
 use txn::client::{
-    Access, Hold, Isolation, RetryKind, ScanOptions, Settings, Txn, TxnError, TxnLimits, TxnOptions,
+    Access, GetOptions, Hold, Isolation, RetryKind, ScanOptions, Settings, Txn, TxnError,
+    TxnLimits, TxnOptions,
 };
 use txn::testing::World;
 
@@ -444,6 +445,85 @@ fn a_savepoint_gives_back_the_locks_taken_since_and_no_intent() {
     t.world.settle(Duration::from_secs(10));
     assert_eq!(t.kv.lock_count(), 0);
     assert_eq!(t.kv.rows(), vec![(key("laid"), value("1"))]);
+}
+
+/// A rollback to a savepoint gives up what was held since, and nothing that was held before: neither rows between those locked since, where
+/// so many were that neighbours are remembered as one, nor what a constraint was checked against and was locked only since.
+#[test]
+fn what_was_held_before_a_savepoint_is_held_after_a_rollback_to_it() {
+    let at_once = |hold| GetOptions { hold, ..GetOptions::default() };
+    for isolation in WEAK {
+        for lock_spans_bytes_max in [64, 4 << 20] {
+            for before in [Hold::AsLocked, Hold::ToCommit] {
+                for after in ["a c e g", "c"] {
+                    let settings = Settings { lock_spans_bytes_max, ..Settings::default() };
+                    let t = local_with(World::new(1), settings);
+                    t.world.block_on(async {
+                        put(&t, &[("a", "1"), ("c", "1"), ("d", "1"), ("e", "1"), ("g", "1")])
+                            .await;
+                        let mut txn = t.db.begin(at(isolation));
+                        txn.begin_statement().await.expect("open");
+                        let lock = EXCLUSIVE.filter(|_| before == Hold::AsLocked);
+                        for name in ["c", "d"] {
+                            let options = GetOptions { lock, ..at_once(before) };
+                            txn.multi_get_with(&[key(name)], options).await.expect("free");
+                        }
+                        let savepoint = txn.savepoint().expect("few");
+                        txn.begin_statement().await.expect("open");
+                        for name in after.split(' ') {
+                            txn.get(&key(name), EXCLUSIVE).await.expect("free");
+                        }
+                        txn.rollback_to(savepoint).await.expect("it is open");
+                        lose_locks(&t, &txn).await;
+                        put(&t, &[("c", "2"), ("g", "2")]).await;
+                        // The commit must be later than that.
+                        let mut reader = t.db.begin(TxnOptions::default());
+                        assert_eq!(reader.get(&key("z"), None).await, Ok(None));
+                        txn.begin_statement().await.expect("open");
+                        txn.put(key("z"), value("1")).expect("open");
+                        let committed = txn.commit().await;
+                        let case =
+                            format!("{isolation:?}, {lock_spans_bytes_max}, {before:?}, {after}");
+                        assert!(is_overwritten(&committed), "{case}: {committed:?}");
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// What was held since a savepoint is given up with it: others may change it.
+#[test]
+fn what_was_held_since_a_savepoint_only_may_change_after_a_rollback_to_it() {
+    for isolation in WEAK {
+        for hold in [Hold::AsLocked, Hold::ToCommit] {
+            for inner in [false, true] {
+                let t = local(1);
+                t.world.block_on(async {
+                    put(&t, &[("a", "1"), ("c", "1")]).await;
+                    let mut txn = t.db.begin(at(isolation));
+                    txn.begin_statement().await.expect("open");
+                    txn.get(&key("a"), EXCLUSIVE).await.expect("free");
+                    let savepoint = txn.savepoint().expect("few");
+                    let released = inner.then(|| txn.savepoint().expect("few"));
+                    txn.begin_statement().await.expect("open");
+                    let lock = EXCLUSIVE.filter(|_| hold == Hold::AsLocked);
+                    let options = GetOptions { lock, hold, ..GetOptions::default() };
+                    txn.multi_get_with(&[key("c")], options).await.expect("free");
+                    released.into_iter().for_each(|id| txn.release(id).expect("it is open"));
+                    txn.rollback_to(savepoint).await.expect("it is open");
+                    put(&t, &[("c", "2")]).await;
+                    // The commit must be later than that.
+                    let mut reader = t.db.begin(TxnOptions::default());
+                    assert_eq!(reader.get(&key("z"), None).await, Ok(None));
+                    txn.begin_statement().await.expect("open");
+                    txn.put(key("z"), value("1")).expect("open");
+                    let committed = txn.commit().await;
+                    assert!(committed.is_ok(), "{isolation:?}, {hold:?}, {inner}: {committed:?}");
+                });
+            }
+        }
+    }
 }
 
 #[test]
