@@ -39,6 +39,18 @@ impl Error {
         matches!(self, Error::Sql(error) if error.code == "40001" || error.code == "40P01")
     }
 
+    /// Whether it says only that somebody does not serve now (no node answers, SQLSTATE classes 08, 57 with its shutdowns, 58): the same
+    /// may be done in a while.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Error::Unreachable(_) => true,
+            Error::Sql(error) => {
+                ["08", "57P", "58"].iter().any(|class| error.code.starts_with(class))
+            }
+            Error::Ambiguous(_) | Error::Protocol(_) => false,
+        }
+    }
+
     /// After 40003: the id by which any node can be asked what became of the transaction ([`crate::Session::outcome`]).
     pub fn transaction_id(&self) -> Option<&str> {
         let Error::Sql(error) = self else { return None };
@@ -65,6 +77,15 @@ mod tests {
         let (message, detail) = (String::new(), String::new());
         let (code, hint) = (code.to_string(), hint.to_string());
         Error::Sql(SqlError { code, message, detail, hint, position: 0 })
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_unavailable_and_what_stays_is_not() {
+        for (code, expected) in
+            [("58000", true), ("57P01", true), ("57014", false), ("42P01", false)]
+        {
+            assert_eq!(refused(code, "").is_unavailable(), expected, "{code}");
+        }
     }
 
     #[test]

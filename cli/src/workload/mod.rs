@@ -337,20 +337,25 @@ impl Client {
     }
 }
 
-/// Tries of a statement that sets up.
-const SET_UP_TRIES_MAX: usize = 5;
+/// Who cannot set up by then gives up: a fail-over takes seconds.
+const SET_UP_WITHIN: Duration = Duration::from_secs(30);
+/// Between two tries.
+const SET_UP_PAUSE: Duration = Duration::from_millis(200);
 
-/// A statement of the set-up, which may be repeated: an answer that was lost is asked for again.
+/// A statement of the set-up, which may be repeated: an answer that was lost is asked for again, and a fail-over is waited for.
 async fn set_up_statement(admin: &mut Client, statement: &str) -> Result<(), String> {
-    let mut tries = 0;
+    let begun = Instant::now();
     loop {
-        tries += 1;
-        match admin.query(statement).await {
+        let error = match admin.query(statement).await {
             Ok(_) => return Ok(()),
-            Err(error)
-                if tries < SET_UP_TRIES_MAX && (error.is_ambiguous() || error.is_retryable()) => {}
-            Err(error) => return Err(format!("{statement}: {error}")),
+            Err(error) => error,
+        };
+        let may_pass = error.is_ambiguous() || error.is_retryable() || error.is_unavailable();
+        if !may_pass || begun.elapsed() >= SET_UP_WITHIN {
+            return Err(format!("{statement}: {error}"));
         }
+        #[allow(clippy::disallowed_methods)]
+        tokio::time::sleep(SET_UP_PAUSE).await;
     }
 }
 

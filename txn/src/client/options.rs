@@ -205,7 +205,8 @@ pub struct Settings {
     pub stagings_again_max: u32,
     /// A record stays for so long after all its intents are gone: who meets a late copy of a write meanwhile finds it.
     pub forget_after: Duration,
-    /// How long the outcome of a commit is searched for when its answer was lost, before it is `Ambiguous`.
+    /// How long after its sending the outcome of a commit is searched for when its answer was lost, before it is `Ambiguous`. A little
+    /// longer than a range takes to say that it could not replicate it in time, so that in a region cut off this comes within 5 s, too.
     pub outcome_wait: Duration,
     /// Most times [`super::Db::run`] runs its closure.
     pub run_attempts_max: u32,
@@ -242,7 +243,7 @@ impl Default for Settings {
             commit_asked_after: Duration::from_secs(1),
             stagings_again_max: 0,
             forget_after: Duration::ZERO,
-            outcome_wait: Duration::from_secs(5),
+            outcome_wait: Duration::from_millis(4500),
             run_attempts_max: 50,
             moves_max: 100,
             planted: None,

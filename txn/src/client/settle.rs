@@ -205,7 +205,14 @@ impl Txn {
                 }
                 Err(error) => {
                     coverage::reached(Mark::OnePhaseAmbiguous);
-                    reason = error.to_string();
+                    reason = match &error {
+                        KvError::Unavailable { missing, .. } if !missing.is_empty() => {
+                            let missing: Vec<String> =
+                                missing.iter().map(ToString::to_string).collect();
+                            format!("{error}; not heard of: {}", missing.join(", "))
+                        }
+                        _ => error.to_string(),
+                    };
                     self.pause_for_outcome(begun, reason.clone()).await?;
                 }
             }
