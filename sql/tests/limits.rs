@@ -1,6 +1,7 @@
 //! Limits are settings: shown, set, and told of when they are reached, with how much it would have been.
 
-use crate::world::TestCluster;
+use crate::world::{TestCluster, run};
+use futures::future::join;
 use sql::Session;
 use std::time::Duration;
 
@@ -159,4 +160,26 @@ fn a_transaction_that_takes_too_long_is_told_so() {
     cluster.run(&mut session, "ROLLBACK");
     let late = cluster.world.block_on(error(&mut session, "SELECT pg_sleep(4.5)"));
     assert_eq!(late.code.to_string(), "57014");
+}
+
+/// The time of a statement is its own, also of TRUNCATE, COPY and COMMIT: what the one before had left of its time is over long ago.
+#[test]
+fn a_statement_after_a_rest_has_its_own_time() {
+    let (cluster, mut session, mut other) = TestCluster::with_two_sessions(
+        "CREATE TABLE t (id int PRIMARY KEY, x int); INSERT INTO t VALUES (7, 1)",
+    );
+    let time = cluster.world.runtime().time;
+    let rest = |ms| time.sleep_until(time.monotonic().plus(Duration::from_millis(ms)));
+    for (held_ms, answer) in [(5_000, "57014"), (500, "TRUNCATE TABLE\nCOMMIT")] {
+        cluster.run(&mut session, "SET statement_timeout = '1s'; BEGIN; SELECT 1");
+        cluster.run(&mut other, "BEGIN; SELECT * FROM t WHERE id = 7 FOR UPDATE");
+        cluster.world.block_on(rest(2_000));
+        let (truncated, _) =
+            cluster.world.block_on(join(run(&mut session, "TRUNCATE t; COMMIT"), async {
+                rest(held_ms).await;
+                run(&mut other, "ROLLBACK").await
+            }));
+        assert!(truncated.contains(answer), "held for {held_ms} ms: {truncated}");
+        cluster.run(&mut session, "ROLLBACK");
+    }
 }

@@ -90,7 +90,7 @@ fn an_intent_that_nobody_owns_does_not_stop_a_schema_change() {
 /// Whoever takes a row away knows of every key that references it, also at a gateway that has not heard of the key yet (killer Q10).
 #[test]
 fn no_row_is_deleted_under_a_key_that_its_gateway_does_not_know() {
-    let ways: [&[&str]; 3] = [
+    let ways: [&[&str]; 4] = [
         &["CREATE TABLE child (id int PRIMARY KEY, p int REFERENCES parent)"],
         &[
             "CREATE TABLE child (id int PRIMARY KEY, p int)",
@@ -100,6 +100,10 @@ fn no_row_is_deleted_under_a_key_that_its_gateway_does_not_know() {
             "CREATE TABLE child (id int PRIMARY KEY)",
             "ALTER TABLE child ADD COLUMN p int REFERENCES parent",
         ],
+        // What was told was rolled back.
+        &["BEGIN; SAVEPOINT a; CREATE TABLE child (id int PRIMARY KEY, p int REFERENCES parent); \
+           ROLLBACK TO a; \
+           CREATE TABLE child (id int PRIMARY KEY, p int REFERENCES parent); COMMIT"],
     ];
     for way in ways {
         let (cluster, mut east, mut west) = TestCluster::with_two_sessions(
@@ -334,4 +338,72 @@ fn a_plan_is_made_anew_when_names_mean_something_else() {
     assert_eq!(cluster.run(&mut session, "EXECUTE p"), "id\n1\n");
     cluster.run(&mut session, "SET search_path = two");
     assert_eq!(cluster.run(&mut session, "EXECUTE p"), "id\n2\n");
+}
+
+/// What a block has dropped stays when the block comes back to a savepoint before that, and so do the values of its sequences.
+#[test]
+fn what_was_dropped_after_a_savepoint_stays_when_that_is_rolled_back() {
+    let ways = [
+        "SAVEPOINT a; $; ROLLBACK TO a",
+        "SAVEPOINT a; SAVEPOINT b; $; RELEASE b; ROLLBACK TO a",
+        "SAVEPOINT a; SAVEPOINT b; $; ROLLBACK TO a; SAVEPOINT b",
+        "SAVEPOINT a; $; SELECT 1 / 0; ROLLBACK TO a",
+    ];
+    let drops = ["DROP TABLE s.t", "DROP SCHEMA s CASCADE", "TRUNCATE s.t RESTART IDENTITY"];
+    for (way, drop) in ways.iter().flat_map(|way| drops.map(|drop| (way, drop))) {
+        let (cluster, mut session, mut other) = TestCluster::with_two_sessions(
+            "CREATE SCHEMA s; CREATE TABLE s.t (id serial PRIMARY KEY, x int); \
+             INSERT INTO s.t (x) VALUES (1), (2)",
+        );
+        let block = format!("BEGIN; {}", way.replace('$', drop));
+        cluster.run(&mut session, &block);
+        // What an error has kept from being run.
+        if way.contains("1 / 0") {
+            cluster.run(&mut session, "ROLLBACK TO a");
+        }
+        assert_eq!(cluster.run(&mut session, "COMMIT"), "COMMIT\n", "{block}");
+        cluster.world.settle(Duration::from_secs(60));
+        let rows = cluster.run(&mut other, "SELECT id, x FROM s.t ORDER BY id");
+        assert_eq!(rows, "id|x\n1|1\n2|2\n", "{block}");
+        let next = cluster.run(&mut session, "INSERT INTO s.t (x) VALUES (3) RETURNING id > 2");
+        assert!(next.contains("\nt\n"), "{block}: {next}");
+    }
+}
+
+/// A change that takes effect at once, amid a block, does not make the block forget what it has seen.
+#[test]
+fn a_change_of_one_table_amid_a_block_loses_no_update_of_another() {
+    for level in ["SERIALIZABLE", "REPEATABLE READ"] {
+        let (cluster, mut session, mut other) = TestCluster::with_two_sessions(
+            "CREATE TABLE a (id int PRIMARY KEY, n int); INSERT INTO a VALUES (1, 5); \
+             CREATE TABLE b (id int PRIMARY KEY); INSERT INTO b VALUES (1)",
+        );
+        let block = format!(
+            "BEGIN ISOLATION LEVEL {level}; SAVEPOINT s; SELECT n FROM a WHERE id = 1; \
+             ALTER TABLE b ADD COLUMN x int NOT NULL DEFAULT 7"
+        );
+        let answer = cluster.run(&mut session, &block);
+        assert!(answer.contains("ALTER TABLE"), "{level}: {answer}");
+        cluster.run(&mut other, "UPDATE a SET n = 100 WHERE id = 1");
+        let rest = "UPDATE a SET n = 6 WHERE id = 1; COMMIT";
+        let answer = cluster.run(&mut session, rest);
+        assert!(answer.contains("[40001]"), "{level}: {answer}");
+        cluster.run(&mut session, "ROLLBACK");
+        assert_eq!(cluster.run(&mut session, "SELECT n FROM a"), "n\n100\n", "{level}");
+        // Nobody in between: it goes on, with the new column and with its savepoint.
+        let block = format!(
+            "BEGIN ISOLATION LEVEL {level}; SAVEPOINT s; SELECT n FROM a WHERE id = 1; \
+             ALTER TABLE b ADD COLUMN y int NOT NULL DEFAULT 8; SELECT * FROM b; \
+             UPDATE a SET n = 0 WHERE id = 1; ROLLBACK TO s; UPDATE a SET n = 101 WHERE id = 1; COMMIT"
+        );
+        let answer = cluster.run(&mut session, &block);
+        assert!(answer.contains("id|x|y\n1|7|8\n") && !answer.contains("ERROR"), "{answer}");
+        assert_eq!(cluster.run(&mut other, "SELECT n FROM a"), "n\n101\n", "{level}");
+    }
+    let (cluster, mut session, _) = TestCluster::with_two_sessions(
+        "CREATE TABLE a (id int PRIMARY KEY, n int); INSERT INTO a VALUES (1, 5)",
+    );
+    let block = "BEGIN; SELECT n FROM a FOR UPDATE; ALTER TABLE a ADD COLUMN x int DEFAULT 7";
+    let answer = cluster.run(&mut session, block);
+    assert!(answer.contains("[0A000]") && answer.contains("locked rows"), "{answer}");
 }

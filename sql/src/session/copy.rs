@@ -16,6 +16,7 @@ use crate::plan::{Expr, Target};
 use crate::types::{Datum, SqlState, Type, binary, text};
 use bytes::{Buf, Bytes, BytesMut};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Rows inserted together.
 const ROWS_PER_BATCH: usize = 500;
@@ -106,7 +107,7 @@ impl Session {
         }
         let target = target_for(&mut binder, &table)?;
         let deferred_count = binder.deferred_count();
-        self.begin_in_transaction().await?;
+        self.begin_in_transaction(Duration::MAX).await?;
         self.tear_tape();
         let count = places.len();
         let format = i8::from(copy.options.format == CopyFormat::Binary);
@@ -219,7 +220,7 @@ impl Session {
         let planned = self.planned(&prepared).await?;
         let columns = planned.columns.clone().unwrap_or_else(|| Arc::from([]));
         let types: Vec<Type> = columns.iter().map(|column| column.ty).collect();
-        self.begin_in_transaction().await?;
+        self.begin_in_transaction(Duration::MAX).await?;
         self.tear_tape();
         let facts = self.facts_now();
         let memory = self.statement_memory_max();

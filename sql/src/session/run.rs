@@ -272,16 +272,12 @@ impl Session {
         params: &[Datum],
         lock_wait_max: Duration,
     ) -> Result<Outcome, SqlError> {
-        self.begin_in_transaction().await?;
+        self.begin_in_transaction(lock_wait_max).await?;
         let facts = self.facts_now();
         // A statement that failed has asked for nothing.
         self.sequence_values.lock().setting_changes.clear();
-        let lock_timeout = self.settings.milliseconds("lock_timeout").unwrap_or(Duration::MAX);
-        let lock_timeout = Some(lock_timeout.min(lock_wait_max)).filter(|max| *max < Duration::MAX);
         let memory = self.statement_memory_max();
         let active = self.active.as_mut().expect("begun above");
-        active.txn.set_deadline(self.deadline.map(|(deadline, _)| deadline));
-        active.txn.set_lock_timeout(lock_timeout);
         let mut exec = Exec::new(
             &mut active.txn,
             &facts,

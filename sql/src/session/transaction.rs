@@ -12,6 +12,7 @@ use clock::Monotonic;
 use coverage::Mark;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 use txn::client::{Access, Doing, Isolation, SavepointId, Txn, TxnOptions};
 
 /// Whether BEGIN was said.
@@ -56,8 +57,8 @@ pub(super) struct Active {
     pub(super) catalog: Option<Arc<Catalog>>,
     /// The catalog of the moment that a transaction in the past is at.
     pub(super) past: Option<Arc<Catalog>>,
-    /// Savepoints, innermost last; with the catalog as it was.
-    savepoints: Savepoints,
+    /// Innermost last.
+    savepoints: Vec<Savepoint>,
     /// For running it again.
     pub(super) tape: Tape,
     /// Tables that need not be told that they are referenced: those that it has made, which nobody else knows, and those that it has told.
@@ -90,16 +91,30 @@ impl Active {
         self.txn.restart();
         self.savepoints.clear();
         self.told.clear();
+        self.dropped.clear();
+        self.restarted.clear();
     }
 
     /// Begins anew, when nothing has been answered but BEGIN and SAVEPOINT.
     pub(super) fn restart_unseen(&mut self) -> Result<(), SqlError> {
         let savepoints = std::mem::take(&mut self.savepoints);
         self.restart();
-        for (name, _, catalog) in savepoints {
-            let id = self.txn.savepoint()?;
-            self.savepoints.push((name, id, catalog));
+        for savepoint in savepoints {
+            self.open_savepoint(savepoint.name)?;
         }
+        Ok(())
+    }
+
+    fn open_savepoint(&mut self, name: String) -> Result<(), SqlError> {
+        let id = self.txn.savepoint()?;
+        self.savepoints.push(Savepoint {
+            name,
+            id,
+            catalog: self.catalog.clone(),
+            told: self.told.clone(),
+            dropped_count: self.dropped.len(),
+            restarted_count: self.restarted.len(),
+        });
         Ok(())
     }
 
@@ -170,11 +185,26 @@ impl Session {
     }
 
     /// A statement that reads or writes rows begins in the transaction, which is begun if there is none.
-    pub(super) async fn begin_in_transaction(&mut self) -> Result<(), SqlError> {
+    /// Waits for no lock for longer than `lock_wait_max`.
+    pub(super) async fn begin_in_transaction(
+        &mut self,
+        lock_wait_max: Duration,
+    ) -> Result<(), SqlError> {
         let doing = Doing { statement: self.doing.clone(), user: self.user.clone() };
-        let txn = &mut self.begin_if_none().txn;
-        txn.set_doing(doing);
-        Ok(txn.begin_statement().await?)
+        self.begin_if_none().txn.set_doing(doing);
+        self.limit_time(lock_wait_max);
+        Ok(self.begin_if_none().txn.begin_statement().await?)
+    }
+
+    /// The limits of the statement under way are the transaction's until the next one.
+    fn limit_time(&mut self, lock_wait_max: Duration) {
+        let deadline = self.deadline.map(|(deadline, _)| deadline);
+        let lock_timeout = self.settings.milliseconds("lock_timeout").unwrap_or(Duration::MAX);
+        let lock_timeout = Some(lock_timeout.min(lock_wait_max)).filter(|max| *max < Duration::MAX);
+        if let Some(active) = &mut self.active {
+            active.txn.set_deadline(deadline);
+            active.txn.set_lock_timeout(lock_timeout);
+        }
     }
 
     /// BEGIN.
@@ -316,6 +346,7 @@ impl Session {
     /// Commits what is under way, and makes it known.
     pub(super) async fn commit_active(&mut self) -> Result<(), SqlError> {
         let active = loop {
+            self.limit_time(Duration::MAX);
             let Some(mut active) = self.active.take() else {
                 self.settings.end_transaction(true);
                 return Ok(());
@@ -337,8 +368,12 @@ impl Session {
         for sequence in active.restarted {
             self.engine.sequences.restart(sequence).await?;
         }
+        // Looked at again, since nothing brings rows back: only what the catalog that was committed does not have.
+        let catalog = self.engine.catalog();
         for table in active.dropped {
-            super::ddl::clear_in_background(&self.engine, table);
+            if catalog.table(table.id).is_none() {
+                super::ddl::clear_in_background(&self.engine, table);
+            }
         }
         Ok(())
     }
@@ -352,11 +387,7 @@ impl Session {
     }
 
     pub(super) fn open_savepoint(&mut self, name: String) -> Result<(), SqlError> {
-        let active = self.begin_if_none();
-        let id = active.txn.savepoint()?;
-        let catalog = active.catalog.clone();
-        active.savepoints.push((name, id, catalog));
-        Ok(())
+        self.begin_if_none().open_savepoint(name)
     }
 
     /// RELEASE SAVEPOINT.
@@ -370,7 +401,7 @@ impl Session {
     pub(super) fn release_savepoint(&mut self, name: &str) -> Result<(), SqlError> {
         let active = self.begin_if_none();
         let place = find(&active.savepoints, name)?;
-        let (_, id, _) = active.savepoints[place].clone();
+        let id = active.savepoints[place].id;
         active.savepoints.truncate(place);
         Ok(active.txn.release(id)?)
     }
@@ -387,10 +418,13 @@ impl Session {
     pub(super) async fn back_to_savepoint(&mut self, name: &str) -> Result<(), SqlError> {
         let active = self.begin_if_none();
         let place = find(&active.savepoints, name)?;
-        let (_, id, catalog) = active.savepoints[place].clone();
         active.savepoints.truncate(place + 1);
-        active.txn.rollback_to(id).await?;
-        active.catalog = catalog;
+        let savepoint = &active.savepoints[place];
+        active.txn.rollback_to(savepoint.id).await?;
+        active.catalog = savepoint.catalog.clone();
+        active.told = savepoint.told.clone();
+        active.dropped.truncate(savepoint.dropped_count);
+        active.restarted.truncate(savepoint.restarted_count);
         Ok(())
     }
 
@@ -440,10 +474,18 @@ const ISOLATIONS: &[&str] = &[
     "read uncommitted",
 ];
 
-type Savepoints = Vec<(String, SavepointId, Option<Arc<Catalog>>)>;
+/// With what the transaction did beside rows until then.
+struct Savepoint {
+    name: String,
+    id: SavepointId,
+    catalog: Option<Arc<Catalog>>,
+    told: BTreeSet<u32>,
+    dropped_count: usize,
+    restarted_count: usize,
+}
 
-fn find(savepoints: &Savepoints, name: &str) -> Result<usize, SqlError> {
-    savepoints.iter().rposition(|(known, _, _)| known == name).ok_or_else(|| {
+fn find(savepoints: &[Savepoint], name: &str) -> Result<usize, SqlError> {
+    savepoints.iter().rposition(|savepoint| savepoint.name == name).ok_or_else(|| {
         SqlError::new(codes::INVALID_SAVEPOINT, format!("savepoint \"{name}\" does not exist"))
     })
 }

@@ -59,6 +59,11 @@ impl SpanSet {
         self.spans.range(..=key.clone()).next_back().is_some_and(|(_, end)| key < end)
     }
 
+    /// Whether it has keys of `span`.
+    pub(crate) fn touches(&self, span: &Span) -> bool {
+        !self.touching(span).is_empty()
+    }
+
     pub(crate) fn add(&mut self, span: Span, bytes_max: usize) {
         if span.is_empty() {
             return;

@@ -300,10 +300,20 @@ impl Txn {
         check_count("rows locked by a transaction", limit, self.locked_count)
     }
 
-    pub(super) fn note_lock(&mut self, span: Span, lock: Option<Lock>) {
-        if lock.is_none() {
-            return;
+    /// What was asked for by a request that failed may have been granted in part.
+    pub(super) fn note_stray_locks(&mut self) {
+        for span in std::mem::take(&mut self.locking) {
+            self.note_locked(span);
         }
+    }
+
+    pub(super) fn note_lock(&mut self, span: Span, lock: Option<Lock>) {
+        if lock.is_some() {
+            self.note_locked(span);
+        }
+    }
+
+    fn note_locked(&mut self, span: Span) {
         let bytes_max = self.db.settings().lock_spans_bytes_max;
         if let Some(level) = self.lock_levels.last_mut() {
             for part in self.locks.missing(&span) {
@@ -319,6 +329,7 @@ impl Txn {
     /// `TooMany`.
     pub fn savepoint(&mut self) -> Result<SavepointId, TxnError> {
         self.end_statement();
+        self.note_stray_locks();
         let (limit, count) =
             (self.options.limits.savepoints_max, self.lock_levels.len() as u64 + 1);
         check_count("savepoints of a transaction", limit, count)?;
@@ -342,6 +353,7 @@ impl Txn {
             return Err(no_savepoint());
         }
         (self.statement, self.effects) = (None, None);
+        self.note_stray_locks();
         let place = self.lock_place(savepoint);
         let settings = self.db.settings();
         let (locks_max, held_max) = (settings.lock_spans_bytes_max, settings.held_spans_bytes_max);
@@ -374,6 +386,7 @@ impl Txn {
     pub fn release(&mut self, savepoint: SavepointId) -> Result<(), TxnError> {
         self.check_open()?;
         self.end_statement();
+        self.note_stray_locks();
         if !self.buffer.release(savepoint) {
             return Err(no_savepoint());
         }

@@ -84,10 +84,10 @@ pub struct Txn {
     pub(super) locked_count: u64,
     /// How often it was the one to give way in a circle that it had found by pushes, over all its attempts.
     pub(super) gave_way: u32,
-    /// To whom last in this attempt, at which key, and when that one was last known to be active.
-    pub(super) gave_way_to: Option<(Key, TxnMeta, Timestamp)>,
+    /// To whom last in this attempt, and at which key.
+    pub(super) gave_way_to: Option<(Key, TxnId)>,
     /// The same of the attempt before, until it is waited for ([`Txn::let_by`]).
-    pub(super) lets_by: Option<(Key, TxnMeta, Timestamp)>,
+    pub(super) lets_by: Option<(Key, TxnId)>,
     /// Grows with each savepoint and each rollback to one ([`TxnMeta::stage`]).
     pub(super) stage: u32,
     /// Under `READ COMMITTED`, the savepoint of the statement under way.
@@ -245,6 +245,11 @@ impl Txn {
         !self.reads.is_empty()
     }
 
+    /// Whether it may have locked keys of the span.
+    pub fn has_locks_in(&self, span: &Span) -> bool {
+        self.locks.touches(span)
+    }
+
     /// Whether operations may go on: not ended, not doomed.
     pub fn is_active(&self) -> bool {
         self.check_open().is_ok()
@@ -372,8 +377,9 @@ impl Txn {
                 if options.lock.is_some() {
                     self.count_locks(std::iter::once(&keys[index]));
                 }
-                self.note_lock(span, options.lock);
             }
+            // Also of an absent row, which looks like one that was left out.
+            self.note_lock(span, options.lock);
             if self.buffer.get_before(&keys[index], before).is_none() {
                 values[index] = row.map(|row| row.value);
             }
@@ -495,6 +501,7 @@ impl Txn {
         self.spill_if_large().await?;
         self.catch_up().await?;
         self.wait_for_snapshot().await;
+        self.note_stray_locks();
         let purpose = match options.lock {
             None => Purpose::Read,
             Some(_) => Purpose::Lock,
@@ -504,10 +511,10 @@ impl Txn {
             self.locking.extend_from_slice(spans);
         }
         let reply = self.exchange(&requests, purpose, options.wait).await?;
-        self.locking.clear();
         if options.lock.is_some() || options.hold == Hold::ToCommit {
             self.note_eras(&reply, options.lock)?;
         }
+        self.locking.clear();
         Ok(reply.responses)
     }
 

@@ -15,17 +15,20 @@
 
 use clock::{Monotonic, Timestamp};
 use coverage::Mark;
+use futures::future::BoxFuture;
 use std::time::Duration;
 use storage::{Key, Span};
 
 use crate::api::{
-    Advice, Batch, KvError, Missing, PushKind, Reply, Request, Response, Sequence, TxnId, TxnMeta,
-    TxnStatus, Wait,
+    Advice, Batch, KvError, Lock, Missing, PushKind, Reply, Request, Response, Sequence, TxnId,
+    TxnMeta, TxnStatus, Wait,
 };
 use crate::client::exchange::{Purpose, Trials};
 use crate::client::recover::look_for_writes;
 use crate::client::txn::unexpected;
-use crate::client::{Db, OnLock, Question, RetryKind, TimeoutKind, Txn, TxnError, TxnOptions};
+use crate::client::{
+    Db, GetOptions, OnLock, Question, RetryKind, TimeoutKind, Txn, TxnError, TxnOptions,
+};
 
 /// Pushed transactions remembered for later reads; above it all are forgotten, which costs pushes.
 const PUSHED_MAX: usize = 1_024;
@@ -78,6 +81,23 @@ impl Db {
         let mut asker = self.begin(options);
         let mut trials = Trials::new(Purpose::Lock, OnLock::Wait);
         asker.is_over(key, holder, active, &mut trials).await
+    }
+
+    /// Whether that transaction keeps another from locking the key. Its record would not do: most have none at the end. What cannot be
+    /// asked now will be met again.
+    fn is_held_by<'a>(&'a self, key: &'a Key, holder: TxnId) -> BoxFuture<'a, bool> {
+        Box::pin(async move {
+            let options = TxnOptions { priority: 0, ..TxnOptions::labelled("let another by") };
+            let mut asker = self.begin(options);
+            let get = GetOptions {
+                lock: Some(Lock::Exclusive),
+                wait: OnLock::Fail,
+                ..GetOptions::default()
+            };
+            let locked = asker.multi_get_with(std::slice::from_ref(key), get).await;
+            asker.rollback().await;
+            matches!(locked, Err(TxnError::Blocked { holder: by, .. }) if by == holder)
+        })
     }
 }
 
@@ -178,7 +198,7 @@ impl Txn {
     /// younger of these. The youngest of the circle may be a third one, which waits for what was just given up: it is overtaken there by
     /// whoever has given way and begins again, as that is older, and the same circle closes anew.
     pub(super) async fn let_by(&mut self) -> Result<(), TxnError> {
-        let Some((key, other, active)) = self.lets_by.take() else { return Ok(()) };
+        let Some((key, other)) = self.lets_by.take() else { return Ok(()) };
         if self.gave_way < GAVE_WAY_TWICE {
             return Ok(());
         }
@@ -187,12 +207,8 @@ impl Txn {
         let time = self.db.runtime().time.clone();
         let until = time.monotonic().plus(LET_BY_MAX);
         let mut pause = LET_BY_PAUSE_MIN;
-        while time.monotonic() < until {
-            match self.is_over(&key, other.clone(), active, &mut trials).await {
-                Ok(false) => {}
-                // What cannot be asked now will be met again.
-                Ok(true) | Err(_) => break,
-            }
+        trials.holder = Some(other);
+        while time.monotonic() < until && self.db.is_held_by(&key, other).await {
             self.db.pause(pause).await;
             self.check_deadline(Some(key.clone()), &trials)?;
             pause = (pause * 2).min(LET_BY_PAUSE_MAX);
@@ -224,7 +240,7 @@ impl Txn {
                     coverage::reached(Mark::GaveWayInDeadlock);
                     let error = TxnError::Deadlock { key: key.clone(), holder: holder.id };
                     self.gave_way += 1;
-                    self.gave_way_to = Some((key.clone(), holder, active));
+                    self.gave_way_to = Some((key.clone(), holder.id));
                     return Err(self.doom(error));
                 }
             };

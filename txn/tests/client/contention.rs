@@ -80,35 +80,45 @@ fn a_cycle_of_six_ends_with_a_victim_and_everybody_gets_through() {
 /// The first time it begins again at once; then it holds up nobody any more until the other is through.
 #[test]
 fn who_has_given_way_twice_lets_the_other_by() {
-    let t = local(5);
-    let time = t.world.runtime().time;
-    t.world.block_on(async {
-        let mut old = t.db.begin(TxnOptions::default());
-        old.get(&key("wanted"), EXCLUSIVE).await.expect("free");
-        let mut young = t.db.begin(TxnOptions::default());
-        for name in ["first", "second"] {
-            young.get(&key(name), EXCLUSIVE).await.expect("free");
-            let gives_way = async {
-                let refused = young.get(&key("wanted"), EXCLUSIVE).await;
-                assert!(matches!(refused, Err(TxnError::Deadlock { .. })), "{refused:?}");
-                young.restart();
+    // With signs of life and without; the end of a transaction that has only locked leaves no record.
+    for (heartbeat_interval, held_for) in
+        [(Duration::from_secs(1), 1_000), (Duration::from_secs(3600), 100)]
+    {
+        let settings = Settings { heartbeat_interval, ..Settings::default() };
+        let t = local_with(World::new(5), settings);
+        let time = t.world.runtime().time;
+        t.world.block_on(async {
+            let mut old = t.db.begin(TxnOptions::default());
+            old.get(&key("wanted"), EXCLUSIVE).await.expect("free");
+            let mut young = t.db.begin(TxnOptions::default());
+            for name in ["first", "second"] {
+                young.get(&key(name), EXCLUSIVE).await.expect("free");
+                let gives_way = async {
+                    let refused = young.get(&key("wanted"), EXCLUSIVE).await;
+                    assert!(matches!(refused, Err(TxnError::Deadlock { .. })), "{refused:?}");
+                    young.restart();
+                };
+                let (got, ()) = join(old.get(&key(name), EXCLUSIVE), gives_way).await;
+                got.expect("the older one gets it");
+            }
+            let ends = async {
+                let held_for = Duration::from_millis(held_for);
+                time.sleep_until(time.monotonic().plus(held_for)).await;
+                old.commit().await.expect("nothing was written");
+                time.monotonic()
             };
-            let (got, ()) = join(old.get(&key(name), EXCLUSIVE), gives_way).await;
-            got.expect("the older one gets it");
-        }
-        let ends = async {
-            time.sleep_until(time.monotonic().plus(Duration::from_secs(1))).await;
-            old.commit().await.expect("nothing was written");
-            time.monotonic()
-        };
-        let begins = async {
-            young.get(&key("elsewhere"), EXCLUSIVE).await.expect("free");
-            time.monotonic()
-        };
-        let (ended, begun) = join(ends, begins).await;
-        assert!(begun >= ended, "it began {:?} before", ended.since(begun));
-        assert!(begun.since(ended) < Duration::from_secs(1), "and soon after that");
-    });
+            let begins = async {
+                young.get(&key("elsewhere"), EXCLUSIVE).await.expect("free");
+                time.monotonic()
+            };
+            let (ended, begun) = join(ends, begins).await;
+            assert!(begun >= ended, "it began {:?} before", ended.since(begun));
+            assert!(begun.since(ended) < Duration::from_secs(1), "{:?} later", begun.since(ended));
+            young.rollback().await;
+        });
+        t.world.settle(Duration::from_secs(1));
+        assert_eq!(t.kv.lock_count(), 0);
+    }
 }
 
 #[test]

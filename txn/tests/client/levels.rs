@@ -1,6 +1,6 @@
 //! Levels below SERIALIZABLE: what they allow, what they hold even when every lock is lost, and how a statement is run again.
 
-use super::{Local, key, local, local_with, number, value};
+use super::{Local, key, local, local_with, number, routed, value};
 use bytes::Bytes;
 use clock::Timestamp;
 use futures::future::join_all;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use storage::{Key, Span};
 use txn::api::{Batch, Kv, Lock, PushKind, Request, TxnMeta, Wait};
 use txn::client::{
-    Access, GetOptions, Hold, Isolation, RetryKind, ScanOptions, Settings, Txn, TxnError,
+    Access, GetOptions, Hold, Isolation, OnLock, RetryKind, ScanOptions, Settings, Txn, TxnError,
     TxnLimits, TxnOptions,
 };
 use txn::testing::World;
@@ -622,4 +622,63 @@ fn strict_commits_wait_for_every_clock_also_those_that_only_read() {
             });
         }
     }
+}
+
+/// Whatever a transaction was granted is free when it has ended, or when the savepoint is rolled back under which it was granted.
+#[test]
+fn no_lock_outlives_its_transaction_by_what_went_wrong() {
+    // Another range's lock was lost, which the answer that grants this one tells.
+    let t = routed(1);
+    t.peers.split_at(key("m"));
+    t.world.block_on(async {
+        let mut txn = t.db.begin(at(Isolation::ReadCommitted));
+        txn.begin_statement().await.expect("open");
+        txn.get(&key("a"), EXCLUSIVE).await.expect("free");
+        t.kv.move_lease();
+        txn.begin_statement().await.expect("open");
+        let lost = txn.get(&key("b"), EXCLUSIVE).await;
+        assert!(matches!(lost, Err(TxnError::Retry { kind: RetryKind::LockLost, .. })), "{lost:?}");
+        txn.rollback().await;
+    });
+    t.world.settle(Duration::from_secs(1));
+    assert_eq!(t.kv.lock_count(), 0, "granted by the answer that told of a loss");
+    // One range grants, the other refuses.
+    for ends in ["rolls back to", "releases", "opens another", "goes on"] {
+        let t = routed(2);
+        t.peers.split_at(key("m"));
+        t.world.block_on(async {
+            let mut other = t.db.begin(at(Isolation::ReadCommitted));
+            other.get(&key("z"), EXCLUSIVE).await.expect("free");
+            let mut txn = t.db.begin(at(Isolation::ReadCommitted));
+            let savepoint = txn.savepoint().expect("few");
+            let nowait =
+                GetOptions { lock: EXCLUSIVE, wait: OnLock::Fail, ..GetOptions::default() };
+            let refused = txn.multi_get_with(&[key("a"), key("z")], nowait).await;
+            assert!(matches!(refused, Err(TxnError::Blocked { .. })), "{refused:?}");
+            match ends {
+                "rolls back to" => txn.rollback_to(savepoint).await.expect("it is open"),
+                "releases" => txn.release(savepoint).expect("it is open"),
+                "opens another" => drop(txn.savepoint().expect("few")),
+                _ => {}
+            }
+            if ends == "rolls back to" {
+                assert_eq!(t.kv.lock_count(), 1, "the other's");
+            }
+            txn.get(&key("q"), None).await.expect("free");
+            txn.commit().await.expect("free");
+            other.rollback().await;
+        });
+        t.world.settle(Duration::from_secs(1));
+        assert_eq!(t.kv.lock_count(), 0, "{ends}");
+    }
+    // An absent row is locked, and looks like one that is left out.
+    let t = local(3);
+    t.world.block_on(async {
+        let mut txn = t.db.begin(at(Isolation::ReadCommitted));
+        let skip = GetOptions { lock: EXCLUSIVE, wait: OnLock::Skip, ..GetOptions::default() };
+        assert_eq!(txn.multi_get_with(&[key("absent")], skip).await, Ok(vec![None]));
+        txn.commit().await.expect("free");
+    });
+    t.world.settle(Duration::from_secs(1));
+    assert_eq!(t.kv.lock_count(), 0, "of an absent row");
 }

@@ -53,7 +53,7 @@ pub(super) type Change<'c> = dyn for<'a> FnMut(
     + 'c;
 
 /// Everything of a table, in all regions.
-fn spans(engine: &Engine, table: &TableDescriptor) -> Vec<Span> {
+pub(super) fn spans(engine: &Engine, table: &TableDescriptor) -> Vec<Span> {
     match table.mode {
         TableMode::Strong => vec![table.span(0)],
         TableMode::Available => {

@@ -14,6 +14,7 @@ mod options;
 pub(super) use job::{clear_in_background, raise_version};
 
 use super::Session;
+use super::transaction::Active;
 use crate::catalog::{Catalog, Draft, Relation, TableDescriptor};
 use crate::engine::PlantedBug;
 use crate::error::{SqlError, codes};
@@ -22,6 +23,7 @@ use crate::parse::Parsed;
 use crate::types::SqlState;
 use sqlparser::ast::{self, Statement as S};
 use std::sync::Arc;
+use std::time::Duration;
 use txn::client::{Access, TxnError};
 
 impl Session {
@@ -36,7 +38,7 @@ impl Session {
             if active.txn.options().access != Access::ReadWrite {
                 return Err(TxnError::ReadOnly.into());
             }
-            self.begin_in_transaction().await?;
+            self.begin_in_transaction(Duration::MAX).await?;
         }
         let tag = match statement {
             S::CreateTable(create) => self.create_table(create).await?,
@@ -156,15 +158,21 @@ impl Session {
         if busy {
             return Err(job::changed_here(&table.name));
         }
+        let locked = |active: &Active| {
+            job::spans(&self.engine, table).iter().any(|span| active.txn.has_locks_in(span))
+        };
+        if self.active.as_ref().is_some_and(locked) {
+            return Err(SqlError::unsupported(format!(
+                "table \"{}\" cannot be changed by a transaction that has locked rows of it",
+                table.name
+            ))
+            .with_hint("Commit first."));
+        }
         if self.block != super::Block::None {
             self.notice(crate::outcome::Notice::note(format!(
                 "the change of table \"{}\" takes effect at once and is not rolled back with the transaction",
                 table.name
             )));
-            // What was read so far was read under the old schema.
-            if let Some(active) = &mut self.active {
-                active.txn.restart();
-            }
         }
         Ok(())
     }

@@ -113,6 +113,8 @@ impl Ranges {
                 };
                 coverage::reached(Mark::WaiterForsaken);
                 self.withdraw(range, ticket);
+                // A copy from before the release may have taken over the place of a request from after it: nobody would give it up.
+                self.leave_queue(range, ticket, &work.batch);
                 let result = Err(blocked_error(*conflict));
                 self.answers.push(Answer { id: work.id, range, read_under: None, result });
             }
