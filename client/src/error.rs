@@ -39,16 +39,10 @@ impl Error {
         matches!(self, Error::Sql(error) if error.code == "40001" || error.code == "40P01")
     }
 
-    /// Whether it says only that somebody does not serve now (no node answers, SQLSTATE classes 08, 57 with its shutdowns, 58): the same
-    /// may be done in a while.
+    /// Whether the server says that it, or a range, does not serve now (SQLSTATE 57P.., 58...): the same may be asked in a while.
     pub fn is_unavailable(&self) -> bool {
-        match self {
-            Error::Unreachable(_) => true,
-            Error::Sql(error) => {
-                ["08", "57P", "58"].iter().any(|class| error.code.starts_with(class))
-            }
-            Error::Ambiguous(_) | Error::Protocol(_) => false,
-        }
+        let Error::Sql(error) = self else { return false };
+        error.code.starts_with("57P") || error.code.starts_with("58")
     }
 
     /// After 40003: the id by which any node can be asked what became of the transaction ([`crate::Session::outcome`]).
@@ -86,6 +80,8 @@ mod tests {
         {
             assert_eq!(refused(code, "").is_unavailable(), expected, "{code}");
         }
+        // Nobody is there to come back.
+        assert!(!Error::Unreachable(String::new()).is_unavailable());
     }
 
     #[test]
