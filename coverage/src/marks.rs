@@ -217,6 +217,8 @@ marks! {
         RefreshFailedByVersion: "a refresh failed: a value that was read had been overwritten",
         RefreshFailedByIntent: rare "a one-phase commit failed its refresh: an intent lay on what it had read",
         RefreshHeld: "a refresh found that reads hold at the later timestamp",
+        SilentHolderSkipped: rare "a locking read skipped a row whose holder had been silent for the expiry",
+        SilentHolderAskedFor: rare "a holder that was skipped was asked after",
         LockedRowSkipped: rare "a locking read skipped a row that another has written",
         ReadMetIntent: "a read met an intent that may be in its past",
         PushedIntentPassed: "a read passed by an intent whose owner it had pushed above itself",

@@ -242,7 +242,8 @@ wire_struct! {
     Row { key, value, ts }
     Change { ts, key, value }
     LockEra { range, lease, losses }
-    Reply { responses, clock, read_at, range, eras, read_high }
+    Skipped { key, holder, active }
+    Reply { responses, clock, read_at, range, eras, read_high, skipped }
     KeyContention { waits, waited, longest, retries, deadlocks, waiter, holder, at }
     Sighting { txn, statement, user, started, fate }
 }

@@ -359,8 +359,8 @@ impl Desk {
         }
         let (clock, read_at) = (ClockTimestamp::MIN, Timestamp::MIN);
         let (eras, read_high) = (Vec::new(), Timestamp::MIN);
-        let responses = vec![response];
-        let answer = Reply { responses, clock, read_at, range: None, eras, read_high };
+        let (responses, skipped) = (vec![response], Vec::new());
+        let answer = Reply { responses, clock, read_at, range: None, eras, read_high, skipped };
         drop(reply.send(Ok(answer)));
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::api::{Kv, TxnId};
 use crate::client::heartbeat::Heartbeats;
+use crate::client::inquiry::Inquiries;
 use crate::client::open::OpenTxns;
 use crate::client::roster::Roster;
 use crate::client::{CommitInfo, Question, Settings, Sighting, Txn, TxnError, TxnOptions};
@@ -35,6 +36,7 @@ struct Inner {
     heartbeats: Heartbeats,
     open: OpenTxns,
     roster: Roster,
+    inquiries: Inquiries,
     contention: Mutex<Contention>,
 }
 
@@ -49,6 +51,7 @@ impl Db {
             heartbeats,
             open: OpenTxns::default(),
             roster: Roster::default(),
+            inquiries: Inquiries::default(),
             contention: Mutex::default(),
         };
         Db { inner: Arc::new(inner) }
@@ -91,6 +94,10 @@ impl Db {
 
     pub(super) fn roster(&self) -> &Roster {
         &self.inner.roster
+    }
+
+    pub(super) fn inquiries(&self) -> &Inquiries {
+        &self.inner.inquiries
     }
 
     pub(super) fn open(&self) -> &OpenTxns {

@@ -104,6 +104,7 @@ impl Txn {
             match self.send(batch).await {
                 Ok(reply) if reply.responses.len() == requests.len() => {
                     self.read_at = self.read_at.forward(reply.read_at);
+                    self.db.ask_after(&reply.skipped);
                     return Ok(reply);
                 }
                 Ok(_) => return Err(unexpected("a batch")),
@@ -152,10 +153,7 @@ impl Txn {
             }
             // The sender has noted the doubt.
             KvError::Doubtful { refused } => Box::pin(self.overcome(*refused, trials)).await,
-            KvError::Deadlock { .. } => {
-                coverage::reached(Mark::GaveWayInDeadlock);
-                Err(self.doom(TxnError::from_kv(error)))
-            }
+            KvError::Deadlock { key, holder } => Err(self.fall_victim(key, holder)),
             KvError::TxnAborted { .. }
             | KvError::RefreshFailed { .. }
             | KvError::DeadlinePassed => Err(self.doom(TxnError::from_kv(error))),

@@ -29,6 +29,7 @@ mod error;
 mod exchange;
 mod heartbeat;
 mod held;
+mod inquiry;
 mod journey;
 mod open;
 mod options;

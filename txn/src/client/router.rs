@@ -23,7 +23,7 @@ use crate::api::{Batch, Footing, Kv, KvError, Peers, Reply, Request, Response};
 use crate::client::cache::{Known, RangeCache};
 use crate::client::journey::{Answered, Heard, Journey};
 use crate::client::patience::Patience;
-use crate::client::split::{clip, first_key, gravest, is_limited, join};
+use crate::client::split::{Aside, clip, first_key, gravest, is_limited, join};
 use crate::runtime::Runtime;
 
 /// Ranges asked at once by a scan that is limited in bytes only: what lies beyond the limit was asked in vain.
@@ -229,8 +229,7 @@ impl Router {
         let ahead = if limit == 0 && lock.is_none() { SCAN_RANGES_AHEAD } else { 1 };
         let mut rows = Vec::new();
         let mut bytes: u64 = 0;
-        let mut clock = clock::ClockTimestamp::MIN;
-        let (mut eras, mut read_high) = (Vec::new(), clock::Timestamp::MIN);
+        let mut aside = Aside::new();
         let mut rest = Some(span);
         while let Some(span) = rest.take() {
             let wanted = limit.saturating_sub(rows.len() as u64);
@@ -250,12 +249,9 @@ impl Router {
             let part = Batch { requests, ..batch.clone() };
             // Each of them is within one range, as far as is known: no further order is needed.
             coverage::reached(Mark::ScanInOrder);
-            let reply = self.send_batch(part).await?;
-            clock = clock.max(reply.clock);
-            eras.extend(reply.eras);
-            read_high = read_high.max(reply.read_high);
+            let answers = aside.take(self.send_batch(part).await?);
             rest = later;
-            for (asked, response) in now.into_iter().zip(reply.responses) {
+            for (asked, response) in now.into_iter().zip(answers) {
                 let Response::Scan { rows: more, resume } = response else {
                     return Err(KvError::Invalid(
                         "a range answered something else than a scan".into(),
@@ -275,8 +271,7 @@ impl Router {
                 }
             }
         }
-        let responses = vec![Response::Scan { rows, resume: rest }];
-        Ok(Reply { responses, clock, read_at: batch.read_at, range: None, eras, read_high })
+        Ok(aside.reply(&batch, vec![Response::Scan { rows, resume: rest }]))
     }
 
     /// The first parts of `span`, in the scan's order, that are in one range each, and what is left of it.
@@ -709,24 +704,20 @@ struct Part {
 
 fn join_parts(batch: &Batch, mut parts: Vec<Part>) -> Result<Reply, KvError> {
     parts.sort_by(|a, b| a.start.cmp(&b.start));
-    let mut clock = clock::ClockTimestamp::MIN;
-    let (mut eras, mut read_high) = (Vec::new(), clock::Timestamp::MIN);
+    let mut aside = Aside::new();
     let mut answers: Vec<Vec<Response>> = vec![Vec::new(); batch.requests.len()];
     for part in parts {
-        clock = clock.max(part.reply.clock);
-        eras.extend(part.reply.eras);
-        read_high = read_high.max(part.reply.read_high);
-        if part.reply.responses.len() != part.indexes.len() {
+        let responses = aside.take(part.reply);
+        if responses.len() != part.indexes.len() {
             return Err(KvError::Invalid("a range answered another number of requests".into()));
         }
-        for (index, response) in part.indexes.into_iter().zip(part.reply.responses) {
+        for (index, response) in part.indexes.into_iter().zip(responses) {
             answers[index].push(response);
         }
     }
     let responses: Result<Vec<Response>, KvError> =
         batch.requests.iter().zip(answers).map(|(request, pieces)| join(request, pieces)).collect();
-    let responses = responses?;
-    Ok(Reply { responses, clock, read_at: batch.read_at, range: None, eras, read_high })
+    Ok(aside.reply(batch, responses?))
 }
 
 /// What is left of `span` when its part `asked` was answered up to `resume`.

@@ -2,9 +2,44 @@
 //!
 //! Cutting goes from the lowest key up: [`first_key`] names the range to cut by, [`clip`] gives the piece inside it and what is left.
 
+use clock::{ClockTimestamp, Timestamp};
 use storage::{Direction, Key, Span};
 
-use crate::api::{Batch, KvError, Request, Response};
+use crate::api::{Batch, KvError, LockEra, Reply, Request, Response, Skipped};
+
+/// What the answers of a batch's parts say beside their responses, together.
+pub(super) struct Aside {
+    clock: ClockTimestamp,
+    eras: Vec<LockEra>,
+    read_high: Timestamp,
+    skipped: Vec<Skipped>,
+}
+
+impl Aside {
+    pub(super) fn new() -> Aside {
+        Aside {
+            clock: ClockTimestamp::MIN,
+            eras: Vec::new(),
+            read_high: Timestamp::MIN,
+            skipped: Vec::new(),
+        }
+    }
+
+    /// Takes in one part's answer, and returns its responses.
+    pub(super) fn take(&mut self, part: Reply) -> Vec<Response> {
+        self.clock = self.clock.max(part.clock);
+        self.eras.extend(part.eras);
+        self.read_high = self.read_high.max(part.read_high);
+        self.skipped.extend(part.skipped);
+        part.responses
+    }
+
+    /// The whole answer.
+    pub(super) fn reply(self, batch: &Batch, responses: Vec<Response>) -> Reply {
+        let Aside { clock, eras, read_high, skipped } = self;
+        Reply { responses, clock, read_at: batch.read_at, range: None, eras, read_high, skipped }
+    }
+}
 
 /// The lowest key that decides where the request goes; `None` if it says nothing of keys.
 pub(super) fn first_key(batch: &Batch, request: &Request) -> Option<Key> {

@@ -218,6 +218,14 @@ impl Txn {
         Ok(())
     }
 
+    /// It is the one to give way in a circle: it waits for `holder` at `key`.
+    pub(super) fn fall_victim(&mut self, key: Key, holder: TxnId) -> TxnError {
+        coverage::reached(Mark::GaveWayInDeadlock);
+        self.gave_way += 1;
+        self.gave_way_to = Some((key.clone(), holder));
+        self.doom(TxnError::Deadlock { key, holder })
+    }
+
     async fn push(
         &mut self,
         key: &Key,
@@ -236,13 +244,7 @@ impl Txn {
         let Judged { status, moved, intents, ignored } =
             match self.ask_record(&holder, active, kind, &dependents).await? {
                 Some(judged) => judged,
-                None => {
-                    coverage::reached(Mark::GaveWayInDeadlock);
-                    let error = TxnError::Deadlock { key: key.clone(), holder: holder.id };
-                    self.gave_way += 1;
-                    self.gave_way_to = Some((key.clone(), holder.id));
-                    return Err(self.doom(error));
-                }
+                None => return Err(self.fall_victim(key.clone(), holder.id)),
             };
         let commit_ts = match status {
             TxnStatus::Pending if moved => return Ok(Verdict::Moved),

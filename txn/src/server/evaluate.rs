@@ -26,7 +26,7 @@ use super::latch::{Latches, Ticket};
 use super::leading::Leading;
 use super::locks::Release;
 use super::{admin, changes, commit, push, read, resolve, settle, stage, write};
-use crate::api::{Batch, KvError, Lock, Request, Response, TxnMeta};
+use crate::api::{Batch, KvError, Lock, Request, Response, SKIPPED_MAX, Skipped, TxnMeta};
 
 /// What an evaluation may look at.
 #[derive(Clone, Copy)]
@@ -106,6 +106,8 @@ pub(super) struct Effects {
     pub(super) locks: Vec<(Key, Lock)>,
     /// Locks released, once the command is applied.
     pub(super) releases: Vec<Release>,
+    /// Silent holders of what was left out.
+    pub(super) skipped: Vec<Skipped>,
     /// Keys whose intents are gone, once the command is applied.
     pub(super) freed: Vec<Key>,
     /// Transactions whose intents an abort removes here.
@@ -134,6 +136,7 @@ impl Effects {
             pushes: Vec::new(),
             locks: Vec::new(),
             releases: Vec::new(),
+            skipped: Vec::new(),
             freed: Vec::new(),
             aborted: Vec::new(),
             write_ts: Timestamp::MAX,
@@ -155,6 +158,15 @@ impl Effects {
     pub(super) fn highest_mark(&self) -> Timestamp {
         let reads = self.reads.iter().map(|(_, ts)| *ts);
         reads.chain(self.pushes.iter().map(|(_, ts)| *ts)).max().unwrap_or(Timestamp::MIN)
+    }
+
+    /// Notes who was skipped, if it has been silent for so long that it may have ended.
+    pub(super) fn note_skipped(&mut self, moment: &Moment<'_>, skipped: Skipped) {
+        let silent = skipped.active.plus(moment.expiry) <= moment.now.clock.timestamp();
+        if silent && self.skipped.len() < SKIPPED_MAX {
+            coverage::reached(Mark::SilentHolderSkipped);
+            self.skipped.push(skipped);
+        }
     }
 
     /// Requests of one batch are evaluated against the same state, so two of them must not change
@@ -465,18 +477,22 @@ fn touches_rows(request: &Request) -> bool {
     }
 }
 
-/// The conflict with an intent.
-pub(super) fn intent_conflict(key: &Key, intent: &Intent, wants: Option<Lock>) -> Stop {
-    let holder = TxnMeta {
+/// Whose intent it is.
+pub(super) fn owner(intent: &Intent) -> TxnMeta {
+    TxnMeta {
         id: intent.txn,
         anchor: intent.anchor.clone(),
         started: intent.started,
         priority: intent.priority,
         stage: 0,
-    };
+    }
+}
+
+/// The conflict with an intent.
+pub(super) fn intent_conflict(key: &Key, intent: &Intent, wants: Option<Lock>) -> Stop {
     Stop::Locked(Box::new(Conflict {
         key: key.clone(),
-        holder,
+        holder: owner(intent),
         active: intent.ts,
         kind: ConflictKind::Intent,
         wants,

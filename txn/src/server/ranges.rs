@@ -271,7 +271,8 @@ impl Ranges {
         if let Some(response) = split_answer(&*replicas, &work.batch) {
             coverage::reached(Mark::SplitAskedAgain);
             let range = work.batch.range.map_or(RangeId::default(), |(range, _)| range);
-            let reply = reply(now, &*replicas, range, &work.batch, None, vec![response]);
+            let reply =
+                reply(now, &*replicas, range, &work.batch, None, (vec![response], Vec::new()));
             return self.answers.push(Answer {
                 id: work.id,
                 range,
@@ -380,7 +381,8 @@ impl Ranges {
         // A lease that was just given away has served this answer.
         let read_under = effects.transfer.is_none().then_some(term);
         let leading = self.leading.get(&range);
-        let reply = reply(now, &*replicas, range, &work.batch, leading, responses);
+        let answer = (responses, effects.skipped);
+        let reply = reply(now, &*replicas, range, &work.batch, leading, answer);
         self.answers.push(Answer { id: work.id, range, read_under, result: Ok(reply) });
     }
 
@@ -455,7 +457,8 @@ impl Ranges {
                 return self.attempt(now, replicas, proposal.ticket, work);
             }
             Outcome::Applied => {
-                Ok(reply(now, &*replicas, range, &work.batch, None, proposal.responses))
+                let answer = (proposal.responses, Vec::new());
+                Ok(reply(now, &*replicas, range, &work.batch, None, answer))
             }
             Outcome::Dropped => {
                 coverage::reached(Mark::WriteRoutedAnew);

@@ -25,9 +25,10 @@ use storage::mvcc::{self, Intent, ScanItem, Version};
 use storage::{Direction, Key, Span};
 
 use super::PlantedBug;
-use super::evaluate::{Conflict, ConflictKind, Effects, Moment, Stop, intent_conflict};
+use super::evaluate::{Conflict, ConflictKind, Effects, Moment, Stop, intent_conflict, owner};
+use super::locks::Holder;
 use super::record::is_ignored;
-use crate::api::{KvError, Lock, Response, Row, Wait};
+use crate::api::{KvError, Lock, Response, Row, Skipped, Wait};
 
 /// Bytes of one scan's answer, whatever was asked for: the answer says where to go on.
 pub(super) const SCAN_BYTES_MAX: u64 = 8 << 20;
@@ -46,7 +47,7 @@ enum Seen {
     Row(Row),
     Nothing,
     /// Locked by another, and the reader asked to skip such keys.
-    Skipped,
+    Skipped(Box<Skipped>),
 }
 
 /// Evaluates `Get`.
@@ -78,7 +79,10 @@ pub(super) fn get(
             take_lock(moment, effects, key, lock)?;
             Ok(Response::Get(None))
         }
-        Seen::Skipped => Ok(Response::Get(None)),
+        Seen::Skipped(skipped) => {
+            effects.note_skipped(moment, *skipped);
+            Ok(Response::Get(None))
+        }
     }
 }
 
@@ -103,7 +107,14 @@ pub(super) fn scan(
         newest_of_interest(moment, scan.lock),
         scan.direction,
     ) {
-        let Seen::Row(row) = see(moment, item?, scan.lock)? else { continue };
+        let row = match see(moment, item?, scan.lock)? {
+            Seen::Row(row) => row,
+            Seen::Nothing => continue,
+            Seen::Skipped(skipped) => {
+                effects.note_skipped(moment, *skipped);
+                continue;
+            }
+        };
         bytes += (row.key.as_bytes().len() + row.value.len()) as u64;
         take_lock(moment, effects, &row.key, scan.lock)?;
         let key = row.key.clone();
@@ -281,7 +292,9 @@ fn others_intent(
     match (lock, moment.batch.wait) {
         (Some(_), Wait::Skip) => {
             coverage::reached(Mark::LockedRowSkipped);
-            Ok(Some(Seen::Skipped))
+            let holder = owner(intent);
+            let skipped = Skipped { key: key.clone(), holder, active: intent.ts };
+            Ok(Some(Seen::Skipped(Box::new(skipped))))
         }
         (Some(strength), Wait::Queue(_) | Wait::Error) => {
             Err(intent_conflict(key, intent, Some(strength)))
@@ -309,11 +322,12 @@ fn hides(moment: &Moment<'_>, intent: &Intent) -> bool {
 fn others_lock(moment: &Moment<'_>, key: &Key, strength: Lock) -> Result<Option<Seen>, Stop> {
     let txn = moment.txn()?;
     if moment.batch.wait == Wait::Skip {
-        return Ok(moment
-            .leading
-            .locks
-            .holder_against(key, txn.id, strength)
-            .map(|_| Seen::Skipped));
+        return Ok(moment.leading.locks.holder_against(key, txn.id, strength).map(
+            |Holder { txn, active, .. }| {
+                let (key, holder) = (key.clone(), txn.clone());
+                Seen::Skipped(Box::new(Skipped { key, holder, active: *active }))
+            },
+        ));
     }
     match moment.leading.locks.in_the_way(key, txn, strength) {
         None => Ok(None),

@@ -7,7 +7,7 @@ use storage::Span;
 use super::evaluate;
 use super::leading::Leading;
 use super::replicas::Replicas;
-use crate::api::{Batch, KvError, Reply, Request, Response};
+use crate::api::{Batch, KvError, Reply, Request, Response, Skipped};
 
 /// The range that a batch will be evaluated in; `None`: in none here, it has its answer already.
 pub(super) fn belongs(replicas: &dyn Replicas, batch: &Batch) -> Option<RangeId> {
@@ -48,7 +48,7 @@ pub(super) fn reply(
     range: RangeId,
     batch: &Batch,
     leading: Option<&Leading>,
-    responses: Vec<Response>,
+    (responses, skipped): (Vec<Response>, Vec<Skipped>),
 ) -> Reply {
     let known = batch.range.map_or(0, |(_, generation)| generation);
     let newer =
@@ -61,6 +61,7 @@ pub(super) fn reply(
         range: newer.cloned(),
         eras: Vec::from_iter(leading.map(|leading| leading.lock_era(range))),
         read_high: leading.map_or(Timestamp::MIN, Leading::read_high),
+        skipped,
     }
 }
 

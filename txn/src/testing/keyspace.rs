@@ -11,7 +11,7 @@ use storage::{Direction, Key, Span};
 
 use crate::api::{
     Advice, Batch, Change, Expect, KvError, Lock, Mutation, Request, Response, Row, Sequence,
-    TxnId, TxnMeta, TxnStatus, Wait,
+    Skipped, TxnId, TxnMeta, TxnStatus, Wait,
 };
 
 /// A transaction without a sign of life for this long may be aborted by others.
@@ -94,6 +94,15 @@ pub(super) struct Keyspace {
 struct Traces {
     reads: Vec<Span>,
     locks: Vec<(Key, Lock)>,
+    skipped: Vec<Skipped>,
+}
+
+impl Traces {
+    fn note_skipped(&mut self, skipped: Skipped, clock: ClockTimestamp) {
+        if skipped.active.plus(EXPIRY) <= clock.timestamp() {
+            self.skipped.push(skipped);
+        }
+    }
 }
 
 impl Keyspace {
@@ -129,7 +138,7 @@ impl Keyspace {
         &mut self,
         batch: &Batch,
         clock: ClockTimestamp,
-    ) -> Result<Vec<Response>, KvError> {
+    ) -> Result<(Vec<Response>, Vec<Skipped>), KvError> {
         for (table, version) in &batch.schema {
             if let Some(fence) = self.fences.get(table).filter(|fence| *fence > version) {
                 return Err(KvError::SchemaChanged { table: *table, version: *fence });
@@ -140,8 +149,9 @@ impl Keyspace {
         for request in &batch.requests {
             responses.push(self.evaluate_one(batch, request, clock, &mut traces)?);
         }
+        let skipped = std::mem::take(&mut traces.skipped);
         self.leave(batch, traces);
-        Ok(responses)
+        Ok((responses, skipped))
     }
 
     fn leave(&mut self, batch: &Batch, traces: Traces) {
@@ -191,7 +201,10 @@ impl Keyspace {
             Request::Get { key, lock } => {
                 let row = self.read(batch, key, *lock);
                 match row {
-                    Err(KvError::Blocked { .. }) if batch.wait == Wait::Skip => {
+                    Err(KvError::Blocked { key, holder, active, .. })
+                        if batch.wait == Wait::Skip =>
+                    {
+                        traces.note_skipped(Skipped { key, holder, active }, clock);
                         Ok(Response::Get(None))
                     }
                     Err(error) => Err(error),
@@ -203,7 +216,7 @@ impl Keyspace {
                 }
             }
             Request::Scan { span, direction, limit, bytes_max, lock } => {
-                self.scan(batch, span, *direction, (*limit, *bytes_max), *lock, traces)
+                self.scan(batch, span, *direction, (*limit, *bytes_max), *lock, (traces, clock))
             }
             Request::Refresh { span, since } => {
                 self.refresh(batch, span, *since, batch.read_at)?;
@@ -337,7 +350,7 @@ impl Keyspace {
         direction: Direction,
         (limit, bytes_max): (u64, u64),
         lock: Option<Lock>,
-        traces: &mut Traces,
+        (traces, clock): (&mut Traces, ClockTimestamp),
     ) -> Result<Response, KvError> {
         let end = span.end.clone().max(span.start.clone());
         let keys: BTreeSet<&Key> = self
@@ -374,7 +387,9 @@ impl Keyspace {
                     traces.locks.extend(lock.map(|lock| (key.clone(), lock)));
                     rows.push(row);
                 }
-                Err(KvError::Blocked { .. }) if batch.wait == Wait::Skip => {}
+                Err(KvError::Blocked { key, holder, active, .. }) if batch.wait == Wait::Skip => {
+                    traces.note_skipped(Skipped { key, holder, active }, clock);
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -145,7 +145,7 @@ impl LocalKv {
             shared.changes += 1;
             shared.waiters.drain(..).for_each(Waker::wake);
         }
-        let reply = outcome.map(|responses| Reply {
+        let reply = outcome.map(|(responses, skipped)| Reply {
             responses,
             clock: self.runtime.hlc.now(),
             read_at: batch.read_at,
@@ -157,6 +157,7 @@ impl LocalKv {
             })),
             // There is one clock.
             read_high: Timestamp::MIN,
+            skipped,
         });
         (reply, shared.changes)
     }

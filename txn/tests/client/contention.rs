@@ -7,7 +7,7 @@ use futures::future::{join, join_all};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use storage::Span;
+use storage::{Key, Span};
 use txn::api::{Lock, Request};
 use txn::client::{
     Db, GetOptions, OnLock, RetryKind, ScanOptions, Settings, TimeoutKind, Txn, TxnError,
@@ -268,6 +268,56 @@ fn a_silent_holder_is_taken_for_dead_after_its_expiry_and_learns_it() {
     });
     t.world.settle(Duration::from_secs(2));
     assert_eq!(t.kv.rows(), vec![(key("k"), value("won"))]);
+}
+
+/// T12, for those that wait for nobody: rows of a queue that only its workers look at.
+#[test]
+fn a_silent_holder_is_found_out_by_those_that_only_skip() {
+    let settings = Settings { spill_bytes: 0, ..Settings::default() };
+    let t = routed_with(13, settings.clone());
+    let stopped = Settings { heartbeat_interval: Duration::from_secs(3_600), ..settings };
+    let silent =
+        txn::client::Db::new(t.world.runtime(), std::sync::Arc::new(t.kv.clone()), stopped);
+    t.world.block_on(async {
+        let mut setup = t.db.begin(TxnOptions::default());
+        for name in ["a", "b", "c"] {
+            setup.put(key(name), value("job")).expect("open");
+        }
+        setup.commit().await.expect("free");
+    });
+    t.peers.split_at(key("b"));
+    t.peers.split_at(key("c"));
+    let skips = ScanOptions { lock: EXCLUSIVE, wait: OnLock::Skip, ..ScanOptions::default() };
+    let jobs = async |limit: u64| -> Vec<Key> {
+        let mut worker = t.db.begin(TxnOptions::default());
+        let page = worker.scan(Span::all(), ScanOptions { limit, ..skips }).await;
+        worker.rollback().await;
+        page.expect("nothing is waited for").rows.into_iter().map(|(key, _)| key).collect()
+    };
+    let pause = async |secs: u64| {
+        let time = t.world.runtime().time;
+        time.sleep_until(time.monotonic().plus(Duration::from_secs(secs))).await;
+    };
+    t.world.block_on(async {
+        // One lock and one intent are left behind, in two ranges, and a third row is held by one that lives.
+        let mut silent_lock = silent.begin(TxnOptions::default());
+        silent_lock.get(&key("b"), EXCLUSIVE).await.expect("free");
+        let mut silent_write = silent.begin(TxnOptions::default());
+        silent_write.put(key("c"), value("taken")).expect("open");
+        silent_write.spill_if_large().await.expect("free");
+        let mut alive = t.db.begin(TxnOptions::default());
+        alive.get(&key("a"), EXCLUSIVE).await.expect("free");
+        assert_eq!(jobs(0).await, [], "all are held");
+        pause(6).await;
+        assert_eq!(jobs(2).await, [], "nobody is waited for");
+        pause(1).await;
+        assert_eq!(jobs(2).await, [key("b"), key("c")]);
+        alive.commit().await.expect("it was not disturbed");
+        pause(1).await;
+        assert_eq!(jobs(0).await, [key("a"), key("b"), key("c")]);
+        silent_lock.rollback().await;
+        silent_write.rollback().await;
+    });
 }
 
 #[test]

@@ -10,7 +10,7 @@ use storage::mvcc::{Sequence, TxnId};
 use storage::{Direction, Key, Span};
 use txn::api::{
     Advice, Batch, Expect, Footing, Found, KvError, Lock, Missing, Mutation, PushKind, Reply,
-    Request, Response, Row, Sought, TxnMeta, TxnStatus, Wait,
+    Request, Response, Row, Skipped, Sought, TxnMeta, TxnStatus, Wait,
 };
 
 pub(super) type Txns = BTreeMap<String, TxnMeta>;
@@ -309,12 +309,15 @@ fn request(txns: &Txns, who: &str, words: &[&str]) -> Request {
 
 pub(super) fn show(txns: &Txns, result: &Result<Reply, KvError>) -> String {
     match result {
-        Ok(reply) => reply
-            .responses
-            .iter()
-            .map(|response| show_response(txns, response))
-            .collect::<Vec<_>>()
-            .join("; "),
+        Ok(reply) => {
+            let responses = reply.responses.iter().map(|response| show_response(txns, response));
+            let skipped = reply.skipped.iter().map(|skipped| {
+                let Skipped { key, holder, active } = skipped;
+                let (key, holder) = (show_key(key), name(txns, holder.id));
+                format!("skipped {key} of {holder} active {}", show_ts(*active))
+            });
+            responses.chain(skipped).collect::<Vec<_>>().join("; ")
+        }
         Err(error) => show_error(txns, error),
     }
 }
