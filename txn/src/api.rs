@@ -561,10 +561,12 @@ pub enum Response {
 
 /// A time in which a range has lost no lock but by the word of its owner, or for one that cannot commit any more. Locks taken in one era
 /// are still held while that era lasts; in another one they may be gone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LockEra {
     /// Where.
     pub range: RangeId,
+    /// Its keys.
+    pub span: Span,
     /// Under which lease: locks do not outlive it.
     pub lease: Term,
     /// How often locks were forgotten under it, as nobody seemed to want them any more.

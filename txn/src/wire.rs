@@ -241,7 +241,7 @@ wire_struct! {
     Batch { range, read_at, uncertainty_limit, footing, txn, schema, pushed, ignored, wait, asks_era, requests }
     Row { key, value, ts }
     Change { ts, key, value }
-    LockEra { range, lease, losses }
+    LockEra { range, span, lease, losses }
     Skipped { key, holder, active }
     Reply { responses, clock, read_at, range, eras, read_high, skipped }
     KeyContention { waits, waited, longest, retries, deadlocks, waiter, holder, at }

@@ -19,10 +19,12 @@ use storage::{Key, Span};
 use crate::api::{KvError, Mutation, Request, Response};
 use crate::client::cleanup::Outcome;
 use crate::client::exchange::{Purpose, Trials};
+use crate::client::heartbeat::Pulse;
 use crate::client::roster::Writes;
 use crate::client::settle::{Early, concluded};
 use crate::client::txn::{State, unexpected};
 use crate::client::{Fate, Isolation, OnLock, PlantedBug, Ticket, Txn, TxnError};
+use crate::server::record::CREATION_AGE_MAX;
 use crate::server::settle;
 
 /// So often a commit of one phase moves above others' reads before it is made in two.
@@ -101,6 +103,7 @@ impl Txn {
         let one_message = self.buffer.bytes() <= self.db.settings().spill_bytes;
         if self.intents.is_empty()
             && one_message
+            && !self.is_old_and_known()
             && self.in_one_range(&mutations).await?
             && let Some(info) = self.commit_one_phase(&mutations).await?
         {
@@ -113,6 +116,17 @@ impl Txn {
         let ts = self.commit_record().await?;
         coverage::reached(Mark::TwoPhaseCommitted);
         Ok(CommitInfo { ts, path: CommitPath::TwoPhase })
+    }
+
+    /// Whether it may be too old for a range that has never heard of it ([`KvError::TxnAborted`]), and has a record that says that it
+    /// lives.
+    fn is_old_and_known(&self) -> bool {
+        let age = self.db.runtime().hlc.now().timestamp().since(self.started);
+        let is_old = age * 2 > CREATION_AGE_MAX;
+        if is_old {
+            coverage::reached(Mark::OldTxnCommittedByRecord);
+        }
+        is_old && self.pulse.as_ref().is_some_and(Pulse::has_beaten)
     }
 
     /// With it the outcome of the commit under way can be asked for later.

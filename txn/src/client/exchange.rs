@@ -95,6 +95,7 @@ impl Txn {
     ) -> Result<Reply, TxnError> {
         self.catch_up().await?;
         let mut trials = Trials::new(purpose, on_lock);
+        self.asked_again = false;
         loop {
             self.check_open()?;
             let mut batch = self.batch(requests.to_vec(), self.wait_mode(&mut trials));
@@ -110,6 +111,7 @@ impl Txn {
                 Ok(_) => return Err(unexpected("a batch")),
                 Err(error) => self.overcome(error, &mut trials).await?,
             }
+            self.asked_again = true;
         }
     }
 

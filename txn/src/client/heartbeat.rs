@@ -1,10 +1,10 @@
 //! Driver: signs of life. A transaction that holds locks or intents tells its record about once an interval that its gateway is still
 //! there; who meets a lock of a silent one takes it for dead. The answer is how a transaction learns that it was aborted.
 //!
-//! One task per gateway serves all transactions, and runs only while there are any: most transactions are over before their
+//! One task per gateway looks after all transactions, and runs only while there are any: most transactions are over before their
 //! first beat, and cost a map entry.
 
-use clock::Monotonic;
+use clock::{Monotonic, Timestamp};
 use coverage::Mark;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -43,6 +43,8 @@ struct Live {
 struct Entry {
     meta: TxnMeta,
     due: Monotonic,
+    /// A beat has not been answered yet.
+    is_out: bool,
     state: Arc<AtomicU8>,
 }
 
@@ -77,14 +79,17 @@ impl Heartbeats {
         Heartbeats { shared: Arc::new(Shared { runtime, kv, interval, live }) }
     }
 
-    /// The first beat comes an interval from now.
-    pub(super) fn register(&self, meta: TxnMeta) -> Pulse {
+    /// The first beat comes an interval from now; at once for one that writes at a timestamp `at` that is older than that: others would
+    /// take the age of what it lays down for its silence.
+    pub(super) fn register(&self, meta: TxnMeta, at: Timestamp) -> Pulse {
         let shared = &self.shared;
         let id = meta.id;
         let state = Arc::new(AtomicU8::new(QUIET));
-        let due = shared.runtime.time.monotonic().plus(shared.interval);
+        let is_old = at.plus(shared.interval) < shared.runtime.hlc.now().timestamp();
+        let wait = if is_old { Duration::ZERO } else { shared.interval };
+        let due = shared.runtime.time.monotonic().plus(wait);
         let mut live = shared.live.lock();
-        live.transactions.insert(id, Entry { meta, due, state: state.clone() });
+        live.transactions.insert(id, Entry { meta, due, is_out: false, state: state.clone() });
         if !live.running {
             live.running = true;
             shared.runtime.spawn.spawn(Box::pin(shared.clone().run()));
@@ -98,8 +103,10 @@ impl Shared {
     async fn run(self: Arc<Shared>) {
         while let Some(next) = self.next_due() {
             self.runtime.time.sleep_until(next).await;
-            let beats = self.take_due().into_iter().map(|(meta, state)| self.beat(meta, state));
-            futures::future::join_all(beats).await;
+            // Each by itself: where a range does not answer, the beats to others go on.
+            for (meta, state) in self.take_due() {
+                self.runtime.spawn.spawn(Box::pin(self.clone().beat(meta, state)));
+            }
         }
     }
 
@@ -118,6 +125,9 @@ impl Shared {
         let mut due = Vec::new();
         for entry in live.transactions.values_mut().filter(|entry| entry.due <= now) {
             entry.due = now.plus(self.interval);
+            if std::mem::replace(&mut entry.is_out, true) {
+                continue;
+            }
             // Said before it is sent: from now on a record may exist.
             entry.state.fetch_max(BEATEN, Ordering::AcqRel);
             due.push((entry.meta.clone(), entry.state.clone()));
@@ -125,7 +135,7 @@ impl Shared {
         due
     }
 
-    async fn beat(&self, meta: TxnMeta, state: Arc<AtomicU8>) {
+    async fn beat(self: Arc<Shared>, meta: TxnMeta, state: Arc<AtomicU8>) {
         let id = meta.id;
         let now = self.runtime.hlc.now().timestamp();
         let batch =
@@ -144,10 +154,13 @@ impl Shared {
                 false
             }
         };
+        let mut live = self.live.lock();
         if stopped {
             coverage::reached(Mark::HeartbeatFoundAbort);
             state.store(STOPPED, Ordering::Release);
-            self.live.lock().transactions.remove(&id);
+            live.transactions.remove(&id);
+        } else if let Some(entry) = live.transactions.get_mut(&id) {
+            entry.is_out = false;
         }
     }
 }

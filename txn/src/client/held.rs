@@ -17,15 +17,6 @@ use storage::Span;
 use crate::api::{Lock, LockEra, Request};
 use crate::client::spans::SpanSet;
 
-/// What ranges were asked about.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Asked {
-    /// Only what is held.
-    Held,
-    /// What was read, too.
-    Others,
-}
-
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Held {
@@ -64,9 +55,16 @@ impl Held {
         self.read_high = self.read_high.max(read_high);
         let mut kept = true;
         for era in eras {
-            let known = self.eras.entry(era.range).or_insert((*era, false));
-            kept &= known.0 == *era || !known.1;
-            *known = (*era, known.1 || lock.is_some());
+            kept &= self.is_kept(era);
+            match self.eras.get_mut(&era.range) {
+                Some((known, locked)) if *locked => {
+                    // What was locked first may lie where it does not reach any more.
+                    let span = known.span.clone();
+                    *known = LockEra { span, ..era.clone() };
+                }
+                Some((known, locked)) => (*known, *locked) = (era.clone(), lock.is_some()),
+                None => drop(self.eras.insert(era.range, (era.clone(), lock.is_some()))),
+            }
         }
         kept
     }
@@ -76,13 +74,21 @@ impl Held {
         self.read_high
     }
 
-    /// Whether what was locked is held in these eras still. Ranges where nothing is held say nothing, unless all that was asked is.
-    pub(crate) fn keeps(&self, eras: &[LockEra], asked: Asked) -> bool {
-        eras.iter().all(|era| match self.eras.get(&era.range) {
-            Some((known, locked)) => known == era || !locked,
+    /// Whether what was locked is held in these eras still. Ranges where nothing is locked say nothing.
+    pub(crate) fn keeps(&self, eras: &[LockEra]) -> bool {
+        eras.iter().all(|era| self.is_kept(era))
+    }
+
+    fn is_kept(&self, era: &LockEra) -> bool {
+        match self.eras.get(&era.range) {
+            Some((known, locked)) => {
+                !locked || (known.lease, known.losses) == (era.lease, era.losses)
+            }
             // What was split off has its locks from a range that may have lost them.
-            None => asked == Asked::Others,
-        })
+            None => {
+                !self.eras.values().any(|(known, locked)| *locked && known.span.overlaps(&era.span))
+            }
+        }
     }
 
     /// The statement at `read_at` has ended: the next one has another timestamp.
@@ -142,5 +148,50 @@ impl Held {
         let mut all = self.now.clone();
         self.earlier.iter().for_each(|(_, spans)| all.add_all(spans, bytes_max));
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use replication::raft::Term;
+    use storage::Key;
+
+    fn era(range: u64, (start, end): (&'static str, &'static str), lease: u64) -> LockEra {
+        let span = Span::new(Key::new(start), Key::new(end));
+        LockEra { range: RangeId(range), span, lease: Term::new(lease), losses: 0 }
+    }
+
+    fn locked(eras: &[LockEra]) -> Held {
+        let mut held = Held::default();
+        assert!(held.add_eras(eras, Some(Lock::Exclusive), Timestamp::MIN));
+        held
+    }
+
+    #[test]
+    fn a_range_where_nothing_is_locked_says_nothing() {
+        let mut held = locked(&[era(1, ("a", "m"), 3)]);
+        assert!(held.keeps(&[era(1, ("a", "m"), 3), era(2, ("m", "z"), 7)]), "the anchor's, say");
+        assert!(held.add_eras(&[era(2, ("m", "z"), 7)], None, Timestamp::MIN), "looked at");
+        assert!(held.keeps(&[era(2, ("m", "z"), 8)]), "only looked at");
+    }
+
+    #[test]
+    fn what_was_locked_in_another_era_may_be_lost() {
+        let mut held = locked(&[era(1, ("a", "m"), 3)]);
+        assert!(!held.keeps(&[era(1, ("a", "m"), 4)]));
+        assert!(!held.add_eras(&[era(1, ("a", "m"), 4)], Some(Lock::Shared), Timestamp::MIN));
+    }
+
+    /// The lease moved, and then the range was split: the right half answers under a name that nobody knew.
+    #[test]
+    fn what_is_split_off_a_range_with_locks_may_have_lost_them() {
+        let mut held = locked(&[era(1, ("a", "m"), 3)]);
+        assert!(!held.keeps(&[era(9, ("g", "m"), 4)]));
+        assert!(!held.clone().add_eras(&[era(9, ("g", "m"), 4)], None, Timestamp::MIN));
+        // Also when the left half was asked again before.
+        assert!(held.add_eras(&[era(1, ("a", "g"), 3)], Some(Lock::Shared), Timestamp::MIN));
+        assert!(!held.keeps(&[era(9, ("g", "m"), 4)]));
+        assert!(held.keeps(&[era(8, ("m", "z"), 4)]), "of another range");
     }
 }

@@ -8,7 +8,6 @@ use coverage::Mark;
 
 use crate::api::{KvError, Request, Response, Wait};
 use crate::client::exchange::{Purpose, Trials};
-use crate::client::held::Asked;
 use crate::client::{OnLock, Txn, TxnError};
 
 impl Txn {
@@ -31,8 +30,7 @@ impl Txn {
         }
         let since = self.read_at;
         let requests = self.reads.iter().map(|span| Request::Refresh { span, since }).collect();
-        let asked = if self.is_narrowed { Asked::Held } else { Asked::Others };
-        self.refresh(requests, asked, to).await?;
+        self.refresh(requests, to).await?;
         coverage::reached(Mark::ReadsRefreshed);
         self.read_at = to;
         Ok(())
@@ -60,7 +58,6 @@ impl Txn {
     pub(super) async fn refresh(
         &mut self,
         mut requests: Vec<Request>,
-        asked: Asked,
         to: Timestamp,
     ) -> Result<(), TxnError> {
         let relies = self.relies_on_locks();
@@ -79,7 +76,7 @@ impl Txn {
                         Some(Response::Txn { status, .. }) => Some(status),
                         _ => None,
                     };
-                    return self.check_locks(&reply.eras, asked, own);
+                    return self.check_locks(&reply.eras, own);
                 }
                 Ok(_) => return Ok(()),
                 // Moving the writer up instead would let two that have read what the other writes move each other for ever.

@@ -436,14 +436,20 @@ impl Router {
             return Err(journey.give_up(descriptor, &batch));
         }
         let batch = Batch { range: None, ..batch };
-        let mut plan = self.plan(&batch).await?;
+        // What is still under way was cut for another range.
+        journey.begin_anew();
+        let mut plan = match self.plan(&batch).await {
+            Err(KvError::Unavailable { reason, .. }) if journey.lost && batch.is_commit() => {
+                coverage::reached(Mark::LostCommitWithoutRange);
+                return Err(KvError::Ambiguous { reason });
+            }
+            plan => plan?,
+        };
         if !plan.ordered.is_empty() || plan.pieces.len() > 1 {
             return Ok(Recut::Several(plan, batch));
         }
         let (_, piece) =
             plan.pieces.pop_first().expect("a batch has requests, and each has a piece");
-        // What is still under way was cut for another range.
-        journey.begin_anew();
         coverage::reached(Mark::BatchCutAgain);
         if piece.known.descriptor == *descriptor {
             self.pause(descriptor, &batch, journey).await?;

@@ -21,7 +21,6 @@ use std::time::Duration;
 use storage::{Key, Span};
 
 use crate::api::{KvError, Lock, LockEra, Reply, Request, TxnStatus};
-use crate::client::held::Asked;
 use crate::client::spans::SpanSet;
 use crate::client::txn::{State, check_count, no_savepoint};
 use crate::client::wait::{resolve, send_plain};
@@ -209,7 +208,6 @@ impl Txn {
                 self.reads = self.held.all(held_max);
             }
         }
-        self.is_narrowed = true;
         Ok(())
     }
 
@@ -218,7 +216,7 @@ impl Txn {
         let at = self.read_at;
         let requests = self.held.refreshes();
         if !requests.is_empty() {
-            self.refresh(requests, Asked::Held, at).await?;
+            self.refresh(requests, at).await?;
             coverage::reached(Mark::HeldRowsRefreshed);
         }
         self.held.refreshed(at, self.db.settings().held_spans_bytes_max);
@@ -256,7 +254,6 @@ impl Txn {
     pub(super) fn check_locks(
         &mut self,
         eras: &[LockEra],
-        asked: Asked,
         own: Option<&TxnStatus>,
     ) -> Result<(), TxnError> {
         if own == Some(&TxnStatus::Aborted) {
@@ -266,7 +263,7 @@ impl Txn {
             })));
         }
         if self.db.settings().planted != Some(PlantedBug::LockLossUnnoticed)
-            && !self.held.keeps(eras, asked)
+            && !self.held.keeps(eras)
         {
             coverage::reached(Mark::LockLossNoticed);
             return Err(self.doom(lock_lost()));

@@ -20,6 +20,25 @@ const OUTCOME_PAUSE: Duration = Duration::from_millis(50);
 /// Keys read in one batch to find out whether inserted rows are there.
 const RECHECK_KEYS_MAX: usize = 1_024;
 
+/// Settled writes on their way to the ranges. A statement that is given up meanwhile (cancelled, or its client is gone) is dropped
+/// with this: then nobody knows which of them are laid, and they must not be committed.
+struct Laying<'a> {
+    txn: &'a mut Txn,
+    ended: bool,
+}
+
+impl Drop for Laying<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            coverage::reached(Mark::LayingGivenUp);
+            let reason =
+                "a statement was given up while the writes of earlier ones were sent".into();
+            let (kind, key, other) = (RetryKind::Aborted, None, None);
+            self.txn.doom(TxnError::Retry { kind, key, other, reason });
+        }
+    }
+}
+
 impl Txn {
     /// Lays buffered writes down as intents when they take much memory. Callers that write a lot without reading (COPY) await it
     /// now and then; reads do it by themselves. Writes under an open savepoint stay in memory.
@@ -33,7 +52,10 @@ impl Txn {
         self.check_open()?;
         let mutations = self.buffer.take_settled();
         coverage::reached(Mark::WritesSpilled);
-        let outcome = self.lay(mutations).await;
+        let mut laying = Laying { txn: self, ended: false };
+        let outcome = laying.txn.lay(mutations).await;
+        laying.ended = true;
+        drop(laying);
         // They are neither in the buffer nor surely laid: the transaction would not see its own writes.
         outcome.map_err(|error| self.doom(error))
     }

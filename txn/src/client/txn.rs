@@ -72,8 +72,6 @@ pub struct Txn {
     pub(super) reads: SpanSet,
     /// Below `SERIALIZABLE`: what must hold at the commit.
     pub(super) held: Held,
-    /// It commits: `reads` is what has to hold at the commit timestamp, and nothing else.
-    pub(super) is_narrowed: bool,
     pub(super) locks: SpanSet,
     /// One per open savepoint, outermost first.
     pub(super) lock_levels: Vec<LockLevel>,
@@ -96,6 +94,8 @@ pub struct Txn {
     pub(super) effects: Option<SavepointId>,
     /// Where a request under way may be taking locks: part of what must be released if it never comes back.
     pub(super) locking: Vec<Span>,
+    /// The last exchange took more than one try.
+    pub(super) asked_again: bool,
     /// Where a one-phase commit that was sent away may have a place in a queue.
     pub(super) queued: Option<Span>,
     pub(super) intents: SpanSet,
@@ -131,7 +131,6 @@ impl Txn {
             buffer: WriteBuffer::default(),
             reads: SpanSet::default(),
             held: Held::default(),
-            is_narrowed: false,
             locks: SpanSet::default(),
             lock_levels: Vec::new(),
             written_bytes: 0,
@@ -144,6 +143,7 @@ impl Txn {
             statement: None,
             effects: None,
             locking: Vec::new(),
+            asked_again: false,
             queued: None,
             intents: SpanSet::default(),
             doing: Doing { statement: options.label.as_str().into(), user: "".into() },
@@ -169,6 +169,8 @@ impl Txn {
         let hlc = &self.db.runtime().hlc;
         // Looked at before the clock is read: a pause in between lies within the transaction.
         self.lags = self.options.as_of.is_none() && hlc.held_back() > Duration::ZERO;
+        // Who was pushed may have committed, and been acknowledged, before now.
+        self.pushed.clear();
         let now = hlc.now().timestamp();
         let uncertainty = hlc.uncertainty();
         (self.read_at, self.uncertainty_limit) = match (self.options.as_of, self.options.access) {
@@ -514,7 +516,10 @@ impl Txn {
         if options.lock.is_some() || options.hold == Hold::ToCommit {
             self.note_eras(&reply, options.lock)?;
         }
-        self.locking.clear();
+        // A former try may have been granted what this one did not come to: it is noted with the next request, or released at the end.
+        if !self.asked_again {
+            self.locking.clear();
+        }
         Ok(reply.responses)
     }
 
@@ -622,7 +627,6 @@ impl Txn {
         self.date();
         self.write_ts = Timestamp::MIN;
         self.schema.clear();
-        self.pushed.clear();
         self.commit_sent = false;
         self.may_arrive_late = false;
         self.lets_by = self.gave_way_to.take().or(self.lets_by.take());
@@ -636,7 +640,6 @@ impl Txn {
         self.buffer.clear();
         self.reads = SpanSet::default();
         self.held = Held::default();
-        self.is_narrowed = false;
         self.lock_levels.clear();
         (self.written_bytes, self.written_before, self.locked_count) = (0, 0, 0);
         (self.statement, self.effects) = (None, None);
@@ -714,7 +717,7 @@ impl Txn {
             self.anchor = Some(key.clone());
         }
         if self.pulse.is_none() {
-            self.pulse = Some(self.db.heartbeats().register(self.meta()));
+            self.pulse = Some(self.db.heartbeats().register(self.meta(), self.read_at));
             self.db.roster().enter(self.id, self.started, self.doing.clone());
         }
     }

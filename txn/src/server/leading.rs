@@ -7,7 +7,7 @@
 
 use clock::{Monotonic, Now, Timestamp};
 use replication::raft::Term;
-use replication::range::RangeId;
+use replication::range::RangeDescriptor;
 use std::collections::BTreeMap;
 use storage::mvcc::TxnId;
 use storage::{Key, Span};
@@ -78,8 +78,9 @@ impl Leading {
     }
 
     /// The locks that are taken now are held while this stays the same.
-    pub(super) fn lock_era(&self, range: RangeId) -> LockEra {
-        LockEra { range, lease: self.term, losses: self.locks.losses() }
+    pub(super) fn lock_era(&self, of: &RangeDescriptor) -> LockEra {
+        let losses = self.locks.losses();
+        LockEra { range: of.id, span: of.span.clone(), lease: self.term, losses }
     }
 
     /// Takes over what the left side of a split knew.

@@ -51,15 +51,15 @@ pub(super) fn reply(
     (responses, skipped): (Vec<Response>, Vec<Skipped>),
 ) -> Reply {
     let known = batch.range.map_or(0, |(_, generation)| generation);
-    let newer =
-        replicas.state(range).map(|state| &state.descriptor).filter(|ours| ours.generation > known);
+    let ours = replicas.state(range).map(|state| &state.descriptor);
+    let newer = ours.filter(|ours| ours.generation > known);
     let leading = leading.filter(|_| batch.asks_era);
     Reply {
         responses,
         clock: now.clock,
         read_at: batch.read_at,
         range: newer.cloned(),
-        eras: Vec::from_iter(leading.map(|leading| leading.lock_era(range))),
+        eras: Vec::from_iter(leading.zip(ours).map(|(leading, ours)| leading.lock_era(ours))),
         read_high: leading.map_or(Timestamp::MIN, Leading::read_high),
         skipped,
     }

@@ -152,6 +152,7 @@ impl LocalKv {
             range: None,
             eras: Vec::from_iter(batch.asks_era.then_some(LockEra {
                 range: RangeId(1),
+                span: Span::all(),
                 lease: Term::new(shared.lease),
                 losses: 0,
             })),

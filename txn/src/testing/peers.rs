@@ -54,6 +54,8 @@ struct Shared {
     /// What lookups answer instead of the truth: as of some earlier time.
     stale: Option<Vec<RangeDescriptor>>,
     lookups_take: Duration,
+    /// No node knows of any range.
+    is_lost: bool,
     next_range: u64,
     generation: u64,
     decide: Option<Decide>,
@@ -90,6 +92,7 @@ impl LocalPeers {
             ranges,
             stale: None,
             lookups_take: Duration::ZERO,
+            is_lost: false,
             next_range: 2,
             generation: 1,
             decide: None,
@@ -131,6 +134,11 @@ impl LocalPeers {
         shared.stale = Some(shared.ranges.values().map(|(range, _)| range.clone()).collect());
     }
 
+    /// Whether nodes know of no range from now on, neither their own nor others'.
+    pub fn lose_ranges(&self, lost: bool) {
+        self.shared.lock().is_lost = lost;
+    }
+
     /// From now on each lookup is answered after so long.
     pub fn delay_lookups(&self, by: Duration) {
         self.shared.lock().lookups_take = by;
@@ -166,6 +174,9 @@ impl LocalPeers {
         let Some((id, generation)) = batch.range else {
             return Err(KvError::Invalid("a batch without a range".into()));
         };
+        if shared.is_lost {
+            return Err(KvError::RangeMismatch { range: id, known: Vec::new() });
+        }
         let known: Vec<RangeDescriptor> =
             shared.ranges.values().map(|(range, _)| range.clone()).collect();
         let Some((range, leaseholder)) = shared.ranges.values().find(|(range, _)| range.id == id)
@@ -296,6 +307,7 @@ impl Peers for LocalPeers {
     ) -> BoxFuture<'_, Result<Vec<RangeDescriptor>, KvError>> {
         let shared = self.shared.lock();
         let ranges = match &shared.stale {
+            _ if shared.is_lost => Vec::new(),
             Some(stale) => stale.clone(),
             None => shared.ranges.values().map(|(range, _)| range.clone()).collect(),
         };

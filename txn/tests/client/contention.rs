@@ -10,10 +10,10 @@ use std::time::Duration;
 use storage::{Key, Span};
 use txn::api::{Lock, Request};
 use txn::client::{
-    Db, GetOptions, OnLock, RetryKind, ScanOptions, Settings, TimeoutKind, Txn, TxnError,
-    TxnOptions,
+    CommitPath, Db, GetOptions, OnLock, RetryKind, Router, RouterSettings, ScanOptions, Settings,
+    TimeoutKind, Txn, TxnError, TxnOptions,
 };
-use txn::testing::{Fate, World};
+use txn::testing::{Fate, LocalKv, LocalPeers, World};
 
 const EXCLUSIVE: Option<Lock> = Some(Lock::Exclusive);
 
@@ -474,5 +474,74 @@ fn a_waiter_that_is_far_away_waits_at_the_range() {
         let asked = asked.load(Ordering::Relaxed);
         assert!((3..=7).contains(&asked), "asked {asked} times in 6 s");
         assert_eq!(coverage::count(Mark::TryTimedOut), silent, "nobody was silent");
+    });
+}
+
+/// A range that answers nobody must not keep a gateway's other transactions from showing that they live.
+#[test]
+fn a_range_that_is_gone_takes_no_transaction_of_another_range_along() {
+    let world = World::new(21);
+    let kv = LocalKv::new(world.runtime());
+    let peers = LocalPeers::new(world.runtime(), kv.clone(), 3);
+    let slow = RouterSettings { unavailable_after: Duration::from_secs(20), ..Default::default() };
+    let router = Router::new(world.runtime(), Arc::new(peers.clone()), slow);
+    let db = Db::new(world.runtime(), Arc::new(router), Settings::default());
+    peers.split_at(key("m"));
+    peers.set_fates(|_, batch| match (&batch.txn, &batch.requests[0]) {
+        (Some(txn), Request::Heartbeat) if txn.anchor == key("a") => Fate::Swallowed,
+        _ => Fate::Delivered,
+    });
+    world.block_on(async {
+        let mut stuck = db.begin(TxnOptions::default());
+        stuck.get(&key("a"), EXCLUSIVE).await.expect("free");
+        let mut alive = db.begin(TxnOptions::default());
+        alive.get(&key("z"), EXCLUSIVE).await.expect("free");
+        let waiter = async {
+            let mut waiter = db.begin(TxnOptions::default());
+            waiter.get(&key("z"), EXCLUSIVE).await.expect("free in the end");
+            waiter.rollback().await;
+        };
+        let works = async {
+            let time = world.runtime().time;
+            time.sleep_until(time.monotonic().plus(Duration::from_secs(12))).await;
+            alive.put(key("z"), value("done")).expect("open");
+            alive.commit().await.expect("it has shown that it lives")
+        };
+        futures::join!(waiter, works);
+        stuck.rollback().await;
+    });
+}
+
+/// What it read is old, and so is what it lays down: others must not take that for a sign of its death.
+#[test]
+fn a_transaction_that_has_read_for_long_is_alive_when_it_begins_to_write() {
+    let t = local_with(World::new(22), Settings { spill_bytes: 0, ..Settings::default() });
+    t.world.block_on(async {
+        let mut slow = t.db.begin(TxnOptions::default());
+        slow.get(&key("r"), None).await.expect("free");
+        let time = t.world.runtime().time;
+        time.sleep_until(time.monotonic().plus(Duration::from_secs(6))).await;
+        slow.put(key("k"), value("late")).expect("open");
+        slow.spill_if_large().await.expect("free");
+        time.sleep_until(time.monotonic().plus(Duration::from_millis(100))).await;
+        let mut reader = t.db.begin(TxnOptions::default());
+        assert_eq!(reader.get(&key("k"), None).await, Ok(None));
+        slow.commit().await.expect("nobody has taken it for dead");
+    });
+}
+
+/// One that has shown for hours that it lives may write in a range that has never heard of it.
+#[test]
+fn an_old_transaction_that_lives_can_commit_in_a_range_without_its_record() {
+    let t = routed(23);
+    t.peers.split_at(key("m"));
+    t.world.block_on(async {
+        let mut old = t.db.begin(TxnOptions::default());
+        old.get(&key("a"), EXCLUSIVE).await.expect("free");
+        let time = t.world.runtime().time;
+        time.sleep_until(time.monotonic().plus(Duration::from_secs(61 * 60))).await;
+        old.put(key("z"), value("late")).expect("open");
+        let committed = old.commit().await.expect("it is alive");
+        assert_eq!(committed.path, CommitPath::Parallel, "ranges want to see its record");
     });
 }

@@ -4,8 +4,10 @@ use super::history::{Done, check};
 use super::serial::{Step, name, step};
 use super::{Routed, key, number, routed, routed_with, value};
 use bytes::Bytes;
+use futures::future::join;
 use parking_lot::Mutex;
 use proptest::prelude::*;
+use replication::range::NodeId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -423,6 +425,38 @@ proptest! {
         prop_assert_eq!(marks, sure.len() + happened, "somebody was reported as failed");
         if happened == 0 {
             check(sure, &rows);
+        }
+    }
+}
+
+/// T04: a copy that was carried out, and then nobody knows the range any more. What is told as certain must be.
+#[test]
+fn a_commit_whose_answer_was_lost_stays_in_doubt_when_its_range_cannot_be_found() {
+    for settings in [Settings::default(), two_phases()] {
+        let t = routed_with(3, settings.clone());
+        t.peers.split_at(key("m"));
+        t.world.block_on(increment_both(&t)).expect("nothing fails");
+        t.world.settle(Duration::from_secs(1));
+        t.peers.set_fates(|to, batch| match batch.is_commit() && to == NodeId(1) {
+            true => Fate::SwallowedAfter,
+            false => Fate::Delivered,
+        });
+        let time = t.world.runtime().time;
+        let (outcome, ()) = t.world.block_on(join(increment_both(&t), async {
+            time.sleep_until(time.monotonic().plus(Duration::from_millis(100))).await;
+            t.peers.lose_ranges(true);
+        }));
+        t.peers.lose_ranges(false);
+        t.peers.heal();
+        t.world.settle(Duration::from_secs(100));
+        let read = t.world.block_on(async {
+            let mut txn = t.db.begin(TxnOptions::read_only("who meets its traces"));
+            (txn.get(&key("a"), None).await, txn.get(&key("z"), None).await)
+        });
+        assert!(matches!(outcome, Err(TxnError::Ambiguous { .. })), "{outcome:?}: {read:?}");
+        if settings == two_phases() {
+            let two = Ok(Some(value("2")));
+            assert_eq!(read, (two.clone(), two), "its record says so");
         }
     }
 }

@@ -2,15 +2,17 @@
 
 use super::{Local, key, local, local_with, number, routed, value};
 use bytes::Bytes;
-use clock::Timestamp;
+use clock::{ClockTimestamp, Timestamp};
 use futures::future::join_all;
+use std::sync::Arc;
 use std::time::Duration;
 use storage::{Key, Span};
 use txn::api::{Batch, Kv, Lock, PushKind, Request, TxnMeta, Wait};
 use txn::client::{
-    Access, GetOptions, Hold, Isolation, OnLock, RetryKind, ScanOptions, Settings, Txn, TxnError,
-    TxnLimits, TxnOptions,
+    Access, Db, GetOptions, Hold, Isolation, OnLock, RetryKind, ScanOptions, Settings, Txn,
+    TxnError, TxnLimits, TxnOptions,
 };
+use txn::runtime::{HlcSource, Runtime, Spawn};
 use txn::testing::World;
 
 const EXCLUSIVE: Option<Lock> = Some(Lock::Exclusive);
@@ -681,4 +683,94 @@ fn no_lock_outlives_its_transaction_by_what_went_wrong() {
     });
     t.world.settle(Duration::from_secs(1));
     assert_eq!(t.kv.lock_count(), 0, "of an absent row");
+}
+
+/// A gateway whose clock is ahead of the others, and which never gets to what it leaves for later.
+struct Ahead(txn::runtime::Runtime);
+
+impl HlcSource for Ahead {
+    fn now(&self) -> ClockTimestamp {
+        let ahead = self.0.hlc.now().timestamp().plus(Duration::from_millis(6));
+        ClockTimestamp::from_raw(ahead.raw())
+    }
+
+    fn observe(&self, remote: ClockTimestamp) -> Result<(), Timestamp> {
+        self.0.hlc.observe(remote)
+    }
+
+    fn uncertainty(&self) -> Duration {
+        self.0.hlc.uncertainty()
+    }
+}
+
+struct Never;
+
+impl Spawn for Never {
+    fn spawn(&self, _task: futures::future::BoxFuture<'static, ()>) {}
+}
+
+/// H07: whom an earlier statement has pushed may have committed, and been acknowledged, before the next one begins.
+#[test]
+fn a_statement_sees_what_was_acknowledged_before_it_of_a_writer_that_an_earlier_one_passed_by() {
+    let wait_slice = Duration::from_millis(1);
+    let settings = Settings { spill_bytes: 0, wait_slice, ..Settings::default() };
+    let t = local_with(World::with_uncertainty(3, Duration::from_millis(10)), settings.clone());
+    let runtime = t.world.runtime();
+    let hlc = Arc::new(Ahead(runtime.clone()));
+    let ahead = Runtime { hlc, spawn: Arc::new(Never), ..runtime.clone() };
+    t.kv.split_at(key("g"));
+    let other = Db::new(ahead, Arc::new(t.kv.clone()), settings);
+    t.world.block_on(async {
+        put(&t, &[("k", "old")]).await;
+        runtime.time.sleep_until(runtime.time.monotonic().plus(Duration::from_millis(50))).await;
+        let mut reader = t.db.begin(at(Isolation::ReadCommitted));
+        reader.begin_statement().await.expect("open");
+        let mut writer = other.begin(TxnOptions::default());
+        writer.put(key("a"), value("anchor")).expect("open");
+        writer.put(key("k"), value("new")).expect("open");
+        writer.spill_if_large().await.expect("free");
+        assert_eq!(reader.get(&key("k"), None).await.expect("free"), Some(value("old")));
+        let committed = writer.commit().await.expect("free");
+        reader.begin_statement().await.expect("open");
+        assert!(reader.read_timestamp() < committed.ts, "its clock is behind");
+        assert_eq!(reader.get(&key("k"), None).await.expect("free"), Some(value("new")));
+    });
+}
+
+/// A scan that is blocked in one range was granted rows in others, which it may not ask for again.
+#[test]
+fn rows_that_were_locked_by_a_try_and_not_by_the_next_are_released_with_the_others() {
+    let t = routed(5);
+    t.peers.split_at(key("m"));
+    t.peers.split_at(key("s"));
+    let write = async |names: &[&str]| {
+        let mut txn = t.db.begin(TxnOptions::default());
+        names.iter().for_each(|name| txn.put(key(name), value("row")).expect("open"));
+        txn.commit().await.expect("free");
+    };
+    t.world.block_on(async {
+        write(&["b", "n", "t"]).await;
+        let mut holder = t.db.begin(TxnOptions::default());
+        holder.get(&key("t"), EXCLUSIVE).await.expect("free");
+        let locks = ScanOptions { limit: 3, lock: EXCLUSIVE, ..ScanOptions::default() };
+        let scan = async {
+            let mut txn = t.db.begin(TxnOptions::default());
+            let page = txn.scan(Span::all(), locks).await.expect("they are free in the end");
+            txn.commit().await.expect("free");
+            page.rows.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        let others = async {
+            let time = t.world.runtime().time;
+            time.sleep_until(time.monotonic().plus(Duration::from_millis(50))).await;
+            write(&["c", "d"]).await;
+            let mut reader = t.db.begin(TxnOptions::default());
+            reader.get(&key("t"), None).await.expect("only locked");
+            holder.put(key("t"), value("changed")).expect("open");
+            holder.commit().await.expect("free");
+        };
+        let (rows, ()) = futures::join!(scan, others);
+        assert_eq!(rows, [key("b"), key("c"), key("d")]);
+    });
+    t.world.settle(Duration::from_secs(1));
+    assert_eq!(t.kv.lock_count(), 0);
 }

@@ -1,13 +1,14 @@
 //! The write buffer, spilling, savepoints and the view from before a statement against the dumb twin: an ordered map that is copied at each savepoint.
 
-use super::{key, local_with};
+use super::{key, local_with, routed_with, value};
 use bytes::Bytes;
+use futures::future::{Either, select};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use storage::{Direction, Key, Span};
 use txn::client::{GetOptions, OwnWrites, ScanOptions, Settings, TxnOptions};
-use txn::testing::World;
+use txn::testing::{Fate, World};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -165,5 +166,37 @@ proptest! {
         prop_assert_eq!(t.kv.rows(), twin.into_iter().collect::<Vec<_>>());
         prop_assert_eq!(t.kv.lock_count(), 0);
         prop_assert_eq!(t.kv.record_count(), 0);
+    }
+}
+
+/// A statement that is given up (a cancel, a client that has gone) while writes of earlier ones are on their way to the ranges: some are
+/// there, some never will be, and none is in memory any more.
+#[test]
+fn what_is_given_up_amid_laying_writes_down_cannot_be_committed() {
+    for polls in 1..4 {
+        let t = routed_with(1, Settings { spill_bytes: 4, ..Settings::default() });
+        t.peers.set_fates(|_, _| Fate::Far(Duration::from_millis(10)));
+        let committed = t.world.block_on(async {
+            let mut txn = t.db.begin(TxnOptions::default());
+            for name in ["a", "b", "c"] {
+                txn.put(key(name), value("first")).expect("open");
+            }
+            let savepoint = txn.savepoint().expect("few");
+            txn.put(key("d"), value("later")).expect("open");
+            let time = t.world.runtime().time;
+            let given_up =
+                time.sleep_until(time.monotonic().plus(Duration::from_millis(20 * polls - 5)));
+            match select(Box::pin(txn.spill_if_large()), given_up).await {
+                Either::Left(_) => panic!("it takes longer"),
+                Either::Right(_) => {}
+            }
+            if txn.rollback_to(savepoint).await.is_err() {
+                return false;
+            }
+            txn.commit().await.is_ok()
+        });
+        t.world.settle(Duration::from_secs(10));
+        let there = t.kv.rows().len();
+        assert_eq!(there, if committed { 3 } else { 0 }, "of three rows, given up at {polls}");
     }
 }
