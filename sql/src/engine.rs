@@ -1,6 +1,6 @@
 //! Driver: what the sessions of a node share. The catalog snapshot, the node's share of sequences, the gateway to transactions.
 
-use crate::catalog::{self, Catalog};
+use crate::catalog::{self, Catalog, Numbers};
 use crate::cluster::Cluster;
 use crate::error::{Recovery, SqlError, codes};
 use crate::exec::Sequences;
@@ -113,6 +113,8 @@ pub struct Engine {
     pub(crate) gateways: Arc<Gateways>,
     pub(crate) settings: EngineSettings,
     pub(crate) sequences: Sequences,
+    /// OIDs of what is made here.
+    pub(crate) numbers: Arc<Numbers>,
     catalog: RwLock<Arc<Catalog>>,
     /// By table and region of the copy: held by the stream that writes into it.
     copy_turns: Mutex<BTreeMap<(u32, RegionId), Turn>>,
@@ -126,6 +128,7 @@ impl Engine {
     pub fn new(db: Db, cluster: Arc<dyn Cluster>, settings: EngineSettings) -> Arc<Engine> {
         Arc::new(Engine {
             sequences: Sequences::new(db.clone(), settings.planted),
+            numbers: Arc::new(Numbers::new(db.clone())),
             gateways: Gateways::new(db.clone(), cluster.clone()),
             db,
             cluster,
@@ -140,7 +143,7 @@ impl Engine {
     /// # Errors
     /// The system ranges cannot be reached (58000), or hold something else (XX001).
     pub async fn bootstrap(&self) -> Result<(), SqlError> {
-        self.run("bootstrap", |txn, _| Box::pin(catalog::bootstrap(txn))).await?;
+        self.run("bootstrap", |txn, _| Box::pin(catalog::bootstrap(txn, &self.numbers))).await?;
         self.refresh_catalog().await
     }
 

@@ -1,6 +1,7 @@
 //! Statements as clients send them, over a whole engine on the twin of the range servers.
 
 mod append;
+mod blocks;
 mod clients;
 mod contention;
 mod copies;
@@ -12,4 +13,5 @@ mod psql;
 mod rerun;
 mod schema;
 mod scripts;
+mod sequences;
 mod world;

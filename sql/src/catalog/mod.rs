@@ -5,6 +5,7 @@
 //! second look for an unknown name, never a wrong answer, because table versions travel with every batch.
 
 mod descriptor;
+mod numbers;
 mod store;
 
 pub(crate) use descriptor::{
@@ -13,12 +14,12 @@ pub(crate) use descriptor::{
     RoleDescriptor, SchemaDescriptor, SequenceDescriptor, ViewDescriptor,
 };
 pub use descriptor::{ColumnDescriptor, IndexDescriptor, TableDescriptor, TableMode};
+pub(crate) use numbers::Numbers;
 pub(crate) use store::{Draft, bootstrap, load, stored_version};
 
 use clock::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use storage::mvcc::TxnId;
 
 /// OID of schema `pg_catalog`.
 pub(crate) const PG_CATALOG: u32 = 11;
@@ -48,9 +49,8 @@ pub(crate) enum Relation {
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     version: u64,
-    /// The transaction that has made it and not committed it yet.
-    draft_of: Option<TxnId>,
-    next_id: u32,
+    /// Which draft it is, as long as it is not committed; 0: it is.
+    draft: u64,
     tables: BTreeMap<u32, Arc<TableDescriptor>>,
     sequences: BTreeMap<u32, Arc<SequenceDescriptor>>,
     views: BTreeMap<u32, Arc<ViewDescriptor>>,
@@ -67,7 +67,7 @@ pub struct Catalog {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Edition {
     version: u64,
-    draft_of: Option<TxnId>,
+    draft: u64,
 }
 
 impl Catalog {
@@ -76,14 +76,14 @@ impl Catalog {
         self.version
     }
 
-    /// Tells it from all others: a version number alone may be given again when the transaction that wrote it is rolled back.
+    /// Tells it from all others: a version number alone may be given again when what wrote it is rolled back, be it to a savepoint.
     pub(crate) fn edition(&self) -> Edition {
-        Edition { version: self.version, draft_of: self.draft_of }
+        Edition { version: self.version, draft: self.draft }
     }
 
     /// Committed, and with the time from which on each table's version counts: for what `former` had already, as it said; for the rest, `now`.
     pub(crate) fn dated(mut self, former: &Catalog, now: Timestamp) -> Catalog {
-        self.draft_of = None;
+        self.draft = 0;
         for (id, table) in &mut self.tables {
             let known = former.table(*id).filter(|known| known.version == table.version);
             Arc::make_mut(table).since = known.map_or(now, |known| known.since);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   system/catalog/version          u64, big endian: raised by every change, locked by who changes
-//!   system/catalog/next             u32, big endian: the next OID
+//!   system/catalog/next             u32, big endian: the first OID that no gateway has taken ([`super::Numbers`])
 //!   system/catalog/e <oid>          one entry, JSON
 //! ```
 //!
@@ -10,8 +10,8 @@
 //! key. Two changes can therefore never be based on the same state.
 
 use super::{
-    Catalog, DatabaseDescriptor, Entry, FIRST_DATABASE, FIRST_ROLE, FIRST_USER_OID, PUBLIC,
-    RoleDescriptor, SchemaDescriptor,
+    Catalog, DatabaseDescriptor, Entry, FIRST_DATABASE, FIRST_ROLE, FIRST_USER_OID, Numbers,
+    PUBLIC, RoleDescriptor, SchemaDescriptor,
 };
 use crate::engine::PlantedBug;
 use crate::error::SqlError;
@@ -19,6 +19,7 @@ use crate::types::SqlState;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use storage::{Key, Span};
 use txn::api::Lock;
 use txn::client::{ScanOptions, Txn};
@@ -28,10 +29,6 @@ const PAGE_BYTES: u64 = 1 << 20;
 
 fn version_key() -> Key {
     Key::system("catalog", b"version")
-}
-
-fn next_key() -> Key {
-    Key::system("catalog", b"next")
 }
 
 fn entry_prefix() -> Key {
@@ -65,10 +62,8 @@ pub(crate) async fn load(txn: &mut Txn) -> Result<Catalog, SqlError> {
 
 async fn load_locked(txn: &mut Txn, lock: Option<Lock>) -> Result<Catalog, SqlError> {
     let heads = txn.multi_get(&[version_key()], lock).await?;
-    let next = txn.multi_get(&[next_key()], None).await?;
     let version = number(heads[0].as_ref(), "version")?.map_or(0, u64::from_be_bytes);
-    let next_id = number(next[0].as_ref(), "next")?.map_or(FIRST_USER_OID, u32::from_be_bytes);
-    let mut catalog = Catalog { version, next_id, ..Catalog::default() };
+    let mut catalog = Catalog { version, ..Catalog::default() };
     let mut rest = Some(Span::prefix(&entry_prefix()));
     while let Some(span) = rest {
         let page =
@@ -83,31 +78,48 @@ async fn load_locked(txn: &mut Txn, lock: Option<Lock>) -> Result<Catalog, SqlEr
     Ok(catalog)
 }
 
+/// The number of this process's next draft. Never that of another: what was planned with a draft that was rolled back, to a savepoint
+/// say, must not pass for planned with the next one.
+static DRAFTS: AtomicU64 = AtomicU64::new(1);
+
 /// A catalog that is being changed in a transaction.
 pub(crate) struct Draft {
     catalog: Catalog,
+    numbers: Arc<Numbers>,
     changed: BTreeMap<u32, Entry>,
     removed: BTreeSet<u32>,
 }
 
 impl Draft {
-    /// Reads the catalog for changing it: waits for whoever changes it now.
-    pub(crate) async fn begin(txn: &mut Txn) -> Result<Draft, SqlError> {
-        let catalog = load_locked(txn, Some(Lock::Exclusive)).await?;
-        Ok(Draft { catalog, changed: BTreeMap::new(), removed: BTreeSet::new() })
+    /// Reads the catalog for changing it: waits for whoever changes it now. What is new gets its OIDs from `numbers`, once they are provided.
+    pub(crate) async fn begin(txn: &mut Txn, numbers: &Arc<Numbers>) -> Result<Draft, SqlError> {
+        Ok(Draft::of(load_locked(txn, Some(Lock::Exclusive)).await?, numbers))
     }
 
-    /// Chaos only: of a catalog that may have changed since it was read, and may be changing now.
-    pub(crate) fn of(catalog: &Catalog) -> Draft {
-        Draft { catalog: catalog.clone(), changed: BTreeMap::new(), removed: BTreeSet::new() }
+    /// Chaos only, but for [`Draft::begin`]: of a catalog that may have changed since it was read, and may be changing now.
+    pub(crate) fn of(catalog: Catalog, numbers: &Arc<Numbers>) -> Draft {
+        let (changed, removed) = (BTreeMap::new(), BTreeSet::new());
+        Draft { catalog, numbers: numbers.clone(), changed, removed }
+    }
+
+    /// Before [`Draft::allocate`].
+    ///
+    /// # Errors
+    /// The system ranges cannot be reached; 54000: there are no OIDs left.
+    pub(crate) async fn provide(&self) -> Result<(), SqlError> {
+        self.numbers.provide().await
     }
 
     /// A fresh table's OID.
-    pub(crate) fn allocate_table(&mut self, planted: Option<PlantedBug>) -> u32 {
-        let former = (FIRST_USER_OID..self.catalog.next_id).find(|id| !self.catalog.is_taken(*id));
+    ///
+    /// # Errors
+    /// As [`Draft::allocate`].
+    pub(crate) fn allocate_table(&mut self, planted: Option<PlantedBug>) -> Result<u32, SqlError> {
+        let fresh = self.allocate()?;
+        let former = (FIRST_USER_OID..fresh).find(|id| !self.catalog.is_taken(*id));
         match former.filter(|_| planted == Some(PlantedBug::TableNumbersReused)) {
-            Some(id) => id,
-            None => self.allocate(),
+            Some(id) => Ok(id),
+            None => Ok(fresh),
         }
     }
 
@@ -116,11 +128,12 @@ impl Draft {
         &self.catalog
     }
 
-    /// A fresh OID. Never handed out again once this draft is written.
-    pub(crate) fn allocate(&mut self) -> u32 {
-        let id = self.catalog.next_id;
-        self.catalog.next_id += 1;
-        id
+    /// A fresh OID, which is never handed out again, whatever becomes of this draft.
+    ///
+    /// # Errors
+    /// 54000: one statement cannot make as much.
+    pub(crate) fn allocate(&mut self) -> Result<u32, SqlError> {
+        self.numbers.take()
     }
 
     /// Adds or replaces.
@@ -149,9 +162,8 @@ impl Draft {
     /// Writes the changes; they count when the transaction commits. The catalog as it then is.
     pub(crate) fn write(mut self, txn: &mut Txn) -> Result<Arc<Catalog>, SqlError> {
         self.catalog.version += 1;
-        self.catalog.draft_of = Some(txn.id());
+        self.catalog.draft = DRAFTS.fetch_add(1, Ordering::Relaxed);
         txn.put(version_key(), Bytes::copy_from_slice(&self.catalog.version.to_be_bytes()))?;
-        txn.put(next_key(), Bytes::copy_from_slice(&self.catalog.next_id.to_be_bytes()))?;
         for (id, entry) in &self.changed {
             let value = serde_json::to_vec(entry)
                 .map_err(|error| SqlError::internal(format!("catalog entry: {error}")))?;
@@ -165,8 +177,8 @@ impl Draft {
 }
 
 /// Writes the first catalog, unless there is one: database `meridian`, its schema `public`, role `root`.
-pub(crate) async fn bootstrap(txn: &mut Txn) -> Result<(), SqlError> {
-    let mut draft = Draft::begin(txn).await?;
+pub(crate) async fn bootstrap(txn: &mut Txn, numbers: &Arc<Numbers>) -> Result<(), SqlError> {
+    let mut draft = Draft::begin(txn, numbers).await?;
     if draft.catalog.version > 0 {
         return Ok(());
     }

@@ -187,8 +187,10 @@ impl Session {
         let facts = self.facts_now();
         let parsed = prepared.parsed.as_ref().expect("a plannable statement is there");
         let statement = prepared.plannable().expect("asked of plannable statements");
-        let planned =
-            Binder::new(&facts, &parsed.positions, &prepared.given).statement(statement)?;
+        // Parameters may have been given already: they stay what the first plan made of them.
+        let former = prepared.planned.lock().clone();
+        let types = former.as_ref().map_or(&prepared.given, |former| &former.params);
+        let planned = Binder::new(&facts, &parsed.positions, types).statement(statement)?;
         Ok(Arc::new(planned))
     }
 

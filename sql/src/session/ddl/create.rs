@@ -54,7 +54,7 @@ impl Session {
         let options = TableOptions::of_create(&create.table_options)?;
         let owner =
             facts.catalog.role(&self.user).map_or(crate::catalog::FIRST_ROLE, |role| role.id);
-        let id = draft.allocate_table(self.engine.settings.planted);
+        let id = draft.allocate_table(self.engine.settings.planted)?;
         let mut table = TableDescriptor {
             id,
             schema,
@@ -315,7 +315,7 @@ impl<'d> Builder<'d> {
         }
         let wanted = format!("{}_{}_seq", self.table.name, column.name);
         let name = free_name(self.draft.catalog(), self.table.schema, &wanted, &self.names);
-        let id = self.draft.allocate();
+        let id = self.draft.allocate()?;
         let max = match column.ty {
             Type::Int2 => i64::from(i16::MAX),
             Type::Int4 => i64::from(i32::MAX),
@@ -494,7 +494,7 @@ impl<'d> Builder<'d> {
         self.names.push(name.clone());
         let index = IndexDescriptor {
             id: self.table.next_index,
-            oid: self.draft.allocate(),
+            oid: self.draft.allocate()?,
             name,
             columns: columns
                 .into_iter()
@@ -502,7 +502,7 @@ impl<'d> Builder<'d> {
                 .collect(),
             kind,
             state,
-            constraint: constraint.then(|| self.draft.allocate()),
+            constraint: constraint.then(|| self.draft.allocate()).transpose()?,
         };
         self.table.next_index += 1;
         self.table.indexes.push(index);
@@ -570,7 +570,7 @@ impl<'d> Builder<'d> {
             None => format!("{}_check", self.table.name),
         };
         let name = self.constraint_name(name, &base)?;
-        let oid = self.draft.allocate();
+        let oid = self.draft.allocate()?;
         self.table.checks.push(CheckDescriptor { oid, name, expression: expr.to_string() });
         Ok(())
     }
@@ -688,7 +688,7 @@ impl<'d> Builder<'d> {
         }
         let names = self.table.column_names(columns.iter().copied()).join("_");
         let name = self.constraint_name(name, &format!("{}_{names}_fkey", self.table.name))?;
-        let oid = self.draft.allocate();
+        let oid = self.draft.allocate()?;
         self.table.foreign_keys.push(ForeignKeyDescriptor {
             oid,
             name,

@@ -142,9 +142,10 @@ pub(super) async fn change(
                 let apply = &apply;
                 Box::pin(async move {
                     let mut draft = match engine.has(PlantedBug::CatalogFromMemory) {
-                        true => Draft::of(&engine.catalog()),
-                        false => Draft::begin(txn).await?,
+                        true => Draft::of(engine.catalog().as_ref().clone(), &engine.numbers),
+                        false => Draft::begin(txn, &engine.numbers).await?,
                     };
+                    draft.provide().await?;
                     let Some(table) = draft.catalog().table(id).cloned() else {
                         return Err(SqlError::new(
                             crate::types::SqlState::UNDEFINED_TABLE,
@@ -195,7 +196,7 @@ pub(in crate::session) async fn raise_version(
 ) -> Result<(), SqlError> {
     let work = engine.run("raise schema version", |txn, _| {
         Box::pin(async move {
-            let mut draft = Draft::begin(txn).await?;
+            let mut draft = Draft::begin(txn, &engine.numbers).await?;
             let Some(table) = draft.catalog().table(id).cloned() else { return Ok(None) };
             if table.version >= version {
                 return Ok(None);

@@ -74,10 +74,13 @@ impl Session {
     /// The catalog, to be changed in this transaction.
     async fn draft(&mut self) -> Result<Draft, SqlError> {
         if self.engine.has(PlantedBug::CatalogFromMemory) {
-            return Ok(Draft::of(&self.catalog()));
+            return Ok(Draft::of(self.catalog().as_ref().clone(), &self.engine.numbers));
         }
+        let numbers = self.engine.numbers.clone();
         let active = self.begin_if_none();
-        Draft::begin(&mut active.txn).await
+        let draft = Draft::begin(&mut active.txn, &numbers).await?;
+        draft.provide().await?;
+        Ok(draft)
     }
 
     /// Writes a change into this transaction.

@@ -39,7 +39,7 @@ impl Session {
                 format!("schema \"{name}\" already exists"),
             ));
         }
-        let id = draft.allocate();
+        let id = draft.allocate()?;
         draft.put(Entry::Schema(SchemaDescriptor { id, database: self.database, name }));
         self.write_draft(draft)?;
         Ok("CREATE SCHEMA")
@@ -120,8 +120,8 @@ impl Session {
                 format!("database \"{name}\" already exists"),
             ));
         }
-        let id = draft.allocate();
-        let schema = draft.allocate();
+        let id = draft.allocate()?;
+        let schema = draft.allocate()?;
         draft.put(Entry::Database(DatabaseDescriptor { id, name }));
         draft.put(Entry::Schema(SchemaDescriptor {
             id: schema,
@@ -218,7 +218,7 @@ impl Session {
                     format!("role \"{name}\" already exists"),
                 ));
             }
-            let id = draft.allocate();
+            let id = draft.allocate()?;
             let login = create.login.unwrap_or(true);
             draft.put(Entry::Role(RoleDescriptor {
                 id,
@@ -289,7 +289,7 @@ impl Session {
             ));
         }
         let owner = draft.catalog().role(&self.user).map_or(FIRST_ROLE, |role| role.id);
-        let id = draft.allocate();
+        let id = draft.allocate()?;
         draft.put(Entry::Sequence(sequence_of(id, schema, name, owner, options)?));
         self.write_draft(draft)?;
         Ok("CREATE SEQUENCE")
@@ -327,7 +327,7 @@ impl Session {
                     format!("relation \"{name}\" already exists"),
                 ));
             }
-            None => draft.allocate(),
+            None => draft.allocate()?,
         };
         let owner = draft.catalog().role(&self.user).map_or(FIRST_ROLE, |role| role.id);
         let aliases: Vec<String> =
