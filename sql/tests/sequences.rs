@@ -54,3 +54,56 @@ fn numbers_are_not_given_out_again() {
     numbers.dedup();
     assert_eq!(numbers.len(), 4, "{numbers:?}");
 }
+
+/// A restart is the transaction's: it sees it at once, and takes it back with all the rest.
+#[test]
+fn a_sequence_starts_anew_with_the_transaction_that_says_so() {
+    let setup = "CREATE TABLE t (id serial PRIMARY KEY, v int)";
+    let insert = "INSERT INTO t (v) VALUES (1) RETURNING id";
+    let gives = |number: u32| format!("id\n{number}\nINSERT 0 1\n");
+    let (cluster, mut east, mut west) = TestCluster::with_two_sessions(setup);
+    cluster.run(&mut east, &format!("{insert}; {insert}; {insert}"));
+    // It keeps a block of values.
+    assert!(cluster.run(&mut west, insert).contains("INSERT 0 1"));
+    let answer =
+        cluster.run(&mut east, &format!("BEGIN; TRUNCATE t RESTART IDENTITY; {insert}; COMMIT"));
+    assert_eq!(answer, format!("BEGIN\nTRUNCATE TABLE\n{}COMMIT\n", gives(1)));
+    for number in 2..=4 {
+        assert_eq!(cluster.run(&mut east, insert), gives(number));
+    }
+    // Neither gateway gives again what the other has given, nor what it had kept from before.
+    let mut seen = vec!["1".to_string(), "2".into(), "3".into(), "4".into()];
+    for turn in 0..80 {
+        let session = if turn % 2 == 0 { &mut west } else { &mut east };
+        let answer = cluster.run(session, insert);
+        let number = answer.lines().nth(1).unwrap_or_default().to_string();
+        assert!(answer.contains("INSERT 0 1") && !seen.contains(&number), "{turn}: {answer}");
+        seen.push(number);
+    }
+    // Rolled back, it goes on.
+    let (cluster, mut east, mut west) = TestCluster::with_two_sessions(setup);
+    assert_eq!(cluster.run(&mut east, insert), gives(1));
+    let block = format!("BEGIN; TRUNCATE t RESTART IDENTITY; {insert}; ROLLBACK");
+    assert!(cluster.run(&mut east, &block).contains(&gives(1)));
+    assert_eq!(cluster.run(&mut east, insert), gives(2));
+    assert!(cluster.run(&mut east, &block).contains(&gives(1)));
+    assert_eq!(cluster.run(&mut east, insert), gives(3));
+    // currval is what was given last, as in PostgreSQL.
+    let answer = cluster.run(&mut east, "TRUNCATE t RESTART IDENTITY; SELECT currval('t_id_seq')");
+    assert!(answer.ends_with("currval\n3\n"), "{answer}");
+    assert!(cluster.run(&mut west, insert).contains("INSERT 0 1"));
+    // Twice in one block, and of a table that the block has made.
+    let block = format!(
+        "BEGIN; TRUNCATE t RESTART IDENTITY; {insert}; TRUNCATE t RESTART IDENTITY; {insert}; \
+         CREATE TABLE u (id serial, v int); INSERT INTO u (v) VALUES (1); TRUNCATE u RESTART IDENTITY; \
+         INSERT INTO u (v) VALUES (1) RETURNING id; COMMIT"
+    );
+    let answer = cluster.run(&mut east, &block);
+    assert_eq!(answer.matches("id\n1\n").count(), 3, "{answer}");
+    // A table that the block has used already keeps its values: refused.
+    let answer = cluster.run(&mut east, &format!("BEGIN; {insert}; TRUNCATE t RESTART IDENTITY"));
+    assert!(answer.contains("[0A000]"), "{answer}");
+    cluster.run(&mut east, "ROLLBACK");
+    assert_eq!(cluster.run(&mut east, "TRUNCATE t RESTART IDENTITY"), "TRUNCATE TABLE\n");
+    assert_eq!(cluster.run(&mut east, insert), gives(1));
+}

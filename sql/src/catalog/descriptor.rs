@@ -227,6 +227,16 @@ pub(crate) struct SequenceDescriptor {
     pub cycle: bool,
     /// (table, column place) that it belongs to.
     pub owned_by: Option<(u32, usize)>,
+    /// The number under which its values are kept since it was started anew; `None`: its OID.
+    #[serde(default)]
+    pub restarted_as: Option<u32>,
+}
+
+impl SequenceDescriptor {
+    /// The number under which its values are kept. Another one is another beginning, which comes and goes with the transaction that wrote it.
+    pub(crate) fn values(&self) -> u32 {
+        self.restarted_as.unwrap_or(self.id)
+    }
 }
 
 /// A view.

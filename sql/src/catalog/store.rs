@@ -88,6 +88,8 @@ pub(crate) struct Draft {
     numbers: Arc<Numbers>,
     changed: BTreeMap<u32, Entry>,
     removed: BTreeSet<u32>,
+    /// Tables whose ranges were asked to refuse versions below.
+    announced: BTreeMap<u32, u64>,
 }
 
 impl Draft {
@@ -98,8 +100,9 @@ impl Draft {
 
     /// Chaos only, but for [`Draft::begin`]: of a catalog that may have changed since it was read, and may be changing now.
     pub(crate) fn of(catalog: Catalog, numbers: &Arc<Numbers>) -> Draft {
+        let (numbers, announced) = (numbers.clone(), BTreeMap::new());
         let (changed, removed) = (BTreeMap::new(), BTreeSet::new());
-        Draft { catalog, numbers: numbers.clone(), changed, removed }
+        Draft { catalog, numbers, changed, removed, announced }
     }
 
     /// Before [`Draft::allocate`].
@@ -121,6 +124,16 @@ impl Draft {
             Some(id) => Ok(id),
             None => Ok(fresh),
         }
+    }
+
+    /// A table's ranges are about to refuse versions below: should this draft not be committed, the table has to follow.
+    pub(crate) fn note_announced(&mut self, table: u32, version: u64) {
+        self.announced.insert(table, version);
+    }
+
+    /// What was announced by this draft.
+    pub(crate) fn announced(&self) -> &BTreeMap<u32, u64> {
+        &self.announced
     }
 
     /// As it would be.

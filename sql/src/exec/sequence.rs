@@ -1,7 +1,13 @@
 //! Driver: sequences. Values are drawn outside of the user's transaction, as PostgreSQL does: a rollback leaves a gap.
 //!
-//! `system/sequence/ <oid>` holds the last value handed out to any node. A node takes [`BLOCK`] values at once and gives them to its
-//! sessions; a restart loses the rest of the block. INVARIANT: no value is given twice, unless the sequence cycles or `setval` says so.
+//! `system/sequence/ <number>` holds the last value handed out to any node. A node takes [`BLOCK`] values at once and gives them to its
+//! sessions; a restart of the node loses the rest of the block. INVARIANT: no value is given twice, unless the sequence cycles or `setval`
+//! or a restart of the sequence says so.
+//!
+//! The number is the sequence's OID until it is started anew (`TRUNCATE .. RESTART IDENTITY`), then another, which the catalog says
+//! ([`SequenceDescriptor::values`]): the restart is the transaction's that asks for it, though its values are not. Numbers are never given
+//! twice, so that nothing is found under one that is left from what was rolled back. That nobody goes on under a former one is the
+//! table's matter: its ranges refuse whoever has not heard of the restart.
 
 use super::Facts;
 use crate::catalog::SequenceDescriptor;
@@ -23,14 +29,14 @@ const BLOCK: i64 = 32;
 /// A node's share of the sequences.
 pub(crate) struct Sequences {
     db: Db,
-    /// Per sequence: the next value, and the last one of the block.
+    /// By the number of a sequence's values: the next one, and the last one of the block.
     blocks: Mutex<BTreeMap<u32, (i64, i64)>>,
     /// Chaos only.
     planted: Option<PlantedBug>,
 }
 
-fn sequence_key(id: u32) -> Key {
-    Key::system("sequence", &id.to_be_bytes())
+fn sequence_key(sequence: &SequenceDescriptor) -> Key {
+    Key::system("sequence", &sequence.values().to_be_bytes())
 }
 
 impl Sequences {
@@ -69,20 +75,20 @@ impl Sequences {
     fn take_from_block(&self, sequence: &SequenceDescriptor) -> Option<i64> {
         let mut blocks = self.blocks.lock();
         if rare(Rare::SequenceBlockDropped) {
-            blocks.remove(&sequence.id);
+            blocks.remove(&sequence.values());
         }
-        let (next, last) = *blocks.get(&sequence.id)?;
+        let (next, last) = *blocks.get(&sequence.values())?;
         if next == last {
-            blocks.remove(&sequence.id);
+            blocks.remove(&sequence.values());
         } else {
-            blocks.insert(sequence.id, (next + sequence.increment, last));
+            blocks.insert(sequence.values(), (next + sequence.increment, last));
         }
         Some(next)
     }
 
     /// Takes a block and gives its first value.
     async fn allocate(&self, sequence: &SequenceDescriptor) -> Result<i64, SqlError> {
-        let key = sequence_key(sequence.id);
+        let key = sequence_key(sequence);
         let overlap = self.planted == Some(PlantedBug::SequenceBlocksOverlap);
         let block = self.db.run(TxnOptions::labelled("nextval"), |txn| {
             let (key, sequence) = (key.clone(), sequence.clone());
@@ -111,7 +117,7 @@ impl Sequences {
         };
         if first != end {
             coverage::reached(Mark::SequenceBlockTaken);
-            self.blocks.lock().insert(sequence.id, (first + sequence.increment, end));
+            self.blocks.lock().insert(sequence.values(), (first + sequence.increment, end));
         }
         Ok(first)
     }
@@ -136,7 +142,7 @@ impl Sequences {
         }
         facts.sequence_values.lock().set = true;
         let last = if called { Some(value) } else { value.checked_sub(sequence.increment) };
-        let key = sequence_key(id);
+        let key = sequence_key(&sequence);
         let write = self.db.run(TxnOptions::labelled("setval"), |txn| {
             let key = key.clone();
             Box::pin(async move {
@@ -147,23 +153,11 @@ impl Sequences {
             })
         });
         write.await?;
-        self.blocks.lock().remove(&id);
+        self.blocks.lock().remove(&sequence.values());
         if called {
             facts.sequence_values.lock().values.insert(id, value);
         }
         Ok(value)
-    }
-
-    /// Begins again, as after its creation.
-    pub(crate) async fn restart(&self, id: u32) -> Result<(), SqlError> {
-        let key = sequence_key(id);
-        let write = self.db.run(TxnOptions::labelled("restart sequence"), |txn| {
-            let key = key.clone();
-            Box::pin(async move { txn.delete(key) })
-        });
-        write.await?;
-        self.blocks.lock().remove(&id);
-        Ok(())
     }
 }
 
@@ -225,6 +219,7 @@ mod tests {
             max,
             cycle,
             owned_by: None,
+            restarted_as: None,
         }
     }
 

@@ -227,10 +227,16 @@ impl Session {
         self.copy = None;
         if self.block == Block::Open {
             self.block = Block::Failed;
+            if let Some(active) = &mut self.active {
+                active.let_go_if_over();
+            }
         }
         if self.block == Block::None {
             // Dropped: its locks are released in the background.
-            self.active = None;
+            let announced = self.active.take().map(|active| active.announced);
+            if let Some(announced) = announced.filter(|announced| !announced.is_empty()) {
+                drop(ddl::follow_in_background(&self.engine, announced));
+            }
         }
         self.portals.clear();
     }
@@ -241,6 +247,7 @@ impl Session {
         self.portals.clear();
         if let Some(mut active) = self.active.take() {
             active.txn.rollback().await;
+            ddl::follow(&self.engine, active.announced).await;
         }
         self.block = Block::None;
     }

@@ -1,14 +1,15 @@
 //! Driver: transaction blocks and savepoints.
 
 use super::Session;
+use super::ddl::{Announced, follow};
 use super::rerun::Tape;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Draft, Entry, TableDescriptor};
 use crate::error::{Recovery, SqlError, codes};
 use crate::exec::Facts;
 use crate::outcome::{Notice, Outcome};
 use crate::parse::{AsOf, BeginOptions};
 use crate::types::Datum;
-use clock::Monotonic;
+use clock::{Monotonic, Timestamp};
 use coverage::Mark;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -65,8 +66,9 @@ pub(super) struct Active {
     pub(super) told: BTreeSet<u32>,
     /// Tables whose data may go once this has committed.
     pub(super) dropped: Vec<Arc<crate::catalog::TableDescriptor>>,
-    /// Sequences to start anew once this has committed.
-    pub(super) restarted: Vec<u32>,
+    /// What the ranges of tables were told of changes of this transaction, also of those that were taken back since. What does not come
+    /// to be, the tables have to follow all the same.
+    pub(super) announced: Announced,
 }
 
 impl Active {
@@ -82,7 +84,7 @@ impl Active {
             tape: Tape::default(),
             told: BTreeSet::new(),
             dropped: Vec::new(),
-            restarted: Vec::new(),
+            announced: Announced::new(),
         }
     }
 
@@ -92,7 +94,21 @@ impl Active {
         self.savepoints.clear();
         self.told.clear();
         self.dropped.clear();
-        self.restarted.clear();
+    }
+
+    /// For those who cannot wait: a block that has failed and has no savepoint holds nothing any more.
+    pub(super) fn let_go_if_over(&mut self) {
+        if self.savepoints.is_empty() {
+            self.txn.let_go();
+        }
+    }
+
+    /// What a draft has announced is to come with this transaction.
+    pub(super) fn note_announced(&mut self, draft: &Draft) {
+        for (table, version) in draft.announced() {
+            let known = self.announced.entry(*table).or_default();
+            *known = (*known).max(*version);
+        }
     }
 
     /// Begins anew, when nothing has been answered but BEGIN and SAVEPOINT.
@@ -113,14 +129,13 @@ impl Active {
             catalog: self.catalog.clone(),
             told: self.told.clone(),
             dropped_count: self.dropped.len(),
-            restarted_count: self.restarted.len(),
         });
         Ok(())
     }
 
     /// Whether all that it does is in its transaction.
     pub(super) fn changes_nothing_else(&self) -> bool {
-        self.catalog.is_none() && self.dropped.is_empty() && self.restarted.is_empty()
+        self.catalog.is_none() && self.dropped.is_empty()
     }
 
     /// Whether its modes may still change so.
@@ -340,6 +355,7 @@ impl Session {
         self.settings.end_transaction(false);
         if let Some(mut active) = self.active.take() {
             active.txn.rollback().await;
+            follow(&self.engine, active.announced).await;
         }
     }
 
@@ -354,8 +370,9 @@ impl Session {
             let Err(error) = active.txn.commit().await else { break active };
             self.active = Some(active);
             if let Err(error) = self.rerun(error.into()).await {
-                self.active = None;
+                let announced = self.active.take().map(|active| active.announced);
                 self.settings.end_transaction(false);
+                follow(&self.engine, announced.unwrap_or_default()).await;
                 return Err(self.explained(error));
             }
         };
@@ -364,9 +381,6 @@ impl Session {
             let version = catalog.version();
             self.engine.publish(catalog);
             self.engine.cluster.broadcast_catalog(version).await;
-        }
-        for sequence in active.restarted {
-            self.engine.sequences.restart(sequence).await?;
         }
         // Looked at again, since nothing brings rows back: only what the catalog that was committed does not have.
         let catalog = self.engine.catalog();
@@ -424,7 +438,32 @@ impl Session {
         active.catalog = savepoint.catalog.clone();
         active.told = savepoint.told.clone();
         active.dropped.truncate(savepoint.dropped_count);
-        active.restarted.truncate(savepoint.restarted_count);
+        self.stand_by_announced().await
+    }
+
+    /// What ranges were told and was taken back since does not come to be, but they go on refusing what is below, from this transaction,
+    /// too: it raises the tables' versions itself. Another one would change what this one has read.
+    async fn stand_by_announced(&mut self) -> Result<(), SqlError> {
+        let (known, numbers) = (self.catalog(), self.engine.numbers.clone());
+        let Some(active) = &mut self.active else { return Ok(()) };
+        let is_behind = |(table, version): &(&u32, &u64)| {
+            known.table(**table).is_some_and(|table| table.version < **version)
+        };
+        if !active.announced.iter().any(|announced| is_behind(&announced)) {
+            return Ok(());
+        }
+        let mut draft = Draft::begin(&mut active.txn, &numbers).await?;
+        for (id, version) in &active.announced {
+            let (id, version) = (*id, *version);
+            let Some(table) = draft.catalog().table(id).cloned() else { continue };
+            if table.version < version {
+                active.txn.use_schema(id, version, Timestamp::MIN).await?;
+                draft.put(Entry::Table(TableDescriptor { version, ..table.as_ref().clone() }));
+                // Nobody else has planned with this version.
+                active.told.insert(id);
+            }
+        }
+        active.catalog = Some(draft.write(&mut active.txn)?);
         Ok(())
     }
 
@@ -447,18 +486,46 @@ impl Session {
                 self.copy = None;
                 match self.block {
                     Block::None => self.roll_back().await,
-                    Block::Open | Block::Failed => {
+                    Block::Open => {
                         coverage::reached(Mark::BlockFailed);
                         self.block = Block::Failed;
-                        // It cannot commit any more: others need not wait for its rollback.
-                        if let (Recovery::Restart, Some(active)) =
-                            (&error.recovery, &mut self.active)
-                        {
-                            active.txn.let_go();
-                        }
+                        self.retreat(&error).await;
                     }
+                    // It cannot go on from any savepoint.
+                    Block::Failed if error.recovery == Recovery::Restart => {
+                        self.retreat(&error).await;
+                    }
+                    Block::Failed => {}
                 }
                 Err(self.attributed(error).await)
+            }
+        }
+    }
+}
+
+impl Session {
+    /// A block has failed: others need not wait until its client takes note. What can only be rolled back lets go of all that it holds;
+    /// what can go on from a savepoint, of all since the last one.
+    async fn retreat(&mut self, error: &SqlError) {
+        let savepoints = self.active.as_ref().map(|active| &active.savepoints);
+        let innermost = savepoints.and_then(|open| open.last()).map(|last| last.name.clone());
+        let is_back = match innermost {
+            Some(name) if error.recovery != Recovery::Restart => {
+                self.back_to_savepoint(&name).await.is_ok()
+            }
+            _ => false,
+        };
+        if let Some(active) = self.active.as_mut().filter(|_| !is_back) {
+            active.txn.let_go();
+            let announced = std::mem::take(&mut active.announced);
+            follow(&self.engine, announced).await;
+        }
+        // Otherwise it would be refused again, and again.
+        if let Recovery::Refresh { table, version } = error.recovery {
+            let _ = self.engine.refresh_catalog().await;
+            let known = self.engine.catalog().table(table).map(|table| table.version);
+            if known.is_some_and(|known| known < version) {
+                follow(&self.engine, Announced::from([(table, version)])).await;
             }
         }
     }
@@ -481,7 +548,6 @@ struct Savepoint {
     catalog: Option<Arc<Catalog>>,
     told: BTreeSet<u32>,
     dropped_count: usize,
-    restarted_count: usize,
 }
 
 fn find(savepoints: &[Savepoint], name: &str) -> Result<usize, SqlError> {

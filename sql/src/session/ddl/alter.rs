@@ -183,7 +183,9 @@ impl Session {
             let context = Context { facts: &facts, place, engine, cancel: &cancel, told, version };
             let changed =
                 apply(&context, &mut active.txn, &mut draft, table.as_ref().clone(), operation)
-                    .await?;
+                    .await;
+            active.note_announced(&draft);
+            let changed = changed?;
             active.told.extend(changed.foreign_keys.iter().map(|key| key.table));
             draft.put(Entry::Table(changed));
             self.write_draft(draft)?;

@@ -80,7 +80,9 @@ impl Session {
         let active = self.begin_if_none();
         for referenced in job::newly_referenced(&table, &[]) {
             if !active.told.contains(&referenced) {
-                job::announce(&engine, &mut active.txn, &mut draft, referenced).await?;
+                let told = job::announce(&engine, &mut active.txn, &mut draft, referenced).await;
+                active.note_announced(&draft);
+                told?;
                 active.told.insert(referenced);
             }
         }
@@ -333,6 +335,7 @@ impl<'d> Builder<'d> {
             max,
             cycle: false,
             owned_by: Some((self.table.id, place)),
+            restarted_as: None,
         }));
         let schema = self
             .draft

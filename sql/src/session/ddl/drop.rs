@@ -1,7 +1,7 @@
 //! Driver: DROP and TRUNCATE.
 
 use super::{Session, job};
-use crate::catalog::{Entry, Relation, TableDescriptor};
+use crate::catalog::{Entry, Relation, SequenceDescriptor, TableDescriptor};
 use crate::error::{SqlError, codes};
 use crate::exec::Exec;
 use crate::outcome::Notice;
@@ -227,20 +227,57 @@ impl Session {
             }
         }
         let place = Place { region: self.engine.cluster.region().0 };
+        if matches!(truncate.identity, Some(ast::TruncateIdentityOption::Restart)) {
+            self.restart_sequences_of(&mut tables).await?;
+        }
         for table in &tables {
             self.truncate_one(table, place).await?;
-            if matches!(truncate.identity, Some(ast::TruncateIdentityOption::Restart)) {
-                let owned: Vec<u32> = catalog
-                    .sequences()
-                    .filter(|sequence| {
-                        sequence.owned_by.is_some_and(|(owner, _)| owner == table.id)
-                    })
-                    .map(|sequence| sequence.id)
-                    .collect();
-                self.begin_if_none().restarted.extend(owned);
-            }
         }
         Ok("TRUNCATE TABLE")
+    }
+
+    /// Starts the sequences of tables anew, in this transaction. From here on nobody inserts who has not heard of it: he would go on with
+    /// former values, which the new beginning comes to later. The tables are then as this transaction leaves them.
+    async fn restart_sequences_of(
+        &mut self,
+        tables: &mut [Arc<TableDescriptor>],
+    ) -> Result<(), SqlError> {
+        let catalog = self.catalog();
+        let owns = |table: u32| {
+            let mut sequences = catalog.sequences();
+            sequences.any(|one| one.owned_by.is_some_and(|(owner, _)| owner == table))
+        };
+        if !tables.iter().any(|table| owns(table.id)) {
+            return Ok(());
+        }
+        let mut draft = self.draft().await?;
+        let engine = self.engine.clone();
+        let active = self.begin_if_none();
+        for table in tables {
+            let of_table = |sequence: &&Arc<SequenceDescriptor>| {
+                sequence.owned_by.is_some_and(|(owner, _)| owner == table.id)
+            };
+            let owned: Vec<_> = draft.catalog().sequences().filter(of_table).cloned().collect();
+            if owned.is_empty() {
+                continue;
+            }
+            if !active.told.contains(&table.id) {
+                let told = job::renew(&engine, &mut active.txn, &mut draft, table.id).await;
+                active.note_announced(&draft);
+                told?;
+                active.told.insert(table.id);
+            }
+            for sequence in owned {
+                let restarted_as = Some(draft.allocate()?);
+                let anew = SequenceDescriptor { restarted_as, ..sequence.as_ref().clone() };
+                draft.put(Entry::Sequence(anew));
+            }
+            if let Some(renewed) = draft.catalog().table(table.id) {
+                *table = renewed.clone();
+            }
+        }
+        self.write_draft(draft)?;
+        Ok(())
     }
 
     async fn truncate_one(

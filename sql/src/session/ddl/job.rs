@@ -7,8 +7,8 @@
 //!   4. write the descriptor v+1       with the same commit
 //! ```
 //!
-//! Whoever was refused reads the catalog again, and waits in that for the change's commit. A change that dies between 2 and 4 leaves
-//! the ranges ahead of the catalog: the next one refused raises the table's version ([`raise_version`]). INVARIANT: no range
+//! Whoever was refused reads the catalog again, and waits in that for the change's commit. A change that fails between 2 and 4 leaves
+//! the ranges ahead of the catalog: it raises the table's version itself ([`follow`]), and if it has died, the next one refused does. INVARIANT: no range
 //! accepts a version above the catalog's for long, and never a write that does not know the table as it is.
 //!
 //! An index is filled in small transactions between two such changes: writers keep it up to date from the first one on, readers
@@ -25,8 +25,9 @@ use crate::rows::{Place, decode, index_entry, index_span};
 use crate::types::{FixedContext, text};
 use clock::Timestamp;
 use coverage::Mark;
+use futures::channel::oneshot;
 use futures::future::BoxFuture;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::mvcc::TxnId;
@@ -38,10 +39,15 @@ use txn::client::{ScanOptions, ScanPage, Txn, TxnError};
 const FENCE_PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between two tries.
 const FENCE_PAUSE: Duration = Duration::from_millis(50);
+/// How long a client waits for the tables that its transaction had announced something to.
+const FOLLOW_PATIENCE: Duration = Duration::from_secs(1);
 /// Rows of one transaction of a backfill.
 const BACKFILL_ROWS: u64 = 500;
 /// Rows that go with one transaction of a clearing.
 const CLEAR_ROWS: u64 = 2000;
+
+/// By table, what version its ranges were told of.
+pub(in crate::session) type Announced = BTreeMap<u32, u64>;
 
 /// What a change makes of a table, in its transaction.
 pub(super) type Change<'c> = dyn for<'a> FnMut(
@@ -135,11 +141,13 @@ pub(super) async fn change(
     id: u32,
     apply: &mut Change<'_>,
 ) -> Result<Arc<TableDescriptor>, SqlError> {
+    // Of all attempts: other tables that were told of this change.
+    let announced = parking_lot::Mutex::new(Announced::new());
     let catalog = {
         let apply = futures::lock::Mutex::new(apply);
         engine
             .run("schema change", |txn, _| {
-                let apply = &apply;
+                let (apply, announced) = (&apply, &announced);
                 Box::pin(async move {
                     let mut draft = match engine.has(PlantedBug::CatalogFromMemory) {
                         true => Draft::of(engine.catalog().as_ref().clone(), &engine.numbers),
@@ -158,7 +166,9 @@ pub(super) async fn change(
                     txn.read_newest().await?;
                     txn.use_schema(id, version, Timestamp::MIN).await?;
                     let mut apply = apply.lock().await;
-                    let mut changed = (*apply)(txn, &mut draft, table.as_ref().clone()).await?;
+                    let changed = (*apply)(txn, &mut draft, table.as_ref().clone()).await;
+                    announced.lock().extend(draft.announced());
+                    let mut changed = changed?;
                     changed.version = version;
                     draft.put(Entry::Table(changed));
                     draft.write(txn)
@@ -178,10 +188,14 @@ pub(super) async fn change(
             Ok(table)
         }
         Err(error) => {
-            // The ranges may be ahead now: let the table follow at once.
+            // The ranges may be ahead now: let the tables follow at once.
             coverage::reached(Mark::SchemaChangeFailed);
+            let mut ahead = announced.into_inner();
             if let Some(table) = engine.catalog().table(id) {
-                let _ = raise_version(engine, id, table.version + 1).await;
+                ahead.insert(id, table.version + 1);
+            }
+            for (table, version) in ahead {
+                let _ = raise_version(engine, table, version).await;
             }
             Err(error)
         }
@@ -214,6 +228,35 @@ pub(in crate::session) async fn raise_version(
     Ok(())
 }
 
+/// What was announced has not come to be: the tables follow their ranges, in the background. Ready when they have, or when that takes
+/// longer than [`FOLLOW_PATIENCE`]: then somebody else changes the catalog, and whoever is refused waits for him, too.
+pub(in crate::session) async fn follow(engine: &Arc<Engine>, announced: Announced) {
+    if announced.is_empty() {
+        return;
+    }
+    let followed = follow_in_background(engine, announced);
+    let patience = std::pin::pin!(engine.pause(FOLLOW_PATIENCE));
+    futures::future::select(followed, patience).await;
+}
+
+/// The same, for those who cannot wait. Told when it is done.
+pub(in crate::session) fn follow_in_background(
+    engine: &Arc<Engine>,
+    announced: Announced,
+) -> oneshot::Receiver<()> {
+    coverage::reached(Mark::SchemaChangeFailed);
+    let (done, followed) = oneshot::channel();
+    let engine_of_task = engine.clone();
+    let task = async move {
+        for (table, version) in announced {
+            let _ = raise_version(&engine_of_task, table, version).await;
+        }
+        let _ = done.send(());
+    };
+    engine.db.runtime().spawn.spawn(Box::pin(task));
+    followed
+}
+
 /// The tables that a table's keys reference beside itself, but for those that `known` ones do.
 pub(super) fn newly_referenced(
     table: &TableDescriptor,
@@ -224,8 +267,7 @@ pub(super) fn newly_referenced(
 }
 
 /// A table is about to be referenced: from now on its ranges refuse whoever planned without the key, for he would take a row away
-/// and look for no rows that reference it (killer Q10). Its version rises with the commit of `txn`; should that fail, the next one
-/// refused raises it. Not for tables that `txn` itself has made: nobody else has planned with those. 0A000 if `txn` has used the table.
+/// and look for no rows that reference it (killer Q10). As [`renew`].
 pub(super) async fn announce(
     engine: &Engine,
     txn: &mut Txn,
@@ -235,24 +277,38 @@ pub(super) async fn announce(
     if engine.has(PlantedBug::ParentNotTold) {
         return Ok(());
     }
-    let Some(table) = draft.catalog().table(referenced).cloned() else {
-        return Err(SqlError::internal("a referenced table is missing"));
+    renew(engine, txn, draft, referenced).await?;
+    coverage::reached(Mark::ReferencedTableTold);
+    Ok(())
+}
+
+/// From now on a table's ranges refuse whoever planned without what `draft` says. Its version rises with the commit of `txn`; should that
+/// not come, whoever gives `txn` up lets the table follow ([`follow`]), or the next one refused does. Not for tables that `txn` itself has
+/// made: nobody else has planned with those. 0A000 if `txn` has used the table.
+pub(super) async fn renew(
+    engine: &Engine,
+    txn: &mut Txn,
+    draft: &mut Draft,
+    id: u32,
+) -> Result<(), SqlError> {
+    let Some(table) = draft.catalog().table(id).cloned() else {
+        return Err(SqlError::internal("a table that is to be told is missing"));
     };
     let version = table.version + 1;
+    draft.note_announced(id, version);
     fence(engine, &table, version, Some(txn.id())).await?;
     // What was written before the fence, after this transaction began, would escape its checks. What this transaction has done with
     // the table it planned without the key: the new fence refuses that, too, and would at every further attempt.
     match txn.read_newest().await {
-        Err(TxnError::SchemaChanged { table: id, version: accepted })
-            if (id, accepted) == (referenced, version) =>
+        Err(TxnError::SchemaChanged { table: refused, version: accepted })
+            if (refused, accepted) == (id, version) =>
         {
             return Err(changed_here(&table.name));
         }
         newest => newest?,
     }
-    txn.use_schema(referenced, version, Timestamp::MIN).await?;
+    txn.use_schema(id, version, Timestamp::MIN).await?;
     draft.put(Entry::Table(TableDescriptor { version, ..table.as_ref().clone() }));
-    coverage::reached(Mark::ReferencedTableTold);
     Ok(())
 }
 

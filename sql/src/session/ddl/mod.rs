@@ -11,7 +11,7 @@ mod job;
 mod objects;
 mod options;
 
-pub(super) use job::{clear_in_background, raise_version};
+pub(super) use job::{Announced, clear_in_background, follow, follow_in_background, raise_version};
 
 use super::Session;
 use super::transaction::Active;
@@ -86,6 +86,7 @@ impl Session {
     /// Writes a change into this transaction.
     fn write_draft(&mut self, draft: Draft) -> Result<Arc<Catalog>, SqlError> {
         let active = self.begin_if_none();
+        active.note_announced(&draft);
         let catalog = draft.write(&mut active.txn)?;
         active.catalog = Some(catalog.clone());
         self.facts_now();

@@ -406,5 +406,6 @@ fn sequence_of(
         max,
         cycle,
         owned_by: None,
+        restarted_as: None,
     })
 }
