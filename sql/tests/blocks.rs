@@ -4,7 +4,7 @@
 use crate::world::{TestCluster, run};
 use futures::FutureExt;
 use parking_lot::Mutex;
-use sql::Next;
+use sql::{Next, Outcome};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -193,4 +193,187 @@ fn a_failed_block_goes_back_to_its_last_savepoint_at_once() {
     assert_eq!(cluster.run(&mut session, "COMMIT"), "COMMIT\n");
     let rows = cluster.run(&mut session, "SELECT v FROM t ORDER BY id");
     assert_eq!(rows, "v\n5\n22\n33\n");
+}
+
+/// As PostgreSQL: what a savepoint's rollback takes back are its cursors, too.
+#[test]
+fn cursors_do_not_outlive_what_opened_them() {
+    let (cluster, mut session, _) = TestCluster::with_two_sessions(PAIR);
+    let one = "DECLARE one CURSOR FOR SELECT id FROM t ORDER BY id";
+    let two = one.replace("one", "two");
+    cluster.run(
+        &mut session,
+        &format!("BEGIN; {one}; SAVEPOINT s; {two}; FETCH NEXT FROM one; ROLLBACK TO s"),
+    );
+    assert_eq!(cluster.run(&mut session, "FETCH NEXT FROM one"), "id\n2\n");
+    let answer = cluster.run(&mut session, "FETCH NEXT FROM two");
+    assert!(answer.contains("[34000]"), "{answer}");
+    // One that was opened under a savepoint that was released is the outer one's.
+    let nested =
+        format!("ROLLBACK; BEGIN; SAVEPOINT o; SAVEPOINT s; {two}; RELEASE s; FETCH NEXT FROM two");
+    assert!(cluster.run(&mut session, &nested).ends_with("id\n1\n"));
+    let answer = cluster.run(&mut session, "ROLLBACK TO o; FETCH NEXT FROM two");
+    assert!(answer.contains("[34000]"), "{answer}");
+    cluster.run(&mut session, "ROLLBACK");
+    // Portals are of the same kind.
+    cluster.run(&mut session, "BEGIN; SAVEPOINT s");
+    cluster.world.block_on(async {
+        session.parse("q", "SELECT id FROM t ORDER BY id", &[]).await.expect("parses");
+        session.bind("p", "q", Vec::new(), &[], &[]).await.expect("binds");
+        session.execute("p", 1, Next::Unknown).await.expect("executes");
+    });
+    cluster.run(&mut session, "ROLLBACK TO s");
+    cluster.world.block_on(async {
+        let error = session.execute("p", 1, Next::Unknown).await.expect_err("it is gone");
+        assert_eq!(error.code.to_string(), "34000");
+    });
+    cluster.run(&mut session, "ROLLBACK");
+}
+
+#[test]
+fn a_cursor_with_hold_outlives_its_transaction_if_that_commits() {
+    let (cluster, mut session, _) = TestCluster::with_two_sessions(PAIR);
+    let held = "DECLARE held CURSOR WITH HOLD FOR SELECT id FROM t ORDER BY id";
+    cluster.run(&mut session, &format!("BEGIN; {held}; FETCH NEXT FROM held; COMMIT; BEGIN"));
+    assert_eq!(cluster.run(&mut session, "FETCH NEXT FROM held"), "id\n2\n");
+    cluster.run(&mut session, "ROLLBACK");
+    assert_eq!(cluster.run(&mut session, "FETCH NEXT FROM held"), "id\n");
+    assert_eq!(cluster.run(&mut session, "CLOSE held"), "CLOSE CURSOR\n");
+    assert_eq!(cluster.run(&mut session, held), "DECLARE CURSOR\n");
+    assert_eq!(cluster.run(&mut session, "FETCH NEXT FROM held"), "id\n1\n");
+    cluster.run(&mut session, "SELECT 1 / 0");
+    cluster.world.block_on(session.sync()).expect("ends");
+    assert_eq!(cluster.run(&mut session, "FETCH NEXT FROM held"), "id\n2\n");
+    cluster.run(&mut session, "CLOSE held");
+    cluster.run(&mut session, &format!("BEGIN; {held}; ROLLBACK"));
+    let answer = cluster.run(&mut session, "FETCH NEXT FROM held");
+    assert!(answer.contains("[34000]"), "{answer}");
+    let locking = "DECLARE l CURSOR WITH HOLD FOR SELECT id FROM t FOR UPDATE";
+    assert!(cluster.run(&mut session, locking).contains("[0A000]"));
+    for writing in ["UPDATE t SET v = 9", "DELETE FROM t", "INSERT INTO t VALUES (9, 9)"] {
+        let answer = cluster.run(&mut session, &format!("BEGIN; DECLARE c CURSOR FOR {writing}"));
+        assert!(answer.contains("[42601]"), "{writing}: {answer}");
+        cluster.run(&mut session, "ROLLBACK");
+    }
+    let answer = cluster.run(
+        &mut session,
+        "BEGIN; DECLARE c CURSOR FOR WITH w AS (DELETE FROM t RETURNING id) SELECT * FROM w",
+    );
+    assert!(answer.contains("[0A000]"), "{answer}");
+    cluster.run(&mut session, "ROLLBACK");
+    assert_eq!(cluster.run(&mut session, "SELECT count(*) FROM t"), "count\n2\n");
+}
+
+/// What `lock_timeout` is in the end, of a session in which it was 0.
+#[test]
+fn settings_are_kept_and_taken_back_as_in_postgresql() {
+    let cases = [
+        ("BEGIN; SET LOCAL lock_timeout = 1; SET lock_timeout = 2; COMMIT", "2"),
+        ("BEGIN; SET LOCAL lock_timeout = 1; SET lock_timeout = 2; ROLLBACK", "0"),
+        ("BEGIN; SET lock_timeout = 1; SET LOCAL lock_timeout = 2; COMMIT", "1"),
+        ("BEGIN; SET lock_timeout = 1; SET LOCAL lock_timeout = 2; ROLLBACK", "0"),
+        (
+            "BEGIN; SET lock_timeout = 1; SAVEPOINT s; SET lock_timeout = 2; ROLLBACK TO s; COMMIT",
+            "1",
+        ),
+        (
+            "BEGIN; SAVEPOINT s; SET LOCAL lock_timeout = 2; ROLLBACK TO s; SHOW lock_timeout; COMMIT",
+            "0",
+        ),
+        ("BEGIN; SAVEPOINT s; SET lock_timeout = 2; RELEASE s; COMMIT", "2"),
+        (
+            "BEGIN; SET lock_timeout = 1; SAVEPOINT s; SET LOCAL lock_timeout = 2; RELEASE s; COMMIT",
+            "1",
+        ),
+        (
+            "BEGIN; SET LOCAL lock_timeout = 1; SAVEPOINT s; SET lock_timeout = 2; RELEASE s; COMMIT",
+            "2",
+        ),
+        (
+            "BEGIN; SET lock_timeout = 1; SAVEPOINT s; SET lock_timeout = 2; SELECT 1 / 0; ROLLBACK TO s; COMMIT",
+            "1",
+        ),
+        (
+            "BEGIN; SAVEPOINT s; SAVEPOINT u; SET lock_timeout = 2; RELEASE u; ROLLBACK TO s; COMMIT",
+            "0",
+        ),
+        ("SET lock_timeout = 5; BEGIN; RESET ALL; ROLLBACK", "5"),
+        ("SET lock_timeout = 5; BEGIN; RESET ALL; COMMIT", "0"),
+        ("SET lock_timeout = 5; BEGIN; SET LOCAL lock_timeout = DEFAULT; COMMIT", "5"),
+        (
+            "SET lock_timeout = 5; BEGIN; SAVEPOINT s; RESET lock_timeout; ROLLBACK TO s; COMMIT",
+            "5",
+        ),
+        ("SET lock_timeout = 5; BEGIN; SELECT set_config('lock_timeout', '6', true); COMMIT", "5"),
+        ("SET lock_timeout = 5; SET LOCAL lock_timeout = 6; SHOW lock_timeout", "5"),
+    ];
+    for (case, expected) in cases {
+        let (cluster, mut session, _) = TestCluster::with_two_sessions("SELECT 1");
+        // One by one: a string of statements is a transaction, too.
+        for statement in case.split("; ") {
+            cluster.run(&mut session, statement);
+        }
+        let shown = cluster.run(&mut session, "SHOW lock_timeout");
+        assert_eq!(shown, format!("lock_timeout\n{expected}\n"), "{case}");
+    }
+    let (cluster, mut session, _) = TestCluster::with_two_sessions("SELECT 1");
+    cluster.run(&mut session, "BEGIN; SAVEPOINT s; SET LOCAL lock_timeout = 2");
+    let shown = cluster.run(&mut session, "ROLLBACK TO s; SHOW lock_timeout");
+    assert_eq!(shown, "ROLLBACK\nlock_timeout\n0\n");
+    cluster.run(&mut session, "ROLLBACK");
+    // Others are told what clients are told.
+    cluster.run(&mut session, "BEGIN; SAVEPOINT s; SET TimeZone = 'Europe/Berlin'");
+    session.parameter_changes();
+    cluster.run(&mut session, "ROLLBACK TO s");
+    assert_eq!(session.parameter_changes(), [("TimeZone".to_string(), "UTC".to_string())]);
+}
+
+/// A string of statements is a transaction, and so is a pipeline: what is local to it counts in it.
+#[test]
+fn local_settings_count_outside_of_blocks() {
+    let (cluster, mut session, _) = TestCluster::with_two_sessions(PAIR);
+    let answer = cluster.run(&mut session, "SET LOCAL lock_timeout = 7; SHOW lock_timeout");
+    assert_eq!(answer, "SET\nlock_timeout\n7\n");
+    assert_eq!(cluster.run(&mut session, "SHOW lock_timeout"), "lock_timeout\n0\n");
+    let alone = cluster.run(&mut session, "SET LOCAL lock_timeout = 7");
+    assert!(alone.starts_with("WARNING:"), "{alone}");
+    cluster.run(&mut session, "BEGIN; UPDATE t SET v = 5 WHERE id = 1");
+    let mut other = cluster.session(&cluster.west);
+    let answer = cluster
+        .run(&mut other, "SET LOCAL statement_timeout = 100; UPDATE t SET v = 6 WHERE id = 1");
+    assert!(answer.contains("[57014]"), "{answer}");
+    cluster.world.block_on(async {
+        for (at, sql) in ["SET LOCAL statement_timeout = 100", "UPDATE t SET v = 6 WHERE id = 1"]
+            .into_iter()
+            .enumerate()
+        {
+            other.parse("", sql, &[]).await.expect("parses");
+            other.bind("", "", Vec::new(), &[], &[]).await.expect("binds");
+            let next = if at == 0 { Next::Unknown } else { Next::Sync };
+            match (at, other.execute("", 0, next).await) {
+                (0, Ok(Outcome::Complete { tag })) => assert_eq!(tag, "SET"),
+                (1, Err(error)) => assert_eq!(error.code.to_string(), "57014"),
+                (at, other) => panic!("{at}: {other:?}"),
+            }
+        }
+        other.sync().await.expect("ends");
+    });
+    // PostgreSQL warns, too: a pipeline is no block.
+    assert_eq!(other.notices().len(), 1);
+    assert_eq!(cluster.run(&mut other, "SHOW statement_timeout"), "statement_timeout\n0\n");
+}
+
+#[test]
+fn a_transaction_is_read_only_no_longer_than_its_savepoint() {
+    let (cluster, mut session, _) = TestCluster::with_two_sessions(PAIR);
+    for read_only in ["SET TRANSACTION READ ONLY", "SET transaction_read_only = on"] {
+        cluster.run(&mut session, &format!("BEGIN; SELECT 1; SAVEPOINT s; {read_only}"));
+        let refused = cluster.run(&mut session, "UPDATE t SET v = 5 WHERE id = 1");
+        assert!(refused.contains("[25006]"), "{refused}");
+        let answer = cluster.run(
+            &mut session,
+            "ROLLBACK TO s; SHOW transaction_read_only; UPDATE t SET v = 5 WHERE id = 1; COMMIT",
+        );
+        assert_eq!(answer, "ROLLBACK\ntransaction_read_only\noff\nUPDATE 1\nCOMMIT\n");
+    }
 }

@@ -1,11 +1,11 @@
-//! Driver: cursors of SQL: portals with a name that a statement gives. Their rows are read when they are declared.
+//! Driver: cursors of SQL: portals with a name that a statement gives. Their rows are read when they are declared. When portals end.
 
-use super::statement::{Portal, PortalState, Prepared, take_rows};
+use super::statement::{Lasting, Portal, PortalState, Prepared, take_rows};
 use super::{Block, Session};
 use crate::error::{SqlError, codes};
 use crate::outcome::{Column, Outcome};
 use crate::parse::{Parsed, Statement};
-use crate::types::SqlState;
+use crate::types::{Datum, SqlState};
 use sqlparser::ast::{self, FetchDirection};
 use std::sync::Arc;
 
@@ -35,6 +35,11 @@ impl Session {
                 format!("cursor \"{name}\" already exists"),
             ));
         }
+        let lasting = match declare.hold {
+            Some(true) => Lasting::IfCommitted,
+            Some(false) | None => Lasting::Transaction,
+        };
+        refuse_unreadable(query, lasting)?;
         let statement = Statement::Sql(Box::new(ast::Statement::Query(query.clone())));
         let inner = Parsed { statement: Arc::new(statement), ..parsed.clone() };
         let prepared = Arc::new(Prepared::new(Some(inner), &[])?);
@@ -49,8 +54,7 @@ impl Session {
             tag: tag.unwrap_or_default(),
             taken: 0,
         };
-        self.portals
-            .insert(name, Portal { prepared, params: Vec::new(), formats: Arc::from([]), state });
+        self.open_portal(&name, prepared, Vec::new(), Arc::from([]), (state, lasting));
         Ok(Outcome::Complete { tag: "DECLARE CURSOR".into() })
     }
 
@@ -123,4 +127,71 @@ impl Session {
         }
         Ok(Outcome::Complete { tag: "CLOSE CURSOR".into() })
     }
+
+    /// In place of one of that name, if there is one.
+    pub(super) fn open_portal(
+        &mut self,
+        name: &str,
+        prepared: Arc<Prepared>,
+        params: Vec<Datum>,
+        formats: Arc<[i16]>,
+        (state, lasting): (PortalState, Lasting),
+    ) {
+        self.portals_opened += 1;
+        let opened = self.portals_opened;
+        let portal = Portal { prepared, params, formats, state, opened, lasting };
+        self.portals.insert(name.to_string(), portal);
+    }
+
+    /// The transaction is over: but for those that earlier ones have left, its portals are.
+    pub(super) fn close_portals(&mut self) {
+        self.portals.retain(|_, portal| portal.lasting == Lasting::Session);
+    }
+
+    /// What was opened since is rolled back.
+    pub(super) fn close_portals_since(&mut self, opened: u64) {
+        self.portals
+            .retain(|_, portal| portal.opened <= opened || portal.lasting == Lasting::Session);
+    }
+
+    /// The transaction has committed.
+    pub(super) fn keep_held_portals(&mut self) {
+        for portal in self.portals.values_mut() {
+            if portal.lasting == Lasting::IfCommitted {
+                portal.lasting = Lasting::Session;
+            }
+        }
+    }
+}
+
+/// A cursor reads.
+fn refuse_unreadable(query: &ast::Query, lasting: Lasting) -> Result<(), SqlError> {
+    let verb = |body: &ast::SetExpr| match body {
+        ast::SetExpr::Insert(_) => Some("INSERT"),
+        ast::SetExpr::Update(_) => Some("UPDATE"),
+        ast::SetExpr::Delete(_) => Some("DELETE"),
+        ast::SetExpr::Merge(_) => Some("MERGE"),
+        ast::SetExpr::Select(_)
+        | ast::SetExpr::Query(_)
+        | ast::SetExpr::SetOperation { .. }
+        | ast::SetExpr::Values(_)
+        | ast::SetExpr::Table(_) => None,
+    };
+    if let Some(verb) = verb(&query.body) {
+        let message = format!("syntax error at or near \"{verb}\"");
+        return Err(SqlError::new(SqlState::SYNTAX_ERROR, message));
+    }
+    let with = query.with.iter().flat_map(|with| &with.cte_tables);
+    if with.into_iter().any(|part| verb(&part.query.body).is_some()) {
+        return Err(SqlError::unsupported(
+            "DECLARE CURSOR must not contain data-modifying statements in WITH",
+        ));
+    }
+    if lasting != Lasting::Transaction && !query.locks.is_empty() {
+        return Err(SqlError::unsupported(
+            "DECLARE CURSOR WITH HOLD ... FOR UPDATE/SHARE is not supported",
+        )
+        .with_detail("Holdable cursors must be READ ONLY."));
+    }
+    Ok(())
 }

@@ -103,6 +103,10 @@ pub struct Session {
     settings: Settings,
     statements: BTreeMap<String, Arc<Prepared>>,
     portals: BTreeMap<String, Portal>,
+    /// Ever, for telling which came after a savepoint.
+    portals_opened: u64,
+    /// Several statements of one string are being run.
+    in_script: bool,
     block: Block,
     active: Option<Active>,
     /// What INSERT may leave to the commit.
@@ -156,6 +160,8 @@ impl Session {
             settings,
             statements: BTreeMap::new(),
             portals: BTreeMap::new(),
+            portals_opened: 0,
+            in_script: false,
             block: Block::None,
             active: None,
             uniqueness: Uniqueness::AtOnce,
@@ -234,11 +240,12 @@ impl Session {
         if self.block == Block::None {
             // Dropped: its locks are released in the background.
             let announced = self.active.take().map(|active| active.announced);
+            self.settings.end_transaction(false);
             if let Some(announced) = announced.filter(|announced| !announced.is_empty()) {
                 drop(ddl::follow_in_background(&self.engine, announced));
             }
         }
-        self.portals.clear();
+        self.close_portals();
     }
 
     /// The client is gone.

@@ -16,6 +16,7 @@
 
 use super::Session;
 use super::statement::Prepared;
+use super::transaction::Around;
 use crate::catalog::Edition;
 use crate::engine::PlantedBug;
 use crate::error::{Recovery, SqlError, codes};
@@ -54,7 +55,7 @@ pub(super) struct Tape {
 
 enum Step {
     Statement(Taped),
-    Savepoint(String),
+    Savepoint(String, Around),
     Release(String),
     RollbackTo(String),
 }
@@ -145,8 +146,8 @@ impl Session {
         }
     }
 
-    pub(super) fn tape_savepoint(&mut self, name: &str) {
-        self.tape_step(Step::Savepoint(name.to_string()), name.len());
+    pub(super) fn tape_savepoint(&mut self, name: &str, around: Around) {
+        self.tape_step(Step::Savepoint(name.to_string(), around), name.len());
     }
 
     pub(super) fn tape_release(&mut self, name: &str) {
@@ -259,10 +260,12 @@ impl Session {
         for (place, step) in (1..).zip(&tape.steps) {
             match step {
                 Step::Statement(taped) => self.play_statement(taped, (place, count)).await?,
-                Step::Savepoint(name) => {
-                    self.open_savepoint(name.clone()).map_err(Stop::Conflict)?;
+                Step::Savepoint(name, around) => {
+                    self.open_savepoint(name.clone(), *around).map_err(Stop::Conflict)?;
                 }
-                Step::Release(name) => self.release_savepoint(name).map_err(Stop::Conflict)?,
+                Step::Release(name) => {
+                    self.release_savepoint(name).map_err(Stop::Conflict)?;
+                }
                 Step::RollbackTo(name) => {
                     self.back_to_savepoint(name).await.map_err(Stop::Conflict)?;
                 }

@@ -328,7 +328,7 @@ impl Session {
         let changes = std::mem::take(&mut self.sequence_values.lock().setting_changes);
         for change in changes {
             match change.value {
-                None => self.settings.reset(&change.name)?,
+                None => self.settings.reset(&change.name, change.local)?,
                 Some(value) => self.change_setting(&change.name, &value, change.local)?,
             }
         }

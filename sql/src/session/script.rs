@@ -16,6 +16,8 @@ pub struct SimpleScript {
     /// What parsing found: told before anything runs.
     error: Option<SqlError>,
     empty: bool,
+    /// More than one statement.
+    several: bool,
     ended: bool,
 }
 
@@ -26,13 +28,15 @@ impl Session {
         self.statements.remove("");
         match parse(sql) {
             Ok(statements) => {
-                let empty = statements.is_empty();
-                SimpleScript { rest: statements.into(), error: None, empty, ended: false }
+                let (empty, several) = (statements.is_empty(), statements.len() > 1);
+                let rest = statements.into();
+                SimpleScript { rest, error: None, empty, several, ended: false }
             }
             Err(error) => SimpleScript {
                 rest: VecDeque::new(),
                 error: Some(error),
                 empty: false,
+                several: false,
                 ended: false,
             },
         }
@@ -61,7 +65,9 @@ impl SimpleScript {
                 Err(error) => Some(Err(session.attributed(error).await)),
             };
         };
+        session.in_script = self.several;
         let result = self.run(session, parsed).await;
+        session.in_script = false;
         if result.is_err() {
             self.ended = true;
             self.rest.clear();

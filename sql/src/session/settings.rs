@@ -121,14 +121,30 @@ const REPORTED: &[&str] = &[
     "TimeZone",
 ];
 
+/// Values by name, shared with whoever has to see them as they are now.
+type Values = Arc<BTreeMap<String, String>>;
+
+/// What was set, at one moment.
+#[derive(Clone, Default)]
+struct Level {
+    /// By SET: stays if the transaction commits.
+    session: Values,
+    /// By SET LOCAL: hides the session's until the transaction ends.
+    local: Values,
+}
+
 /// A session's settings.
 pub(super) struct Settings {
-    values: Arc<BTreeMap<String, String>>,
+    /// In force.
+    values: Values,
+    /// What they are made of.
+    now: Level,
     /// As the session began.
-    initial: BTreeMap<String, String>,
-    /// Values to return to at the transaction's end (SET LOCAL), and at its rollback (SET).
-    at_end: BTreeMap<String, Option<String>>,
-    at_rollback: BTreeMap<String, Option<String>>,
+    initial: Values,
+    /// The session's as the transaction began: what a rollback returns to.
+    begun: Values,
+    /// The same of each open savepoint, the innermost last.
+    levels: Vec<Level>,
     changed: BTreeSet<String>,
     zone: TimeZone,
     search_path: Arc<[String]>,
@@ -159,10 +175,11 @@ impl Settings {
         }
         values.insert("default_gc_ttl".into(), format!("{}s", engine.gc_ttl.as_secs()));
         let mut settings = Settings {
+            now: Level { session: Arc::new(values.clone()), local: Values::default() },
             values: Arc::new(values),
-            initial: BTreeMap::new(),
-            at_end: BTreeMap::new(),
-            at_rollback: BTreeMap::new(),
+            initial: Values::default(),
+            begun: Values::default(),
+            levels: Vec::new(),
             changed: BTreeSet::new(),
             zone: TimeZone::UTC,
             search_path: Arc::from([]),
@@ -177,9 +194,9 @@ impl Settings {
         for (name, value) in &params.options {
             settings.set(name, value)?;
         }
-        settings.initial = settings.values.as_ref().clone();
+        settings.initial = settings.now.session.clone();
+        settings.begun = settings.now.session.clone();
         settings.changed.clear();
-        settings.at_rollback.clear();
         Ok(settings)
     }
 
@@ -187,7 +204,7 @@ impl Settings {
         self.values.get(&key_of(name)).map(String::as_str)
     }
 
-    pub(super) fn shared(&self) -> Arc<BTreeMap<String, String>> {
+    pub(super) fn shared(&self) -> Values {
         self.values.clone()
     }
 
@@ -238,10 +255,21 @@ impl Settings {
     pub(super) fn set(&mut self, name: &str, value: &str) -> Result<(), SqlError> {
         let key = key_of(name);
         let value = self.allowed(name, &key, value)?;
-        let before = self.values.get(&key).cloned();
-        self.at_rollback.entry(key.clone()).or_insert(before);
-        self.put(key, Some(value));
+        self.set_session(key, Some(value));
         Ok(())
+    }
+
+    /// What was set locally before is over.
+    fn set_session(&mut self, key: String, value: Option<String>) {
+        let session = Arc::make_mut(&mut self.now.session);
+        match value.clone() {
+            Some(value) => session.insert(key.clone(), value),
+            None => session.remove(&key),
+        };
+        if self.now.local.contains_key(&key) {
+            Arc::make_mut(&mut self.now.local).remove(&key);
+        }
+        self.put(key, value);
     }
 
     /// SET LOCAL: until the transaction ends.
@@ -253,9 +281,40 @@ impl Settings {
 
     pub(super) fn set_local(&mut self, name: &str, value: String) {
         let key = key_of(name);
-        let before = self.values.get(&key).cloned();
-        self.at_end.entry(key.clone()).or_insert(before);
+        Arc::make_mut(&mut self.now.local).insert(key.clone(), value.clone());
         self.put(key, Some(value));
+    }
+
+    /// SAVEPOINT.
+    pub(super) fn open_level(&mut self) {
+        self.levels.push(self.now.clone());
+    }
+
+    /// RELEASE of the savepoint at this place among the open ones: what was set under it stays.
+    pub(super) fn release_level(&mut self, place: usize) {
+        self.levels.truncate(place);
+    }
+
+    /// ROLLBACK TO the savepoint at this place: it stays open.
+    pub(super) fn back_to_level(&mut self, place: usize) {
+        self.levels.truncate(place + 1);
+        if let Some(level) = self.levels.get(place).cloned() {
+            self.return_to(level);
+        }
+    }
+
+    fn return_to(&mut self, level: Level) {
+        let both = [(&self.now.session, &level.session), (&self.now.local, &level.local)];
+        if both.iter().all(|(now, then)| Arc::ptr_eq(now, then)) {
+            return;
+        }
+        let mut values = level.session.as_ref().clone();
+        values.extend(level.local.iter().map(|(key, value)| (key.clone(), value.clone())));
+        let is_changed = |key: &String| values.get(key) != self.values.get(key);
+        self.changed.extend(REPORTED.iter().map(|name| key_of(name)).filter(is_changed));
+        self.values = Arc::new(values);
+        self.now = level;
+        self.derive();
     }
 
     fn put(&mut self, key: String, value: Option<String>) {
@@ -282,14 +341,14 @@ impl Settings {
 
     /// The transaction has ended: local values go; after a rollback, all values set in it.
     pub(super) fn end_transaction(&mut self, committed: bool) {
-        let mut back = std::mem::take(&mut self.at_end);
-        let set = std::mem::take(&mut self.at_rollback);
-        if !committed {
-            back.extend(set);
-        }
-        for (key, value) in back {
-            self.put(key, value);
-        }
+        self.levels.clear();
+        let session = if committed { &self.now.session } else { &self.begun };
+        // Where nothing is local there is nothing to take back, mostly.
+        let local = match self.now.local.is_empty() {
+            true => self.now.local.clone(),
+            false => Values::default(),
+        };
+        self.return_to(Level { session: session.clone(), local });
         for (own, default) in [
             ("transaction_isolation", "default_transaction_isolation"),
             ("transaction_read_only", "default_transaction_read_only"),
@@ -297,12 +356,14 @@ impl Settings {
         ] {
             let value = self.get(default).map(str::to_string);
             if self.get(own).map(str::to_string) != value {
-                self.put(own.to_string(), value);
+                self.set_session(own.to_string(), value);
             }
         }
+        self.begun = self.now.session.clone();
     }
 
-    pub(super) fn reset(&mut self, name: &str) -> Result<(), SqlError> {
+    /// RESET; `local`: until the transaction ends.
+    pub(super) fn reset(&mut self, name: &str, local: bool) -> Result<(), SqlError> {
         let key = key_of(name);
         if Mode::of_setting(&key).is_some() {
             return Err(SqlError::new(
@@ -311,9 +372,14 @@ impl Settings {
             ));
         }
         match self.initial.get(&key).cloned() {
+            Some(value) if local => self.set_local_checked(name, &value),
             Some(value) => self.set(name, &value),
+            None if key.contains('.') && local => {
+                self.set_local(name, String::new());
+                Ok(())
+            }
             None if key.contains('.') => {
-                self.put(key, None);
+                self.set_session(key, None);
                 Ok(())
             }
             None => Err(unknown(name)),
@@ -325,8 +391,8 @@ impl Settings {
         let resets = |key: &str| {
             KNOWN.iter().any(|(name, _)| key_of(name) == key) && Mode::of_setting(key).is_none()
         };
-        for (key, value) in initial.into_iter().filter(|(key, _)| resets(key)) {
-            self.put(key, Some(value));
+        for (key, value) in initial.iter().filter(|(key, _)| resets(key)) {
+            self.set_session(key.clone(), Some(value.clone()));
         }
     }
 
@@ -547,6 +613,7 @@ impl Session {
                     .collect();
                 let name = name.join(".");
                 let local = matches!(scope, Some(ast::ContextModifier::Local));
+                self.warn_of_local(local);
                 let mut texts = Vec::new();
                 for value in values {
                     texts.push(setting_text(value));
@@ -554,7 +621,7 @@ impl Session {
                 if let [only] = texts.as_slice()
                     && only.eq_ignore_ascii_case("default")
                 {
-                    self.settings.reset(&name)?;
+                    self.settings.reset(&name, local)?;
                     return done;
                 }
                 self.change_setting(&name, &texts.join(", "), local)?;
@@ -571,6 +638,7 @@ impl Session {
                     "default" | "local" => "UTC".to_string(),
                     _ => value,
                 };
+                self.warn_of_local(*local);
                 self.change_setting("TimeZone", &zone, *local)?;
                 done
             }
@@ -588,19 +656,22 @@ impl Session {
         }
     }
 
+    /// A statement that is a whole transaction has nobody to set something for. In a string of statements or a pipeline, it has.
+    fn warn_of_local(&mut self, local: bool) {
+        if local && self.block == super::Block::None && !self.in_script {
+            self.notice(Notice::warning(
+                codes::NO_ACTIVE_TRANSACTION,
+                "SET LOCAL can only be used in transaction blocks",
+            ));
+        }
+    }
+
     pub(super) fn change_setting(
         &mut self,
         name: &str,
         value: &str,
         local: bool,
     ) -> Result<(), SqlError> {
-        if local && self.block == super::Block::None {
-            self.notice(Notice::warning(
-                codes::NO_ACTIVE_TRANSACTION,
-                "SET LOCAL can only be used in transaction blocks",
-            ));
-            return Ok(());
-        }
         if let Some(mode) = Mode::of_setting(name)
             && self.block != super::Block::None
         {
@@ -625,7 +696,7 @@ impl Session {
                     .filter_map(|part| part.as_ident())
                     .map(|ident| ident.value.clone())
                     .collect();
-                self.settings.reset(&parts.join("."))?;
+                self.settings.reset(&parts.join("."), false)?;
             }
             ast::Reset::SessionAuthorization => {}
         }

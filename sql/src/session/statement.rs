@@ -91,6 +91,18 @@ pub(super) struct Portal {
     pub(super) params: Vec<Datum>,
     pub(super) formats: Arc<[i16]>,
     pub(super) state: PortalState,
+    /// How many the session had opened with it.
+    pub(super) opened: u64,
+    pub(super) lasting: Lasting,
+}
+
+/// For how long a portal is there, unless it is closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Lasting {
+    Transaction,
+    /// WITH HOLD: for good, once its transaction has committed.
+    IfCommitted,
+    Session,
 }
 
 /// How far a portal has come.
@@ -294,13 +306,8 @@ impl Session {
             };
             values.push(self.param(param.as_deref(), *ty, format)?);
         }
-        let portal_state = Portal {
-            prepared,
-            params: values,
-            formats: Arc::from(result_formats),
-            state: PortalState::New,
-        };
-        self.portals.insert(portal.to_string(), portal_state);
+        let (formats, lasting) = (Arc::from(result_formats), Lasting::Transaction);
+        self.open_portal(portal, prepared, values, formats, (PortalState::New, lasting));
         Ok(())
     }
 
@@ -425,9 +432,12 @@ impl Session {
         if self.block != super::Block::None {
             return Ok(());
         }
-        self.portals.clear();
+        self.portals.retain(|_, portal| portal.lasting != Lasting::Transaction);
         match self.commit_active().await {
-            Err(error) => Err(self.attributed(error).await),
+            Err(error) => {
+                self.close_portals();
+                Err(self.attributed(error).await)
+            }
             ended => ended,
         }
     }

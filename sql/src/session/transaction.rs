@@ -116,12 +116,12 @@ impl Active {
         let savepoints = std::mem::take(&mut self.savepoints);
         self.restart();
         for savepoint in savepoints {
-            self.open_savepoint(savepoint.name)?;
+            self.open_savepoint(savepoint.name, savepoint.around)?;
         }
         Ok(())
     }
 
-    fn open_savepoint(&mut self, name: String) -> Result<(), SqlError> {
+    fn open_savepoint(&mut self, name: String, around: Around) -> Result<(), SqlError> {
         let id = self.txn.savepoint()?;
         self.savepoints.push(Savepoint {
             name,
@@ -129,6 +129,7 @@ impl Active {
             catalog: self.catalog.clone(),
             told: self.told.clone(),
             dropped_count: self.dropped.len(),
+            around,
         });
         Ok(())
     }
@@ -316,7 +317,7 @@ impl Session {
             Block::Open => {
                 self.block = Block::None;
                 let result = self.commit_active().await;
-                self.portals.clear();
+                self.close_portals();
                 result?;
                 Ok(Outcome::Complete { tag: "COMMIT".into() })
             }
@@ -350,7 +351,7 @@ impl Session {
     /// Gives the transaction up.
     pub(super) async fn roll_back(&mut self) {
         self.block = Block::None;
-        self.portals.clear();
+        self.close_portals();
         self.copy = None;
         self.settings.end_transaction(false);
         if let Some(mut active) = self.active.take() {
@@ -377,6 +378,7 @@ impl Session {
             }
         };
         self.settings.end_transaction(true);
+        self.keep_held_portals();
         if let Some(catalog) = active.catalog {
             let version = catalog.version();
             self.engine.publish(catalog);
@@ -395,50 +397,63 @@ impl Session {
     /// SAVEPOINT.
     pub(super) fn savepoint(&mut self, name: String) -> Result<Outcome, SqlError> {
         self.in_block("SAVEPOINT")?;
-        self.open_savepoint(name.clone())?;
-        self.tape_savepoint(&name);
+        let portals_opened = self.portals_opened;
+        let around = Around { portals_opened, access: self.begin_if_none().txn.options().access };
+        self.open_savepoint(name.clone(), around)?;
+        self.settings.open_level();
+        self.tape_savepoint(&name, around);
         Ok(Outcome::Complete { tag: "SAVEPOINT".into() })
     }
 
-    pub(super) fn open_savepoint(&mut self, name: String) -> Result<(), SqlError> {
-        self.begin_if_none().open_savepoint(name)
+    /// In the transaction only, as the rest of what is played again.
+    pub(super) fn open_savepoint(&mut self, name: String, around: Around) -> Result<(), SqlError> {
+        self.begin_if_none().open_savepoint(name, around)
     }
 
     /// RELEASE SAVEPOINT.
     pub(super) fn release(&mut self, name: &str) -> Result<Outcome, SqlError> {
         self.in_block("RELEASE SAVEPOINT")?;
-        self.release_savepoint(name)?;
+        let place = self.release_savepoint(name)?;
+        self.settings.release_level(place);
         self.tape_release(name);
         Ok(Outcome::Complete { tag: "RELEASE".into() })
     }
 
-    pub(super) fn release_savepoint(&mut self, name: &str) -> Result<(), SqlError> {
+    /// Where among the open ones it was.
+    pub(super) fn release_savepoint(&mut self, name: &str) -> Result<usize, SqlError> {
         let active = self.begin_if_none();
         let place = find(&active.savepoints, name)?;
         let id = active.savepoints[place].id;
         active.savepoints.truncate(place);
-        Ok(active.txn.release(id)?)
+        active.txn.release(id)?;
+        Ok(place)
     }
 
     /// ROLLBACK TO SAVEPOINT: a failed block goes on.
     pub(super) async fn rollback_to(&mut self, name: &str) -> Result<Outcome, SqlError> {
         self.in_block("ROLLBACK TO SAVEPOINT")?;
-        self.back_to_savepoint(name).await?;
+        let place = self.back_to_savepoint(name).await?;
+        let since = self.begin_if_none().savepoints[place].around.portals_opened;
+        self.close_portals_since(since);
+        self.settings.back_to_level(place);
         self.tape_rollback_to(name);
         self.block = Block::Open;
         Ok(Outcome::Complete { tag: "ROLLBACK".into() })
     }
 
-    pub(super) async fn back_to_savepoint(&mut self, name: &str) -> Result<(), SqlError> {
+    /// Where among the open ones it is.
+    pub(super) async fn back_to_savepoint(&mut self, name: &str) -> Result<usize, SqlError> {
         let active = self.begin_if_none();
         let place = find(&active.savepoints, name)?;
         active.savepoints.truncate(place + 1);
         let savepoint = &active.savepoints[place];
         active.txn.rollback_to(savepoint.id).await?;
+        active.txn.restore_access(savepoint.around.access);
         active.catalog = savepoint.catalog.clone();
         active.told = savepoint.told.clone();
         active.dropped.truncate(savepoint.dropped_count);
-        self.stand_by_announced().await
+        self.stand_by_announced().await?;
+        Ok(place)
     }
 
     /// What ranges were told and was taken back since does not come to be, but they go on refusing what is below, from this transaction,
@@ -548,6 +563,15 @@ struct Savepoint {
     catalog: Option<Arc<Catalog>>,
     told: BTreeSet<u32>,
     dropped_count: usize,
+    around: Around,
+}
+
+/// What was so when a savepoint was opened, and is not looked at again when it is opened anew, unseen.
+#[derive(Clone, Copy)]
+pub(super) struct Around {
+    access: Access,
+    /// Portals that the session had opened, ever.
+    portals_opened: u64,
 }
 
 fn find(savepoints: &[Savepoint], name: &str) -> Result<usize, SqlError> {

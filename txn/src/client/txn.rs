@@ -218,6 +218,11 @@ impl Txn {
         }
     }
 
+    /// Takes [`Txn::make_read_only`] back: it may do again what it could when its access was this.
+    pub fn restore_access(&mut self, access: Access) {
+        self.options.access = access;
+    }
+
     /// Says what it does from here on: others that it is in the way of are told.
     pub fn set_doing(&mut self, doing: Doing) {
         if self.pulse.is_some() {
