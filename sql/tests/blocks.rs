@@ -377,3 +377,36 @@ fn a_transaction_is_read_only_no_longer_than_its_savepoint() {
         assert_eq!(answer, "ROLLBACK\ntransaction_read_only\noff\nUPDATE 1\nCOMMIT\n");
     }
 }
+
+/// As PostgreSQL: a client that was told columns gets these, or an error.
+#[test]
+fn the_columns_of_a_prepared_statement_do_not_change() {
+    let (cluster, mut session, mut other) = TestCluster::with_two_sessions(PAIR);
+    cluster.run(&mut session, "PREPARE p AS SELECT * FROM t WHERE id = 1");
+    cluster.world.block_on(async {
+        session.parse("q", "SELECT * FROM t", &[]).await.expect("parses");
+        session.describe_statement("q").expect("is described");
+        session.parse("fine", "SELECT v FROM t WHERE id = $1", &[]).await.expect("parses");
+        session.describe_statement("fine").expect("is described");
+    });
+    cluster.run(&mut other, "ALTER TABLE t ADD COLUMN w text");
+    cluster.world.block_on(cluster.east.refresh_catalog()).expect("is read");
+    let answer = cluster.run(&mut session, "EXECUTE p");
+    assert!(answer.contains("cached plan must not change result type [0A000]"), "{answer}");
+    cluster.world.block_on(async {
+        let error = session.bind("", "q", Vec::new(), &[], &[]).await.expect_err("has changed");
+        assert_eq!(error.code.to_string(), "0A000");
+        session.sync().await.expect("ends");
+        let one = vec![Some("1".into())];
+        session.bind("", "fine", one, &[], &[]).await.expect("binds");
+        session.execute("", 0, Next::Sync).await.expect("executes");
+        session.sync().await.expect("ends");
+    });
+    // Back to what it was.
+    cluster.run(&mut other, "ALTER TABLE t DROP COLUMN w");
+    cluster.world.block_on(cluster.east.refresh_catalog()).expect("is read");
+    assert_eq!(cluster.run(&mut session, "EXECUTE p"), "id|v\n1|1\n");
+    // Whoever was not told gets the rows as they are.
+    cluster.run(&mut other, "ALTER TABLE t ADD COLUMN x int DEFAULT 9");
+    assert_eq!(cluster.run(&mut session, "SELECT * FROM t WHERE id = 1"), "id|v|x\n1|1|9\n");
+}

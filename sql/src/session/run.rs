@@ -514,6 +514,7 @@ impl Session {
         let prepared = Arc::new(Prepared::new(Some(inner), &oids)?);
         if prepared.plannable().is_some() {
             self.planned(&prepared).await?;
+            prepared.promise();
         }
         self.statements.insert(name, prepared);
         Ok(Outcome::Complete { tag: "PREPARE".into() })

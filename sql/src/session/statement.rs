@@ -12,7 +12,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use sqlparser::ast;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Columns of a result; `None`: there are no rows.
 type ResultColumns = Option<Arc<[Column]>>;
@@ -36,6 +36,8 @@ pub(crate) struct Prepared {
     given_oids: Vec<u32>,
     /// The plan, of statements that have one.
     planned: Mutex<Option<Arc<Planned>>>,
+    /// The columns that a client was told, and has to get.
+    promised: OnceLock<ResultColumns>,
 }
 
 impl Prepared {
@@ -62,7 +64,13 @@ impl Prepared {
                 *ty = Type::Text;
             }
         }
-        Ok(Prepared { parsed, given, given_oids: oids.to_vec(), planned: Mutex::new(None) })
+        Ok(Prepared {
+            parsed,
+            given,
+            given_oids: oids.to_vec(),
+            planned: Mutex::new(None),
+            promised: OnceLock::new(),
+        })
     }
 
     /// The statement that has a plan of its own, if it is one.
@@ -191,6 +199,9 @@ impl Session {
             }
             other => other?,
         };
+        if prepared.promised.get().is_some_and(|told| !same_columns(told, &planned.columns)) {
+            return Err(SqlError::unsupported("cached plan must not change result type"));
+        }
         *prepared.planned.lock() = Some(planned.clone());
         Ok(planned)
     }
@@ -215,6 +226,7 @@ impl Session {
         name: &str,
     ) -> Result<(Vec<u32>, ResultColumns), SqlError> {
         let prepared = self.prepared(name)?;
+        prepared.promise();
         let planned = prepared.planned.lock().clone();
         match planned {
             Some(planned) => {
@@ -349,6 +361,7 @@ impl Session {
             return Ok((Some(columns.clone()), formats));
         }
         let prepared = portal.prepared.clone();
+        prepared.promise();
         let planned = prepared.planned.lock().clone();
         match planned {
             Some(planned) => Ok((planned.columns.clone(), formats)),
@@ -476,7 +489,24 @@ fn is_unknown_name(error: &SqlError) -> bool {
     error.code == SqlState::UNDEFINED_TABLE || error.code == codes::UNDEFINED_COLUMN
 }
 
+/// Whether rows of the ones can pass for rows of the others.
+fn same_columns(told: &ResultColumns, planned: &ResultColumns) -> bool {
+    let shape = |column: &Column| (column.name.clone(), column.ty, column.typmod);
+    match (told, planned) {
+        (Some(told), Some(planned)) => told.iter().map(shape).eq(planned.iter().map(shape)),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}
+
 impl Prepared {
+    /// A client has been told the columns of its plan: they do not change any more.
+    pub(super) fn promise(&self) {
+        if let Some(planned) = self.planned.lock().as_ref() {
+            self.promised.get_or_init(|| planned.columns.clone());
+        }
+    }
+
     /// The catalog of its plan, if it has been made.
     pub(super) fn planned_under(&self) -> Option<Edition> {
         self.planned.lock().as_ref().map(|planned| planned.edition)
