@@ -5,6 +5,7 @@ mod blocks;
 mod clients;
 mod contention;
 mod copies;
+mod foreign_keys;
 mod history;
 mod isolation;
 mod limits;

@@ -2,13 +2,14 @@
 
 use super::from::table_scan;
 use super::{Binder, Bound, OutputColumn, Scope, Typed, coerce_assignment};
-use crate::catalog::{Identity, IndexKind, TableDescriptor};
+use crate::catalog::{ForeignKeyAction, Identity, IndexKind, TableDescriptor};
 use crate::error::{SqlError, codes};
 use crate::plan::{
-    Conflict, Delete, Expr, Insert, Join, JoinKind, JoinMethod, Plan, Target, Update,
+    Conflict, Delete, Expr, Insert, Join, JoinKind, JoinMethod, Plan, Reach, Target, Update,
 };
 use crate::types::{Datum, SqlState, Type};
 use sqlparser::ast::{self, AssignmentTarget, SetExpr};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use txn::api::Lock;
 
@@ -40,6 +41,12 @@ impl Binder<'_> {
             Some(other) => return Err(SqlError::unsupported(format!("{other} is not supported"))),
         };
         let target = target_for(self, &table)?;
+        let conflict = match conflict {
+            Some(conflict) if conflict.update.is_some() => {
+                Some(Conflict { reach: reach_of(self, &target)?, ..conflict })
+            }
+            other => other,
+        };
         let (returning, columns) =
             self.returning(insert.returning.as_deref(), Scope::table(&table, &alias))?;
         let plan = Plan::Insert(Box::new(Insert { target, source, conflict, returning }));
@@ -274,7 +281,7 @@ impl Binder<'_> {
                 (Some(assignments), filter)
             }
         };
-        Ok(Conflict { index, update, filter })
+        Ok(Conflict { index, update, filter, reach: Reach::default() })
     }
 
     /// SET clauses over a scope.
@@ -367,9 +374,10 @@ impl Binder<'_> {
             self.modified_rows(&update.table.relation, from, update.selection.as_ref())?;
         let assignments = self.assignments(&table, &update.assignments, scope.clone())?;
         let target = target_for(self, &table)?;
+        let reach = reach_of(self, &target)?;
         let (returning, columns) = self.returning(update.returning.as_deref(), scope)?;
         Ok(Bound {
-            plan: Plan::Update(Box::new(Update { target, source, assignments, returning })),
+            plan: Plan::Update(Box::new(Update { target, reach, source, assignments, returning })),
             columns,
         })
     }
@@ -392,8 +400,10 @@ impl Binder<'_> {
         let (table, source, scope) =
             self.modified_rows(&only.relation, using, delete.selection.as_ref())?;
         let target = target_for(self, &table)?;
+        let reach = reach_of(self, &target)?;
         let (returning, columns) = self.returning(delete.returning.as_deref(), scope)?;
-        Ok(Bound { plan: Plan::Delete(Box::new(Delete { target, source, returning })), columns })
+        let plan = Plan::Delete(Box::new(Delete { target, reach, source, returning }));
+        Ok(Bound { plan, columns })
     }
 
     /// The rows that are changed, locked as they are read; the table's columns first.
@@ -469,17 +479,6 @@ pub(crate) fn target_for(
     binder: &mut Binder<'_>,
     table: &Arc<TableDescriptor>,
 ) -> Result<Target, SqlError> {
-    target_at(binder, table, 0)
-}
-
-/// Tables that reference each other in a cycle are followed this far: deeper cascades are refused when they are reached.
-const CASCADE_DEPTH_MAX: usize = 8;
-
-fn target_at(
-    binder: &mut Binder<'_>,
-    table: &Arc<TableDescriptor>,
-    depth: usize,
-) -> Result<Target, SqlError> {
     let mut checks = Vec::new();
     for check in &table.checks {
         let typed =
@@ -495,20 +494,39 @@ fn target_at(
             .ok_or_else(|| SqlError::internal("a referenced table is missing"))?;
         parents.push((key.clone(), parent));
     }
-    let mut children = Vec::new();
-    if depth < CASCADE_DEPTH_MAX {
-        let referencing: Vec<_> = binder
-            .catalog()
-            .referencing(table.id)
-            .map(|(child, key)| (child.clone(), key.clone()))
-            .collect();
-        for (child, key) in referencing {
-            // A table that references itself is followed one step: its rows are searched again for each row taken away.
-            let below = if child.id == table.id { CASCADE_DEPTH_MAX } else { depth + 1 };
-            children.push((key, Box::new(target_at(binder, &child, below)?)));
+    let children = binder
+        .catalog()
+        .referencing(table.id)
+        .map(|(child, key)| (key.clone(), child.clone()))
+        .collect();
+    Ok(Target { table: table.clone(), checks, parents, children })
+}
+
+/// What a change of the target's rows may change in turn. Each table is looked at once, also where they reference each other in a
+/// circle: how far a cascade goes is a matter of the rows.
+fn reach_of(binder: &mut Binder<'_>, target: &Target) -> Result<Reach, SqlError> {
+    let mut reach = BTreeMap::new();
+    let mut rest = cascading(target);
+    while let Some(table) = rest.pop() {
+        if !reach.contains_key(&table.id) {
+            let target = target_for(binder, &table)?;
+            rest.extend(cascading(&target));
+            reach.insert(table.id, target);
         }
     }
-    Ok(Target { table: table.clone(), checks, parents, children })
+    Ok(Arc::new(reach))
+}
+
+fn cascading(target: &Target) -> Vec<Arc<TableDescriptor>> {
+    let cascades = |action| match action {
+        ForeignKeyAction::Restrict => false,
+        ForeignKeyAction::Cascade | ForeignKeyAction::SetNull => true,
+    };
+    let children = target.children.iter();
+    children
+        .filter(|(key, _)| cascades(key.on_update) || cascades(key.on_delete))
+        .map(|(_, child)| child.clone())
+        .collect()
 }
 
 fn check_width(targets: usize, given: usize, listed: bool) -> Result<(), SqlError> {

@@ -6,15 +6,16 @@ use crate::catalog::{ForeignKeyAction, ForeignKeyDescriptor, IndexKind, TableDes
 use crate::engine::PlantedBug;
 use crate::error::{SqlError, codes};
 use crate::outcome::Row;
-use crate::plan::{Access, Comparison, Expr, Plan, Scan, Target, access};
+use crate::plan::{Access, Comparison, Expr, Plan, Reach, Scan, Target, access};
 use crate::rows::{index_entry, primary_key};
 use crate::types::{Datum, text};
-use futures::future::BoxFuture;
+use std::collections::VecDeque;
+use std::sync::Arc;
 use storage::Key;
 use txn::api::Lock;
 use txn::client::{Hold, OnLock, OwnWrites};
 
-impl<'a> Exec<'a> {
+impl Exec<'_> {
     /// 23503 unless every parent of the row is there. Keys that have not changed are not looked up again.
     pub(crate) async fn check_parents(
         &mut self,
@@ -84,41 +85,53 @@ impl<'a> Exec<'a> {
         }
     }
 
-    /// What the change of referenced rows means for those that reference them.
-    pub(crate) fn check_children<'b>(
-        &'b mut self,
-        target: &'b Target,
-        changes: &'b [(Row, Option<Row>)],
-    ) -> BoxFuture<'b, Result<(), SqlError>>
-    where
-        'a: 'b,
-    {
-        Box::pin(async move {
-            for (key, child) in &target.children {
-                for (before, after) in changes {
-                    let same = after.as_ref().is_some_and(|after| {
-                        key.referenced
-                            .iter()
-                            .all(|place| before[*place].compare(&after[*place]).is_eq())
-                    });
-                    if same || key.referenced.iter().any(|place| before[*place].is_null()) {
-                        continue;
-                    }
-                    self.follow(target, key, child, before, after.as_ref()).await?;
-                }
-            }
-            Ok(())
-        })
-    }
-
-    async fn follow(
+    /// What the change of referenced rows means for those that reference them, and for those that reference these, until there are no
+    /// more. Changes are followed in the order in which they come up, as PostgreSQL's triggers are, so that a restriction does not meet
+    /// a row that an earlier cascade takes away. A chain of any length takes no stack, and of memory what a statement may have.
+    ///
+    /// # Errors
+    /// 23503: a row is still referenced. 53200: the cascade holds more than `statement_memory_limit`.
+    pub(crate) async fn check_children(
         &mut self,
         target: &Target,
-        key: &ForeignKeyDescriptor,
-        child: &Target,
-        before: &Row,
-        after: Option<&Row>,
+        reach: &Reach,
+        changes: Vec<Change>,
     ) -> Result<(), SqlError> {
+        let mut rest = VecDeque::from([(target, changes)]);
+        while let Some((target, changes)) = rest.pop_front() {
+            for change in &changes {
+                for (key, child) in &target.children {
+                    if !change.concerns(key) {
+                        continue;
+                    }
+                    let rows = self.rows_referencing(key, child, &change.before).await?;
+                    if rows.is_empty() {
+                        continue;
+                    }
+                    let action = match change.after {
+                        Some(_) => key.on_update,
+                        None => key.on_delete,
+                    };
+                    if action == ForeignKeyAction::Restrict {
+                        return Err(self.still_referenced(target, key, child, &change.before));
+                    }
+                    let child = reach.get(&child.id).expect("what cascades is within reach");
+                    let more = self.follow(key, child, rows, action, change.after.as_ref()).await?;
+                    rest.push_back((child, more));
+                    self.txn.spill_if_large().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows that reference a row as it was, locked.
+    async fn rows_referencing(
+        &mut self,
+        key: &ForeignKeyDescriptor,
+        child: &Arc<TableDescriptor>,
+        before: &Row,
+    ) -> Result<Vec<Row>, SqlError> {
         let plan = referencing_rows(key, child, before);
         // That nobody else references the row has to hold when this commits, whatever the isolation level (killer Q10).
         let hold = std::mem::replace(&mut self.hold, Hold::ToCommit);
@@ -126,58 +139,94 @@ impl<'a> Exec<'a> {
         let own = std::mem::replace(&mut self.own, OwnWrites::All);
         let rows = self.rows(&plan, None).await;
         (self.hold, self.own) = (hold, own);
-        let rows = rows?;
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let action = if after.is_some() { key.on_update } else { key.on_delete };
-        if action == ForeignKeyAction::Restrict {
-            return Err(SqlError::new(
-                codes::FOREIGN_KEY_VIOLATION,
-                format!(
-                    "update or delete on table \"{}\" violates foreign key constraint \"{}\" on table \"{}\"",
-                    target.table.name, key.name, child.table.name
-                ),
-            )
-            .with_detail(format!(
-                "Key ({})=({}) is still referenced from table \"{}\".",
-                target.table.column_names(key.referenced.iter().copied()).join(", "),
-                self.values_text(&target.table, &key.referenced, before),
-                child.table.name
-            ))
-            .on_table(&child.table.name)
-            .on_constraint(&key.name));
-        }
-        let mut changes = Vec::new();
-        for row in rows {
+        rows
+    }
+
+    /// 23503.
+    fn still_referenced(
+        &self,
+        target: &Target,
+        key: &ForeignKeyDescriptor,
+        child: &TableDescriptor,
+        before: &Row,
+    ) -> SqlError {
+        SqlError::new(
+            codes::FOREIGN_KEY_VIOLATION,
+            format!(
+                "update or delete on table \"{}\" violates foreign key constraint \"{}\" on table \"{}\"",
+                target.table.name, key.name, child.name
+            ),
+        )
+        .with_detail(format!(
+            "Key ({})=({}) is still referenced from table \"{}\".",
+            target.table.column_names(key.referenced.iter().copied()).join(", "),
+            self.values_text(&target.table, &key.referenced, before),
+            child.name
+        ))
+        .on_table(&child.name)
+        .on_constraint(&key.name)
+    }
+
+    /// Changes or deletes the rows that reference one which is `after` now, or is gone; what became of each.
+    async fn follow(
+        &mut self,
+        key: &ForeignKeyDescriptor,
+        child: &Target,
+        rows: Vec<Row>,
+        action: ForeignKeyAction,
+        after: Option<&Row>,
+    ) -> Result<Vec<Change>, SqlError> {
+        let mut changes = Vec::with_capacity(rows.len());
+        for before in rows {
             if after.is_none() && action == ForeignKeyAction::Cascade {
-                self.delete_row(&child.table, &row).await?;
-                changes.push((row, None));
+                self.delete_row(&child.table, &before).await?;
+                changes.push(Change { before, after: None });
                 continue;
             }
-            let mut changed = row.clone();
+            let mut changed = before.clone();
             for (own, referenced) in key.columns.iter().zip(&key.referenced) {
                 changed[*own] = match (action, after) {
                     (ForeignKeyAction::Cascade, Some(after)) => after[*referenced].clone(),
                     _ => Datum::Null,
                 };
             }
-            self.change_row(child, &row, &changed).await?;
-            changes.push((row, Some(changed)));
+            self.change_row(child, &before, &changed).await?;
+            changes.push(Change { before, after: Some(changed) });
         }
-        self.check_children(child, &changes).await
+        Ok(changes)
     }
 }
 
-fn referencing_rows(key: &ForeignKeyDescriptor, child: &Target, parent_row: &Row) -> Plan {
+/// What became of a row that may be referenced.
+pub(crate) struct Change {
+    pub before: Row,
+    /// `None`: it was deleted.
+    pub after: Option<Row>,
+}
+
+impl Change {
+    /// Whether it takes a key away that this foreign key may reference.
+    fn concerns(&self, key: &ForeignKeyDescriptor) -> bool {
+        let same = self.after.as_ref().is_some_and(|after| {
+            key.referenced.iter().all(|place| self.before[*place].compare(&after[*place]).is_eq())
+        });
+        !same && key.referenced.iter().all(|place| !self.before[*place].is_null())
+    }
+}
+
+fn referencing_rows(
+    key: &ForeignKeyDescriptor,
+    child: &Arc<TableDescriptor>,
+    parent_row: &Row,
+) -> Plan {
     let mut conditions = Vec::new();
     for (own, referenced) in key.columns.iter().zip(&key.referenced) {
         let value = Expr::Const(parent_row[*referenced].clone());
         conditions.push(Expr::Compare(Comparison::Eq, Box::new(Expr::Slot(*own)), Box::new(value)));
     }
-    let path: Access = access::choose(&child.table, &conditions, &[]);
+    let path: Access = access::choose(child, &conditions, &[]);
     Plan::Scan(Box::new(Scan {
-        table: child.table.clone(),
+        table: child.clone(),
         access: path,
         filter: Some(Expr::and(conditions)),
         lock: Some(Lock::Exclusive),

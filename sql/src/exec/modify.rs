@@ -6,6 +6,7 @@
 //!
 //! INVARIANT: after a statement every row has exactly its entries in every index, the ones being filled included.
 
+use super::constraint::Change;
 use super::{Exec, Uniqueness};
 use crate::catalog::{ColumnDescriptor, IndexDescriptor, TableDescriptor, TableMode};
 use crate::copies::RowState;
@@ -25,12 +26,22 @@ use txn::client::OwnWrites;
 /// Rows whose keys are read together.
 const ROWS_PER_BATCH: usize = 500;
 
+/// What one INSERT .. ON CONFLICT has done so far.
+#[derive(Default)]
+struct Upserted {
+    /// Keys of the rows that it has written.
+    touched: BTreeSet<Key>,
+    /// Rows that it has changed and others may reference.
+    replaced: Vec<Change>,
+}
+
 impl Exec<'_> {
     /// INSERT.
     pub(super) async fn insert(&mut self, insert: &Insert) -> Result<Vec<Row>, SqlError> {
         let mut rows = self.rows(&insert.source, None).await?;
         let mut returned = Vec::new();
         let mut affected = 0;
+        let mut upserted = Upserted::default();
         while !rows.is_empty() {
             let rest = rows.split_off(rows.len().min(ROWS_PER_BATCH));
             let batch = std::mem::replace(&mut rows, rest);
@@ -38,10 +49,9 @@ impl Exec<'_> {
                 None => self.insert_rows(&insert.target, batch).await?,
                 Some(conflict) => {
                     let mut done = Vec::new();
-                    let mut touched = BTreeSet::new();
                     for row in batch {
                         done.extend(
-                            self.upsert(&insert.target, conflict, row, &mut touched).await?,
+                            self.upsert(&insert.target, conflict, row, &mut upserted).await?,
                         );
                     }
                     done
@@ -52,6 +62,9 @@ impl Exec<'_> {
                 returned.append(&mut self.projected(done, returning).await?);
             }
             self.txn.spill_if_large().await?;
+        }
+        if let Some(conflict) = &insert.conflict {
+            self.check_children(&insert.target, &conflict.reach, upserted.replaced).await?;
         }
         self.affected = affected;
         Ok(returned)
@@ -254,7 +267,7 @@ impl Exec<'_> {
         target: &Target,
         conflict: &Conflict,
         mut row: Row,
-        touched: &mut BTreeSet<Key>,
+        upserted: &mut Upserted,
     ) -> Result<Option<Row>, SqlError> {
         let table = &target.table;
         self.name_schema(table).await?;
@@ -279,7 +292,7 @@ impl Exec<'_> {
             let Some(assignments) = &conflict.update else { return Ok(None) };
             let key = primary_key(table, self.place, &existing);
             // Another part of the statement may have been there first.
-            if self.txn.is_own_effect(&key) || !touched.insert(key) {
+            if self.txn.is_own_effect(&key) || upserted.touched.contains(&key) {
                 return Err(SqlError::new(
                     codes::CARDINALITY_VIOLATION,
                     "ON CONFLICT DO UPDATE command cannot affect row a second time",
@@ -295,9 +308,16 @@ impl Exec<'_> {
             }
             let changed = self.assigned(&existing, &both, assignments).await?;
             self.change_row(target, &existing, &changed).await?;
+            upserted.touched.extend([key, primary_key(table, self.place, &changed)]);
+            if !target.children.is_empty() {
+                let after = Some(changed.clone());
+                upserted.replaced.push(Change { before: existing, after });
+            }
             return Ok(Some(changed));
         }
-        touched.insert(primary_key(table, self.place, &row));
+        if conflict.update.is_some() {
+            upserted.touched.insert(primary_key(table, self.place, &row));
+        }
         let done = self.insert_rows(target, vec![row]).await?;
         Ok(done.into_iter().next())
     }
@@ -408,7 +428,7 @@ impl Exec<'_> {
             self.change_row(&update.target, &before, &changed).await?;
             row.splice(..width, changed.iter().cloned());
             if !update.target.children.is_empty() {
-                replaced.push((before, Some(changed)));
+                replaced.push(Change { before, after: Some(changed) });
             }
             done.push(row);
             if done.len().is_multiple_of(ROWS_PER_BATCH) {
@@ -416,7 +436,7 @@ impl Exec<'_> {
             }
         }
         self.txn.spill_if_large().await?;
-        self.check_children(&update.target, &replaced).await?;
+        self.check_children(&update.target, &update.reach, replaced).await?;
         self.affected = done.len() as u64;
         match &update.returning {
             Some(returning) => self.projected(done, returning).await,
@@ -452,7 +472,7 @@ impl Exec<'_> {
             let before: Row = row[..width].to_vec();
             self.delete_row(table, &before).await?;
             if !delete.target.children.is_empty() {
-                removed.push((before, None));
+                removed.push(Change { before, after: None });
             }
             done.push(row);
             if done.len().is_multiple_of(ROWS_PER_BATCH) {
@@ -460,7 +480,7 @@ impl Exec<'_> {
             }
         }
         self.txn.spill_if_large().await?;
-        self.check_children(&delete.target, &removed).await?;
+        self.check_children(&delete.target, &delete.reach, removed).await?;
         self.affected = done.len() as u64;
         match &delete.returning {
             Some(returning) => self.projected(done, returning).await,

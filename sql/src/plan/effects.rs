@@ -4,7 +4,7 @@
 //! read before anything is written, as in most; the others keep the rows as they were at hand while they run
 //! ([`txn::client::Txn::begin_effects`]).
 
-use super::{Expr, Plan, Target};
+use super::{Expr, Plan, Reach, Target};
 use std::collections::BTreeSet;
 
 impl Plan {
@@ -33,9 +33,11 @@ impl Course {
         }
         match plan {
             Plan::Scan(scan) if self.tables.contains(&scan.table.id) => return true,
-            Plan::Insert(insert) => self.change(&insert.target),
-            Plan::Update(update) => self.change(&update.target),
-            Plan::Delete(delete) => self.change(&delete.target),
+            Plan::Insert(insert) => {
+                self.change(&insert.target, insert.conflict.as_ref().map(|c| &c.reach));
+            }
+            Plan::Update(update) => self.change(&update.target, Some(&update.reach)),
+            Plan::Delete(delete) => self.change(&delete.target, Some(&delete.reach)),
             _ => {}
         }
         let mut queries = Vec::new();
@@ -44,9 +46,9 @@ impl Course {
     }
 
     /// A change of a row may change those that reference it.
-    fn change(&mut self, target: &Target) {
+    fn change(&mut self, target: &Target, reach: Option<&Reach>) {
         self.tables.insert(target.table.id);
-        target.children.iter().for_each(|(_, child)| self.change(child));
+        self.tables.extend(reach.into_iter().flat_map(|reach| reach.keys()));
     }
 }
 

@@ -328,8 +328,11 @@ pub(crate) struct Target {
     /// What this table's foreign keys reference.
     pub parents: Vec<(crate::catalog::ForeignKeyDescriptor, Arc<TableDescriptor>)>,
     /// Who references this table.
-    pub children: Vec<(crate::catalog::ForeignKeyDescriptor, Box<Target>)>,
+    pub children: Vec<(crate::catalog::ForeignKeyDescriptor, Arc<TableDescriptor>)>,
 }
+
+/// Tables whose rows may be changed or deleted because others were: those that foreign keys which cascade lead to, by id, however far.
+pub(crate) type Reach = Arc<std::collections::BTreeMap<u32, Target>>;
 
 /// INSERT.
 #[derive(Clone, Debug)]
@@ -353,6 +356,8 @@ pub(crate) struct Conflict {
     pub update: Option<Vec<(usize, Expr)>>,
     /// WHERE of DO UPDATE.
     pub filter: Option<Expr>,
+    /// What DO UPDATE may change beside its table.
+    pub reach: Reach,
 }
 
 /// UPDATE.
@@ -360,6 +365,8 @@ pub(crate) struct Conflict {
 pub(crate) struct Update {
     /// Of.
     pub target: Target,
+    /// What it may change beside its table.
+    pub reach: Reach,
     /// Rows: the table's columns first, then those of FROM.
     pub source: Plan,
     /// (column, value over a source row).
@@ -373,6 +380,8 @@ pub(crate) struct Update {
 pub(crate) struct Delete {
     /// From.
     pub target: Target,
+    /// What it may change beside its table.
+    pub reach: Reach,
     /// Rows: the table's columns first, then those of USING.
     pub source: Plan,
     /// RETURNING, over the source row.
