@@ -147,6 +147,12 @@ impl SqlError {
         }
     }
 
+    /// 25006, in PostgreSQL's words.
+    pub(crate) fn read_only(what: &str) -> SqlError {
+        let message = format!("cannot execute {what} in a read-only transaction");
+        SqlError::new(codes::READ_ONLY_TRANSACTION, message)
+    }
+
     /// 0A000.
     pub fn unsupported(what: impl Into<String>) -> SqlError {
         SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, what)

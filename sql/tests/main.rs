@@ -1,6 +1,7 @@
 //! Statements as clients send them, over a whole engine on the twin of the range servers.
 
 mod append;
+mod block_words;
 mod blocks;
 mod clients;
 mod contention;

@@ -409,7 +409,10 @@ pub(crate) fn mode_name(mode: crate::catalog::TableMode) -> &'static str {
     }
 }
 
-/// An expression without columns, converted to a type; with the number of its deferred values.
+/// A parameter of EXECUTE, an expression without columns, converted to a type; with the number of its deferred values.
+///
+/// # Errors
+/// 0A000: it has a subquery. What that reads would be read once, before the statement, and kept though the statement is run again.
 pub(crate) fn constant(
     facts: &Facts,
     positions: &Positions,
@@ -419,6 +422,9 @@ pub(crate) fn constant(
     let mut binder = Binder::new(facts, positions, &[]);
     binder.levels.push(Level { forbidden: Some("EXECUTE parameters"), ..Level::default() });
     let typed = binder.in_scope(Scope::default(), |binder| binder.expression(ast))?;
+    if typed.expr.any(&|expr| expr.plan().is_some()) {
+        return Err(SqlError::unsupported("cannot use subquery in EXECUTE parameter"));
+    }
     let (from, position) = (typed.ty, typed.position);
     match binder.try_coerce(typed, ty, -1, crate::types::CastContext::Assignment)? {
         Some(typed) => Ok((typed.expr, binder.next_deferred)),

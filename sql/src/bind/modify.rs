@@ -10,6 +10,7 @@ use crate::plan::{
 use crate::types::{Datum, SqlState, Type};
 use sqlparser::ast::{self, AssignmentTarget, SetExpr};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use txn::api::Lock;
 
@@ -508,10 +509,8 @@ fn reach_of(binder: &mut Binder<'_>, target: &Target) -> Result<Reach, SqlError>
     let mut reach = BTreeMap::new();
     let mut rest = cascading(target);
     while let Some(table) = rest.pop() {
-        if !reach.contains_key(&table.id) {
-            let target = target_for(binder, &table)?;
-            rest.extend(cascading(&target));
-            reach.insert(table.id, target);
+        if let Entry::Vacant(place) = reach.entry(table.id) {
+            rest.extend(cascading(place.insert(target_for(binder, &table)?)));
         }
     }
     Ok(Arc::new(reach))

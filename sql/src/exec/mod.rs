@@ -117,12 +117,19 @@ impl<'a> Exec<'a> {
     }
 
     /// Before the first row: a plan that reads what it has changed sees it as it was before.
-    pub(crate) fn enter(&mut self, planned: &Planned) {
+    ///
+    /// # Errors
+    /// 25006: it changes rows, and its transaction only reads.
+    pub(crate) fn enter(&mut self, planned: &Planned) -> Result<(), SqlError> {
+        if self.txn.is_read_only() && planned.plan.changes_rows() {
+            return Err(SqlError::read_only(planned.verb.name()));
+        }
         if planned.reads_what_it_wrote {
             coverage::reached(Mark::OwnEffectsHidden);
             self.txn.begin_effects();
             self.own = OwnWrites::BeforeEffects;
         }
+        Ok(())
     }
 
     /// Whether that mistake is planted.
@@ -183,6 +190,11 @@ impl<'a> Exec<'a> {
         })
         .await;
         Ok(())
+    }
+
+    /// 25006 in a transaction that only reads, whether or not a row would be touched. `what`: as the error names it.
+    pub(crate) fn may_write(&self, what: &str) -> Result<(), SqlError> {
+        if self.txn.is_read_only() { Err(SqlError::read_only(what)) } else { Ok(()) }
     }
 
     /// 57014 if the client wants no more.
@@ -263,7 +275,10 @@ impl<'a> Exec<'a> {
                     Ok(Datum::Array(Arc::new(ArrayValue::new(*element, values))))
                 }
                 DeferredKind::NextVal(sequence) => match self.evaluate(sequence, row)? {
-                    Datum::Oid(id) => self.sequences.next(self.facts, id).await.map(Datum::Int8),
+                    Datum::Oid(id) => {
+                        self.may_write("nextval()")?;
+                        self.sequences.next(self.facts, id).await.map(Datum::Int8)
+                    }
                     _ => Ok(Datum::Null),
                 },
                 DeferredKind::Drawn(call) => self.evaluate(call, row),
@@ -273,11 +288,12 @@ impl<'a> Exec<'a> {
                         values.push(self.evaluate(arg, row)?);
                     }
                     match values.as_slice() {
-                        [Datum::Oid(id), Datum::Int8(value), called] => self
-                            .sequences
-                            .set(self.facts, *id, *value, called.is_true())
-                            .await
-                            .map(Datum::Int8),
+                        [Datum::Oid(id), Datum::Int8(value), called] => {
+                            self.may_write("setval()")?;
+                            let called = called.is_true();
+                            let set = self.sequences.set(self.facts, *id, *value, called);
+                            set.await.map(Datum::Int8)
+                        }
                         _ => Ok(Datum::Null),
                     }
                 }

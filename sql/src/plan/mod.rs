@@ -419,6 +419,16 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
+    /// As errors name it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Verb::Select => "SELECT",
+            Verb::Insert => "INSERT",
+            Verb::Update => "UPDATE",
+            Verb::Delete => "DELETE",
+        }
+    }
+
     /// CommandComplete's tag.
     pub(crate) fn tag(self, count: u64) -> String {
         match self {

@@ -108,6 +108,9 @@ impl Session {
         let target = target_for(&mut binder, &table)?;
         let deferred_count = binder.deferred_count();
         self.begin_in_transaction(Duration::MAX).await?;
+        if self.begin_if_none().txn.is_read_only() {
+            return Err(SqlError::read_only("COPY FROM"));
+        }
         self.tear_tape();
         let count = places.len();
         let format = i8::from(copy.options.format == CopyFormat::Binary);
@@ -234,7 +237,7 @@ impl Session {
             planned.deferred_count,
             memory,
         );
-        exec.enter(&planned);
+        exec.enter(&planned)?;
         let mut out = Chunks {
             options: &copy.options,
             types: &types,

@@ -90,6 +90,11 @@ impl Tape {
         *self = Tape { torn: true, reruns: self.reruns, ..Tape::default() };
     }
 
+    /// Whether it does not hold everything that the transaction has done.
+    pub(super) fn is_torn(&self) -> bool {
+        self.torn
+    }
+
     fn add(&mut self, step: Step, bytes: usize, bytes_max: u64) {
         if self.torn {
             return;
@@ -192,7 +197,7 @@ impl Session {
             && let Some(active) = &mut self.active
         {
             // Half played, it knows what the client has not seen: it must not go on from a savepoint.
-            active.txn.let_go();
+            active.give_up(codes::SERIALIZATION_FAILURE);
         }
         outcome
     }

@@ -228,10 +228,13 @@ impl Session {
         }
     }
 
-    /// Whether nothing of the transaction has been shown.
+    /// Whether nothing of the transaction has been shown, or would be lost with it: what is not on its tape might be.
     pub(super) fn may_restart(&self) -> bool {
         self.active.as_ref().is_some_and(|active| {
-            active.statement_count == 0 && active.catalog.is_none() && active.txn.can_restart()
+            active.statement_count == 0
+                && active.catalog.is_none()
+                && !active.tape.is_torn()
+                && active.txn.can_restart()
         })
     }
 
@@ -288,7 +291,7 @@ impl Session {
             memory,
         );
         exec.uniqueness = self.uniqueness;
-        exec.enter(planned);
+        exec.enter(planned)?;
         let rows = {
             let work = pin!(exec.rows(&planned.plan, None));
             let canceled = pin!(self.cancel.canceled());
@@ -366,12 +369,7 @@ impl Session {
             S::ReleaseSavepoint { name } => self.release(&crate::parse::name(name)),
             S::Set(set) => self.run_set(set),
             S::Reset(reset) => self.run_reset(reset),
-            S::Discard { .. } => {
-                self.statements.clear();
-                self.portals.clear();
-                self.settings.reset_all();
-                complete("DISCARD ALL")
-            }
+            S::Discard { object_type } => self.run_discard(object_type),
             S::Prepare { name, data_types, statement } => {
                 self.run_prepare(name, data_types, statement, parsed).await
             }
@@ -488,6 +486,27 @@ impl Session {
         }
     }
 
+    /// DISCARD. There are no temporary tables, and plans are made anew when they are of no use any more.
+    fn run_discard(&mut self, what: &ast::DiscardObject) -> Result<Outcome, SqlError> {
+        if *what == ast::DiscardObject::ALL {
+            if self.block != Block::None || self.active.is_some() {
+                return Err(SqlError::new(
+                    codes::ACTIVE_TRANSACTION,
+                    "DISCARD ALL cannot run inside a transaction block",
+                ));
+            }
+            self.statements.clear();
+            self.portals.clear();
+            self.settings.reset_all();
+        }
+        if matches!(what, ast::DiscardObject::ALL | ast::DiscardObject::SEQUENCES) {
+            let mut drawn = self.sequence_values.lock();
+            drawn.values.clear();
+            drawn.last = None;
+        }
+        Ok(Outcome::Complete { tag: format!("DISCARD {what}") })
+    }
+
     /// PREPARE.
     async fn run_prepare(
         &mut self,
@@ -551,8 +570,8 @@ impl Session {
         Box::pin(self.run(&prepared, values)).await
     }
 
-    /// An expression without columns, as a value of a type.
-    pub(super) async fn constant(
+    /// An expression without columns and subqueries, as a value of a type.
+    async fn constant(
         &mut self,
         arg: &ast::Expr,
         ty: Type,
@@ -608,8 +627,12 @@ impl Session {
         let mut lines = crate::plan::explain::explain(&planned.plan);
         if analyze {
             let before = self.facts.runtime.time.monotonic();
+            self.begin_if_none();
             self.tear_tape();
-            let outcome = self.run_once(&planned, params, Duration::MAX).await?;
+            let outcome = self.run_once(&planned, params, Duration::MAX).await;
+            // What it has done is the transaction's, as what any other statement has done: it does not begin again without it.
+            self.begin_if_none().statement_count += 1;
+            let outcome = outcome?;
             let took = self.facts.runtime.time.monotonic().since(before);
             let rows = match &outcome {
                 Outcome::Rows { rows, .. } => rows.len(),

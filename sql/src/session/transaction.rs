@@ -8,7 +8,7 @@ use crate::error::{Recovery, SqlError, codes};
 use crate::exec::Facts;
 use crate::outcome::{Notice, Outcome};
 use crate::parse::{AsOf, BeginOptions};
-use crate::types::Datum;
+use crate::types::{Datum, SqlState};
 use clock::{Monotonic, Timestamp};
 use coverage::Mark;
 use std::collections::BTreeSet;
@@ -60,6 +60,8 @@ pub(super) struct Active {
     pub(super) past: Option<Arc<Catalog>>,
     /// Innermost last.
     savepoints: Vec<Savepoint>,
+    /// Only its beginning helps any more: with which error that was told.
+    given_up: Option<SqlState>,
     /// For running it again.
     pub(super) tape: Tape,
     /// Tables that need not be told that they are referenced: those that it has made, which nobody else knows, and those that it has told.
@@ -81,6 +83,7 @@ impl Active {
             catalog: None,
             past,
             savepoints: Vec::new(),
+            given_up: None,
             tape: Tape::default(),
             told: BTreeSet::new(),
             dropped: Vec::new(),
@@ -88,9 +91,16 @@ impl Active {
         }
     }
 
+    /// It cannot commit any more, nor go on from a savepoint: what it holds is let go at once.
+    pub(super) fn give_up(&mut self, told: SqlState) {
+        self.given_up = Some(told);
+        self.txn.let_go();
+    }
+
     /// Begins anew, without its savepoints.
     pub(super) fn restart(&mut self) {
         self.txn.restart();
+        self.given_up = None;
         self.savepoints.clear();
         self.told.clear();
         self.dropped.clear();
@@ -235,6 +245,11 @@ impl Session {
                 codes::ACTIVE_TRANSACTION,
                 "there is already a transaction in progress",
             ));
+            // As in PostgreSQL: the modes are the block's, as far as they can change.
+            self.set_modes(options)?;
+            if let Some(as_of) = as_of {
+                self.move_to_past(as_of, params).await?;
+            }
             return Ok(Outcome::Complete { tag: "BEGIN".into() });
         }
         self.set_modes(options)?;
@@ -432,6 +447,13 @@ impl Session {
     /// ROLLBACK TO SAVEPOINT: a failed block goes on.
     pub(super) async fn rollback_to(&mut self, name: &str) -> Result<Outcome, SqlError> {
         self.in_block("ROLLBACK TO SAVEPOINT")?;
+        if let Some(told) = self.active.as_ref().and_then(|active| active.given_up) {
+            return Err(SqlError::new(
+                told,
+                "the transaction must be begun again: no savepoint of it is left",
+            )
+            .with_hint("ROLLBACK, and run the transaction again from its beginning."));
+        }
         let place = self.back_to_savepoint(name).await?;
         let since = self.begin_if_none().savepoints[place].around.portals_opened;
         self.close_portals_since(since);
@@ -531,7 +553,12 @@ impl Session {
             _ => false,
         };
         if let Some(active) = self.active.as_mut().filter(|_| !is_back) {
-            active.txn.let_go();
+            match (&error.recovery, active.savepoints.is_empty()) {
+                (Recovery::Restart, _) => active.give_up(error.code),
+                (_, true) => active.txn.let_go(),
+                // The way back to its savepoint is not open, for a reason of its own.
+                (_, false) => active.give_up(codes::SERIALIZATION_FAILURE),
+            }
             let announced = std::mem::take(&mut active.announced);
             follow(&self.engine, announced).await;
         }

@@ -709,7 +709,8 @@ impl Txn {
         if lock.is_some() && self.is_read_only() { Err(TxnError::ReadOnly) } else { Ok(()) }
     }
 
-    fn is_read_only(&self) -> bool {
+    /// Whether it is refused writes and locks.
+    pub fn is_read_only(&self) -> bool {
         match self.options.access {
             Access::ReadWrite => self.options.as_of.is_some(),
             Access::ReadOnly | Access::Deferrable => true,
