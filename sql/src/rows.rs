@@ -13,11 +13,12 @@
 //!
 //! INVARIANT: a row and its index entries are written by the same transaction.
 
-use crate::catalog::{IndexDescriptor, IndexKind, TableDescriptor, TableMode};
+use crate::catalog::{ColumnDescriptor, IndexDescriptor, IndexKind, TableDescriptor, TableMode};
 use crate::copies::RowState;
 use crate::error::SqlError;
 use crate::types::{self, Datum, FixedContext, Type, key_encode, row_decode, row_encode};
 use bytes::Bytes;
+use std::borrow::Cow;
 use storage::{Key, Span};
 
 /// Where a session reads and writes a table: the region decides which copy of an available one.
@@ -86,17 +87,23 @@ pub(crate) fn index_span(table: &TableDescriptor, place: Place, index: &IndexDes
     Span::prefix(&Key::new(table.index_prefix(place.region, index.id)))
 }
 
-/// The value of a strong table's row. NULLs are left out, but in columns whose absence means something else: there an empty
-/// record, which no column can hold, stands for NULL.
+/// The columns of a row and what is stored of them. NULLs are left out, but in columns whose absence means something else: there an
+/// empty record, which no column can hold, stands for NULL.
+pub(crate) fn stored<'t>(
+    table: &'t TableDescriptor,
+    row: &'t [Datum],
+) -> impl Iterator<Item = (&'t ColumnDescriptor, Cow<'t, Datum>)> {
+    let columns = table.columns.iter().zip(row).filter(|(column, _)| !column.dropped);
+    columns.filter_map(|(column, value)| match (value.is_null(), &column.missing) {
+        (false, _) => Some((column, Cow::Borrowed(value))),
+        (true, Some(_)) => Some((column, Cow::Owned(Datum::record(Vec::new())))),
+        (true, None) => None,
+    })
+}
+
+/// The value of a strong table's row.
 pub(crate) fn encode(table: &TableDescriptor, row: &[Datum]) -> Bytes {
-    let null = Datum::record(Vec::new());
-    let columns = table.columns.iter().zip(row).filter(|(column, _)| !column.dropped).map(
-        |(column, value)| {
-            let value = if value.is_null() && column.missing.is_some() { &null } else { value };
-            (column.id, value)
-        },
-    );
-    Bytes::from(row_encode(columns))
+    Bytes::from(row_encode(stored(table, row).map(|(column, value)| (column.id, value))))
 }
 
 /// The columns of a stored row, by place; `None`: it is a tombstone.
@@ -130,7 +137,7 @@ pub(crate) fn place_columns(
 }
 
 /// The value of a column that a row does not have.
-fn missing(column: &crate::catalog::ColumnDescriptor) -> Result<Datum, SqlError> {
+fn missing(column: &ColumnDescriptor) -> Result<Datum, SqlError> {
     match &column.missing {
         None => Ok(Datum::Null),
         Some(text) => {

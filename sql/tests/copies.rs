@@ -162,3 +162,63 @@ fn what_an_available_table_cannot_hold_is_refused() {
             .contains("[0A000]")
     );
 }
+
+/// A column that came with a default: a NULL written to it is a NULL, in the table, in its indexes, in the other region.
+#[test]
+fn a_null_is_not_the_default_of_a_column_that_came_later() {
+    let cluster = TestCluster::new();
+    let (mut east, mut west) = (cluster.session(&cluster.east), cluster.session(&cluster.west));
+    cluster.run(
+        &mut east,
+        "CREATE TABLE av (id int PRIMARY KEY, v int, n COUNTER) WITH (consistency = 'available')",
+    );
+    cluster.run(&mut east, "INSERT INTO av VALUES (1, 1, 0), (2, 2, 0)");
+    exchange(&cluster, "av");
+    cluster.run(&mut east, "ALTER TABLE av ADD COLUMN c int DEFAULT 5");
+    cluster.run(&mut east, "CREATE INDEX avc ON av (c)");
+    cluster.run(&mut east, "UPDATE av SET c = NULL WHERE id = 1");
+    cluster.run(&mut east, "INSERT INTO av VALUES (3, 3, 0, NULL)");
+    let rows = "id|c\n1|NULL\n2|5\n3|NULL\n";
+    for round in 0..2 {
+        for session in [&mut east, &mut west] {
+            assert_eq!(cluster.run(session, "SELECT id, c FROM av ORDER BY id"), rows);
+            assert_eq!(cluster.run(session, "SELECT id FROM av WHERE c = 5"), "id\n2\n");
+            let null = cluster.run(session, "SELECT id FROM av WHERE c IS NULL ORDER BY id");
+            assert_eq!(null, "id\n1\n3\n");
+            if round == 0 {
+                exchange(&cluster, "av");
+            }
+        }
+    }
+    // The later write wins, be it of a NULL or over one.
+    cluster.run(&mut east, "UPDATE av SET c = 6 WHERE id IN (1, 2)");
+    cluster.run(&mut west, "UPDATE av SET c = 7 WHERE id IN (1, 2)");
+    cluster.run(&mut west, "UPDATE av SET c = NULL WHERE id = 2");
+    cluster.run(&mut west, "UPDATE av SET v = 4 WHERE id = 3");
+    exchange(&cluster, "av");
+    for session in [&mut east, &mut west] {
+        let rows = cluster.run(session, "SELECT id, v, c FROM av ORDER BY id");
+        assert_eq!(rows, "id|v|c\n1|1|7\n2|2|NULL\n3|4|NULL\n");
+        assert_eq!(cluster.run(session, "SELECT id FROM av WHERE c = 6"), "id\n");
+    }
+}
+
+/// To count is no write of the other columns, not even of one that came after the row.
+#[test]
+fn a_counter_alone_wins_over_nobodys_columns_after_a_column_was_added() {
+    let cluster = TestCluster::new();
+    let (mut east, mut west) = (cluster.session(&cluster.east), cluster.session(&cluster.west));
+    cluster.run(
+        &mut east,
+        "CREATE TABLE av (id int PRIMARY KEY, v int, n COUNTER) WITH (consistency = 'available')",
+    );
+    cluster.run(&mut east, "INSERT INTO av VALUES (1, 1, 0)");
+    cluster.run(&mut east, "ALTER TABLE av ADD COLUMN c int DEFAULT 5");
+    exchange(&cluster, "av");
+    cluster.run(&mut west, "UPDATE av SET v = 2, c = 8 WHERE id = 1");
+    cluster.run(&mut east, "UPDATE av SET n = n + 3 WHERE id = 1");
+    exchange(&cluster, "av");
+    for session in [&mut east, &mut west] {
+        assert_eq!(cluster.run(session, "SELECT * FROM av"), "id|v|n|c\n1|2|3|8\n");
+    }
+}

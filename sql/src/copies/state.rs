@@ -52,7 +52,7 @@ pub(crate) struct RowState {
     pub parent: Dot,
     /// Deleted.
     pub deleted: bool,
-    /// Ordinary columns by id, NULLs left out.
+    /// Ordinary columns by id. NULLs are left out, but for [`crate::rows::stored`]'s.
     pub(super) values: Vec<(u32, Datum)>,
     pub(super) counters: BTreeMap<(u32, u16), Slot>,
 }
@@ -97,7 +97,6 @@ impl RowState {
             Some(alive) => alive.clone(),
         };
         let fresh = before.is_none_or(|before| before.deleted);
-        let mut values = Vec::new();
         for (column, value) in table.columns.iter().zip(row).filter(|(column, _)| !column.dropped) {
             if column.ty == Type::Counter {
                 let wanted = value.as_i64().unwrap_or(0);
@@ -106,16 +105,22 @@ impl RowState {
                     region,
                     i128::from(wanted) - i128::from(state.counter(column.id)),
                 );
-            } else if !value.is_null() {
-                values.push((column.id, value.clone()));
             }
         }
+        let values = ordinary(table, row);
         // A counter alone is no write of the ordinary columns: it must not win over another region's.
-        if fresh || encoded(&values) != encoded(&state.values) {
+        if fresh || state.reads_otherwise(table, &values) {
             state.values = values;
             state.replace_dot(now, region);
         }
         state
+    }
+
+    /// Whether the ordinary columns are not those values. Compared as they are read: a row from before a column was added has that
+    /// column's default.
+    fn reads_otherwise(&self, table: &TableDescriptor, values: &[(u32, Datum)]) -> bool {
+        let read = crate::rows::place_columns(table, self.values.clone());
+        read.map_or(true, |row| encoded(&ordinary(table, &row)) != encoded(values))
     }
 
     /// The state after this region has deleted it.
@@ -237,6 +242,12 @@ impl RowState {
         let values = row_decode(input.0)?;
         Ok(RowState { incarnation, dot: last, parent, deleted: deleted == 1, values, counters })
     }
+}
+
+/// The ordinary columns of a row, as they are stored.
+fn ordinary(table: &TableDescriptor, row: &[Datum]) -> Vec<(u32, Datum)> {
+    let columns = crate::rows::stored(table, row).filter(|(column, _)| column.ty != Type::Counter);
+    columns.map(|(column, value)| (column.id, value.into_owned())).collect()
 }
 
 fn encoded(values: &[(u32, Datum)]) -> Vec<u8> {

@@ -16,6 +16,7 @@ use super::interval::Interval;
 use super::json::Json;
 use super::numeric::Numeric;
 use super::ty::Type;
+use std::borrow::Borrow;
 use std::sync::Arc;
 use storage::varint;
 
@@ -139,11 +140,12 @@ pub fn value_decode(input: &mut &[u8]) -> Result<Datum, TypeError> {
 
 /// A row of columns with ascending ids; NULLs may be left out by the caller or are left out here.
 /// Panics if the ids do not ascend.
-pub fn row_encode<'a>(columns: impl IntoIterator<Item = (u32, &'a Datum)>) -> Vec<u8> {
+pub fn row_encode<D: Borrow<Datum>>(columns: impl IntoIterator<Item = (u32, D)>) -> Vec<u8> {
     let mut out = vec![ROW_VERSION];
     let mut next = 0u32;
     for (id, value) in columns {
         assert!(id >= next, "column ids ascend: {id} comes after {next}");
+        let value = value.borrow();
         if value.is_null() {
             continue;
         }
