@@ -193,3 +193,17 @@ fn a_query_says_the_same_with_and_without_indexes() {
     assert!(answered > 20 * refused, "{answered} answered, {refused} refused");
     assert!(by_index > 100, "{by_index} plans that use an index");
 }
+
+/// NULLs are not equal: a unique index names many rows by them, in no order of their other columns.
+#[test]
+fn a_unique_index_gives_its_nulls_in_no_order() {
+    let (cluster, mut session, _) = TestCluster::with_two_sessions(
+        "CREATE TABLE un (id int PRIMARY KEY, a int UNIQUE, b int); \
+         INSERT INTO un VALUES (1, NULL, 30), (2, NULL, 10), (3, NULL, 20), (4, 4, 1)",
+    );
+    let mut ask = |query: &str| cluster.run(&mut session, query);
+    assert_eq!(ask("SELECT b FROM un WHERE a IS NULL ORDER BY b LIMIT 1"), "b\n10\n");
+    assert_eq!(ask("SELECT b FROM un WHERE a IS NULL ORDER BY b"), "b\n10\n20\n30\n");
+    assert_eq!(ask("SELECT b FROM un WHERE a IS NULL ORDER BY a, b DESC"), "b\n30\n20\n10\n");
+    assert_eq!(ask("SELECT b FROM un WHERE a = 4 ORDER BY b"), "b\n1\n");
+}

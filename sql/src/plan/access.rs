@@ -158,7 +158,10 @@ pub(crate) fn gives_order(
         index.columns[..access.prefix.len()].iter().map(|column| column.column).collect();
     let mut rest = index.columns[access.prefix.len()..].iter();
     let mut backward = None;
-    let mut complete = access.prefix.len() == index.columns.len() && index.kind != IndexKind::Plain;
+    // One row at most, unless it is named by a NULL: those are not equal, and the index has many.
+    let is_null = access.prefix.iter().any(|part| matches!(part, KeyPart::Null));
+    let mut complete =
+        access.prefix.len() == index.columns.len() && index.kind != IndexKind::Plain && !is_null;
     for (column, descending) in order {
         if fixed.contains(column) || complete {
             continue;
