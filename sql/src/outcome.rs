@@ -1,7 +1,11 @@
 //! Value: what a statement answers.
 
+use crate::error::{SqlError, codes};
 use crate::types::{Datum, SqlState, Type};
 use bytes::Bytes;
+use coverage::Mark;
+use futures::future::{Either, select};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -154,6 +158,20 @@ impl CancelHandle {
 
     pub(crate) fn is_canceled(&self) -> bool {
         self.flag.load(Ordering::SeqCst) || self.gone.load(Ordering::SeqCst)
+    }
+
+    /// What `work` comes to, unless it is cancelled before: 57014, and `work` is dropped where it stands.
+    pub(crate) async fn unless_canceled<T>(
+        &self,
+        work: impl Future<Output = Result<T, SqlError>>,
+    ) -> Result<T, SqlError> {
+        match select(pin!(work), pin!(self.canceled())).await {
+            Either::Left((result, _)) => result,
+            Either::Right(((), _)) => {
+                coverage::reached(Mark::StatementCancelled);
+                Err(SqlError::new(codes::QUERY_CANCELED, "canceling statement due to user request"))
+            }
+        }
     }
 
     /// Ready once [`CancelHandle::cancel`] was called.

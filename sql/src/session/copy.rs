@@ -176,21 +176,24 @@ impl Session {
             memory,
         );
         exec.check_canceled()?;
-        let mut whole = Vec::with_capacity(rows.len());
-        for values in rows {
-            let mut row = Vec::with_capacity(copy.defaults.len());
-            for default in &copy.defaults {
-                row.push(exec.value(default, &[]).await?);
+        let work = async {
+            let mut whole = Vec::with_capacity(rows.len());
+            for values in rows {
+                let mut row = Vec::with_capacity(copy.defaults.len());
+                for default in &copy.defaults {
+                    row.push(exec.value(default, &[]).await?);
+                }
+                for (place, value) in copy.columns.iter().zip(values) {
+                    row[*place] = value;
+                }
+                whole.push(row);
             }
-            for (place, value) in copy.columns.iter().zip(values) {
-                row[*place] = value;
-            }
-            whole.push(row);
-        }
-        let count = whole.len() as u64;
-        exec.insert_rows(&copy.target, whole).await?;
-        active.txn.spill_if_large().await?;
-        copy.count += count;
+            let count = whole.len() as u64;
+            exec.insert_rows(&copy.target, whole).await?;
+            exec.txn.spill_if_large().await?;
+            Ok(count)
+        };
+        copy.count += self.cancel.unless_canceled(work).await?;
         self.copy = Some(copy);
         Ok(())
     }
@@ -257,7 +260,7 @@ impl Session {
         }
         let mut count = 0u64;
         let mut pipeline = Pipeline::open(&planned.plan, None);
-        while let Some(rows) = pipeline.next(&mut exec).await? {
+        while let Some(rows) = self.cancel.unless_canceled(pipeline.next(&mut exec)).await? {
             count += rows.len() as u64;
             for row in rows {
                 out.row(&row);

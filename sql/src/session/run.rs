@@ -16,9 +16,7 @@ use crate::parse::{AsOf, Extension, Parsed, Statement};
 use crate::plan::Planned;
 use crate::types::{Datum, SqlState, Type};
 use coverage::Mark;
-use futures::future::{Either, select};
 use sqlparser::ast;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -292,20 +290,7 @@ impl Session {
         );
         exec.uniqueness = self.uniqueness;
         exec.enter(planned)?;
-        let rows = {
-            let work = pin!(exec.rows(&planned.plan, None));
-            let canceled = pin!(self.cancel.canceled());
-            match select(work, canceled).await {
-                Either::Left((rows, _)) => rows,
-                Either::Right(((), _)) => {
-                    coverage::reached(Mark::StatementCancelled);
-                    Err(SqlError::new(
-                        codes::QUERY_CANCELED,
-                        "canceling statement due to user request",
-                    ))
-                }
-            }
-        }?;
+        let rows = self.cancel.unless_canceled(exec.rows(&planned.plan, None)).await?;
         let count = if planned.verb == crate::plan::Verb::Select {
             rows.len() as u64
         } else {
