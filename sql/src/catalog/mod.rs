@@ -15,7 +15,7 @@ pub(crate) use descriptor::{
 };
 pub use descriptor::{ColumnDescriptor, IndexDescriptor, TableDescriptor, TableMode};
 pub(crate) use numbers::Numbers;
-pub(crate) use store::{Draft, bootstrap, load, stored_version};
+pub(crate) use store::{Draft, bootstrap, load, stored_version, version_span};
 
 use clock::Timestamp;
 use std::collections::BTreeMap;

@@ -17,6 +17,7 @@ use crate::engine::PlantedBug;
 use crate::error::SqlError;
 use crate::types::SqlState;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +30,11 @@ const PAGE_BYTES: u64 = 1 << 20;
 
 fn version_key() -> Key {
     Key::system("catalog", b"version")
+}
+
+/// What whoever changes the catalog has locked.
+pub(crate) fn version_span() -> Span {
+    Span::point(&version_key())
 }
 
 fn entry_prefix() -> Key {
@@ -89,7 +95,7 @@ pub(crate) struct Draft {
     changed: BTreeMap<u32, Entry>,
     removed: BTreeSet<u32>,
     /// Tables whose ranges were asked to refuse versions below.
-    announced: BTreeMap<u32, u64>,
+    announced: Arc<Mutex<BTreeMap<u32, u64>>>,
 }
 
 impl Draft {
@@ -100,7 +106,7 @@ impl Draft {
 
     /// Chaos only, but for [`Draft::begin`]: of a catalog that may have changed since it was read, and may be changing now.
     pub(crate) fn of(catalog: Catalog, numbers: &Arc<Numbers>) -> Draft {
-        let (numbers, announced) = (numbers.clone(), BTreeMap::new());
+        let (numbers, announced) = (numbers.clone(), Arc::default());
         let (changed, removed) = (BTreeMap::new(), BTreeSet::new());
         Draft { catalog, numbers, changed, removed, announced }
     }
@@ -128,12 +134,19 @@ impl Draft {
 
     /// A table's ranges are about to refuse versions below: should this draft not be committed, the table has to follow.
     pub(crate) fn note_announced(&mut self, table: u32, version: u64) {
-        self.announced.insert(table, version);
+        let mut announced = self.announced.lock();
+        let known = announced.entry(table).or_default();
+        *known = (*known).max(version);
+    }
+
+    /// From here on that stands there, too when this draft is given up.
+    pub(crate) fn announce_into(&mut self, announced: Arc<Mutex<BTreeMap<u32, u64>>>) {
+        self.announced = announced;
     }
 
     /// What was announced by this draft.
-    pub(crate) fn announced(&self) -> &BTreeMap<u32, u64> {
-        &self.announced
+    pub(crate) fn announced(&self) -> BTreeMap<u32, u64> {
+        self.announced.lock().clone()
     }
 
     /// As it would be.

@@ -66,6 +66,8 @@ pub(super) struct Active {
     pub(super) tape: Tape,
     /// Tables that need not be told that they are referenced: those that it has made, which nobody else knows, and those that it has told.
     pub(super) told: BTreeSet<u32>,
+    /// Tables that it has made: nobody else knows them.
+    pub(super) made: BTreeSet<u32>,
     /// Tables whose data may go once this has committed.
     pub(super) dropped: Vec<Arc<crate::catalog::TableDescriptor>>,
     /// What the ranges of tables were told of changes of this transaction, also of those that were taken back since. What does not come
@@ -86,6 +88,7 @@ impl Active {
             given_up: None,
             tape: Tape::default(),
             told: BTreeSet::new(),
+            made: BTreeSet::new(),
             dropped: Vec::new(),
             announced: Announced::new(),
         }
@@ -103,6 +106,7 @@ impl Active {
         self.given_up = None;
         self.savepoints.clear();
         self.told.clear();
+        self.made.clear();
         self.dropped.clear();
     }
 
@@ -116,8 +120,8 @@ impl Active {
     /// What a draft has announced is to come with this transaction.
     pub(super) fn note_announced(&mut self, draft: &Draft) {
         for (table, version) in draft.announced() {
-            let known = self.announced.entry(*table).or_default();
-            *known = (*known).max(*version);
+            let known = self.announced.entry(table).or_default();
+            *known = (*known).max(version);
         }
     }
 
@@ -138,6 +142,7 @@ impl Active {
             id,
             catalog: self.catalog.clone(),
             told: self.told.clone(),
+            made: self.made.clone(),
             dropped_count: self.dropped.len(),
             around,
         });
@@ -223,7 +228,7 @@ impl Session {
     }
 
     /// The limits of the statement under way are the transaction's until the next one.
-    fn limit_time(&mut self, lock_wait_max: Duration) {
+    pub(super) fn limit_time(&mut self, lock_wait_max: Duration) {
         let deadline = self.deadline.map(|(deadline, _)| deadline);
         let lock_timeout = self.settings.milliseconds("lock_timeout").unwrap_or(Duration::MAX);
         let lock_timeout = Some(lock_timeout.min(lock_wait_max)).filter(|max| *max < Duration::MAX);
@@ -473,6 +478,7 @@ impl Session {
         active.txn.restore_access(savepoint.around.access);
         active.catalog = savepoint.catalog.clone();
         active.told = savepoint.told.clone();
+        active.made = savepoint.made.clone();
         active.dropped.truncate(savepoint.dropped_count);
         self.stand_by_announced().await?;
         Ok(place)
@@ -589,6 +595,7 @@ struct Savepoint {
     id: SavepointId,
     catalog: Option<Arc<Catalog>>,
     told: BTreeSet<u32>,
+    made: BTreeSet<u32>,
     dropped_count: usize,
     around: Around,
 }

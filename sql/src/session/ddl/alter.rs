@@ -2,9 +2,11 @@
 
 use super::create::{Builder, check_expressions};
 use super::options::TableOptions;
-use super::{Session, job};
+use super::{Session, job, kept};
 use crate::bind::Binder;
-use crate::catalog::{Entry, ForeignKeyDescriptor, IndexKind, IndexState, TableDescriptor};
+use crate::catalog::{
+    Entry, ForeignKeyDescriptor, IndexKind, IndexState, Relation, TableDescriptor,
+};
 use crate::engine::PlantedBug;
 use crate::error::{SqlError, codes};
 use crate::exec::{Exec, Facts};
@@ -30,6 +32,7 @@ impl Session {
         if !create.include.is_empty() {
             return Err(SqlError::unsupported("INCLUDE is not supported"));
         }
+        kept::nulls(create.nulls_distinct != Some(false))?;
         let table = self.table_named(&create.table_name).await?;
         let name = create
             .name
@@ -73,12 +76,12 @@ impl Session {
             self.write_draft(draft)?;
             return Ok(());
         }
-        self.ready_for_job(table)?;
-        let engine = self.engine.clone();
+        self.ready_for_job(table, &[])?;
+        let job = self.job();
         let columns = columns.to_vec();
-        let lies = engine.has(PlantedBug::UniqueOnAvailable);
+        let lies = job.engine.has(PlantedBug::UniqueOnAvailable);
         let asked = if lies { IndexKind::Plain } else { kind };
-        let added = job::change(&engine, table.id, &mut |_, draft, table| {
+        let added = job::change(&job, table.id, &mut |_, draft, table| {
             let (facts, columns, name) = (facts.clone(), columns.clone(), name.clone());
             Box::pin(async move {
                 let mut builder = Builder::of(draft, &facts, table);
@@ -91,24 +94,7 @@ impl Session {
         })
         .await?;
         let index = added.indexes.last().expect("added above").id;
-        let filled = job::backfill(&engine, &added, index).await;
-        let keep = filled.is_ok() || engine.has(PlantedBug::FailedIndexStays);
-        let finished = job::change(&engine, table.id, &mut |_, _, mut table| {
-            Box::pin(async move {
-                if keep {
-                    for one in table.indexes.iter_mut().filter(|one| one.id == index) {
-                        one.state = IndexState::Public;
-                    }
-                } else {
-                    table.indexes.retain(|one| one.id != index);
-                }
-                Ok(table)
-            })
-        })
-        .await;
-        filled?;
-        finished?;
-        Ok(())
+        job::complete(&job, &added, index).await
     }
 
     /// ALTER TABLE.
@@ -126,86 +112,167 @@ impl Session {
             }
             other => other?,
         };
-        let mut current = table;
+        let mut actions = Vec::new();
+        // A column that is there now may be gone when it is its turn.
+        let goes = |action: &Op| matches!(action, Op::DropColumn { .. } | Op::RenameColumn { .. });
+        let stays = !alter.operations.iter().any(goes);
         for operation in &alter.operations {
-            self.alter_one(&current, operation).await?;
-            if let Some(table) = self.catalog().table(current.id) {
-                current = table.clone();
+            match operation {
+                Op::OwnerTo { .. }
+                | Op::SetLogged
+                | Op::SetUnlogged
+                | Op::ValidateConstraint { .. }
+                | Op::ReplicaIdentity { .. } => {}
+                Op::AddColumn { if_not_exists: true, column_def, .. }
+                    if stays && table.find(&crate::parse::name(&column_def.name)).is_some() =>
+                {
+                    let name = crate::parse::name(&column_def.name);
+                    self.notice(Notice::note(format!(
+                        "column \"{name}\" of relation \"{}\" already exists, skipping",
+                        table.name
+                    )));
+                }
+                action => actions.push(action.clone()),
             }
+        }
+        if self.is_own(&table) {
+            self.alter_own(table, &actions).await?;
+            return Ok("ALTER TABLE");
+        }
+        match actions.as_slice() {
+            [] => {}
+            [Op::AddConstraint { constraint: TableConstraint::Unique(unique), .. }] => {
+                self.add_unique(&table, unique).await?;
+            }
+            several if several.iter().any(is_unique) => {
+                return Err(SqlError::unsupported(
+                    "ALTER TABLE that adds a UNIQUE constraint and does something else is not supported",
+                )
+                .with_detail("An index is filled by many transactions: all of it could not be done or undone together.")
+                .with_hint("Use an ALTER TABLE of its own for each UNIQUE constraint."));
+            }
+            together => self.alter_descriptor(&table, together).await?,
         }
         Ok("ALTER TABLE")
     }
 
-    async fn alter_one(
+    async fn add_unique(
         &mut self,
         table: &Arc<TableDescriptor>,
-        operation: &Op,
+        unique: &ast::UniqueConstraint,
     ) -> Result<(), SqlError> {
-        match operation {
-            Op::OwnerTo { .. }
-            | Op::SetLogged
-            | Op::SetUnlogged
-            | Op::ValidateConstraint { .. }
-            | Op::ReplicaIdentity { .. } => Ok(()),
-            Op::AddConstraint { constraint: TableConstraint::Unique(unique), .. } => {
-                let name = unique.name.as_ref().map(crate::parse::name);
-                self.add_index_to(table, name, &unique.columns, IndexKind::Unique, true).await
-            }
-            Op::AddColumn { if_not_exists: true, column_def, .. }
-                if table.find(&crate::parse::name(&column_def.name)).is_some() =>
-            {
-                let name = crate::parse::name(&column_def.name);
-                self.notice(Notice::note(format!(
-                    "column \"{name}\" of relation \"{}\" already exists, skipping",
-                    table.name
-                )));
-                Ok(())
-            }
-            _ => self.alter_descriptor(table, operation).await,
-        }
+        kept::unique(unique)?;
+        let name = unique.name.as_ref().map(crate::parse::name);
+        self.add_index_to(table, name, &unique.columns, IndexKind::Unique, true).await
     }
 
-    /// Operations that are one change of the descriptor, with what must be checked or rewritten.
+    /// Of a table that only this transaction knows: one after the other, kept or rolled back with it.
+    async fn alter_own(
+        &mut self,
+        mut table: Arc<TableDescriptor>,
+        actions: &[Op],
+    ) -> Result<(), SqlError> {
+        let place = Place { region: self.engine.cluster.region().0 };
+        for action in actions {
+            if let Op::AddConstraint { constraint: TableConstraint::Unique(unique), .. } = action {
+                self.add_unique(&table, unique).await?;
+            } else {
+                let (engine, cancel) = (self.engine.clone(), self.cancel.clone());
+                let mut draft = self.draft().await?;
+                let facts = self.facts_now();
+                let active = self.begin_ddl();
+                let (told, version) = (&active.told, table.version);
+                let (facts, engine, canceled) = (&facts, &engine, &cancel);
+                let context = Context { facts, place, engine, cancel: canceled, told, version };
+                let before = table.as_ref().clone();
+                let work = apply(&context, &mut active.txn, &mut draft, before, action);
+                let changed = cancel.unless_canceled(work).await;
+                active.note_announced(&draft);
+                let changed = changed?;
+                active.told.extend(changed.foreign_keys.iter().map(|key| key.table));
+                draft.put(Entry::Table(changed));
+                self.write_draft(draft)?;
+            }
+            if let Some(changed) = self.catalog().table(table.id) {
+                table = changed.clone();
+            }
+        }
+        Ok(())
+    }
+
+    /// Actions that are one change of the descriptor together, with what must be checked or rewritten: all or none.
     async fn alter_descriptor(
         &mut self,
         table: &Arc<TableDescriptor>,
-        operation: &Op,
+        actions: &[Op],
     ) -> Result<(), SqlError> {
         let facts = self.facts_now();
         let place = Place { region: self.engine.cluster.region().0 };
-        let engine = self.engine.clone();
-        let cancel = self.cancel.clone();
-        if self.is_own(table) {
-            let mut draft = self.draft().await?;
-            let active = self.begin_if_none();
-            let (told, version) = (&active.told, table.version);
-            let engine = &engine;
-            let context = Context { facts: &facts, place, engine, cancel: &cancel, told, version };
-            let changed =
-                apply(&context, &mut active.txn, &mut draft, table.as_ref().clone(), operation)
-                    .await;
-            active.note_announced(&draft);
-            let changed = changed?;
-            active.told.extend(changed.foreign_keys.iter().map(|key| key.table));
-            draft.put(Entry::Table(changed));
-            self.write_draft(draft)?;
-            return Ok(());
-        }
-        self.ready_for_job(table)?;
-        let operation = operation.clone();
-        job::change(&engine, table.id, &mut |txn, draft, table| {
-            let (facts, operation, engine, cancel) =
-                (facts.clone(), operation.clone(), engine.clone(), cancel.clone());
+        self.ready_for_job(table, &looked_at(&facts, table, actions))?;
+        let job = self.job();
+        let (engine, cancel) = (job.engine.clone(), job.cancel.clone());
+        job::change(&job, table.id, &mut |txn, draft, mut table| {
+            let (facts, actions, engine, cancel) =
+                (facts.clone(), actions.to_vec(), engine.clone(), cancel.clone());
             Box::pin(async move {
-                let (told, version) = (&BTreeSet::new(), table.version + 1);
+                let (mut told, version) = (BTreeSet::new(), table.version + 1);
                 let (facts, engine, cancel) = (&facts, &engine, &cancel);
-                let context = Context { facts, place, engine, cancel, told, version };
-                apply(&context, txn, draft, table, &operation).await
+                for action in &actions {
+                    let known = table.foreign_keys.clone();
+                    let context = Context { facts, place, engine, cancel, told: &told, version };
+                    table = apply(&context, txn, draft, table, action).await?;
+                    told.extend(job::newly_referenced(&table, &known));
+                    // The next one finds the catalog with what this one has done.
+                    draft.put(Entry::Table(TableDescriptor { version, ..table.clone() }));
+                }
+                Ok(table)
             })
         })
         .await?;
         Ok(())
     }
+}
+
+fn is_unique(action: &Op) -> bool {
+    matches!(action, Op::AddConstraint { constraint: TableConstraint::Unique(_), .. })
+}
+
+/// The tables that rows are looked up in, besides the one that is changed: the referenced ones, if its rows are checked.
+fn looked_at(facts: &Facts, table: &TableDescriptor, actions: &[Op]) -> Vec<Arc<TableDescriptor>> {
+    let mut named = Vec::new();
+    let mut checks = false;
+    for action in actions {
+        match action {
+            Op::AddConstraint { constraint: TableConstraint::ForeignKey(key), .. } => {
+                checks = true;
+                named.push(&key.foreign_table);
+            }
+            Op::AddConstraint { constraint: TableConstraint::Check(_), .. }
+            | Op::AlterColumn { op: AlterColumnOperation::SetNotNull, .. } => checks = true,
+            Op::AddColumn { column_def, .. } => {
+                for option in &column_def.options {
+                    match &option.option {
+                        ast::ColumnOption::ForeignKey(key) => {
+                            checks = true;
+                            named.push(&key.foreign_table);
+                        }
+                        ast::ColumnOption::Check(_) => checks = true,
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let new = named.into_iter().filter_map(|name| {
+        match facts.find_relation(&crate::bind::name_parts(name).ok()?)? {
+            Relation::Table(table) => Some(table),
+            Relation::View(_) | Relation::Sequence(_) | Relation::Index(..) => None,
+        }
+    });
+    let keys = table.foreign_keys.iter().filter(|_| checks);
+    let known = keys.filter_map(|key| facts.catalog.table(key.table).cloned());
+    new.chain(known).collect()
 }
 
 /// Surroundings of a change.
@@ -287,6 +354,11 @@ async fn apply(
         })
     };
     match operation {
+        Op::AddColumn { if_not_exists: true, column_def, .. }
+            if table.find(&crate::parse::name(&column_def.name)).is_some() =>
+        {
+            Ok(table)
+        }
         Op::AddColumn { column_def, .. } => {
             add_column(context, &facts, txn, draft, table, column_def).await
         }
@@ -335,7 +407,8 @@ async fn apply(
             let place = column_of(&table, column_name)?;
             alter_column(context, &facts, txn, table, place, op).await
         }
-        Op::AddConstraint { constraint: TableConstraint::PrimaryKey(key), .. } => {
+        Op::AddConstraint { constraint: constraint @ TableConstraint::PrimaryKey(key), .. } => {
+            kept::table(constraint)?;
             if !table.has_hidden_key() {
                 return Err(SqlError::new(
                     codes::INVALID_TABLE_DEFINITION,

@@ -1,7 +1,7 @@
 //! Driver: CREATE TABLE, and the pieces of a table that ALTER TABLE adds later.
 
 use super::options::TableOptions;
-use super::{Session, free_name, job};
+use super::{Session, free_name, job, kept};
 use crate::bind::{Binder, Scope, data_type};
 use crate::catalog::{
     COLUMNS_MAX, CheckDescriptor, ColumnDescriptor, Draft, Entry, ForeignKeyAction,
@@ -34,14 +34,20 @@ impl Session {
         create: &ast::CreateTable,
     ) -> Result<&'static str, SqlError> {
         refuse_unsupported(create)?;
+        let skipped = |name: &str| Notice {
+            code: codes::DUPLICATE_TABLE,
+            ..Notice::note(format!("relation \"{name}\" already exists, skipping"))
+        };
+        if create.if_not_exists && self.is_there(&create.name).await? {
+            let name = crate::bind::name_parts(&create.name)?.pop().expect("a name has a part");
+            self.notice(skipped(&name));
+            return Ok("CREATE TABLE");
+        }
         let mut draft = self.draft().await?;
         let (schema, name) = self.creation_name(&create.name, draft.catalog())?;
         if draft.catalog().relation(schema, &name).is_some() {
             if create.if_not_exists {
-                self.notice(Notice {
-                    code: codes::DUPLICATE_TABLE,
-                    ..Notice::note(format!("relation \"{name}\" already exists, skipping"))
-                });
+                self.notice(skipped(&name));
                 return Ok("CREATE TABLE");
             }
             return Err(SqlError::new(
@@ -76,17 +82,19 @@ impl Session {
         builder.build(create)?;
         let table = builder.table;
         check_expressions(&facts, &table)?;
-        let engine = self.engine.clone();
+        let (engine, cancel) = (self.engine.clone(), self.cancel.clone());
         let active = self.begin_if_none();
         for referenced in job::newly_referenced(&table, &[]) {
             if !active.told.contains(&referenced) {
-                let told = job::announce(&engine, &mut active.txn, &mut draft, referenced).await;
+                let told = job::announce(&engine, &mut active.txn, &mut draft, referenced);
+                let told = cancel.unless_canceled(told).await;
                 active.note_announced(&draft);
                 told?;
                 active.told.insert(referenced);
             }
         }
         active.told.insert(table.id);
+        active.made.insert(table.id);
         let (splits, copies) = (self.range_starts(&table), self.copies(&table));
         draft.put(Entry::Table(table));
         self.write_draft(draft)?;
@@ -520,6 +528,7 @@ impl<'d> Builder<'d> {
         option: &ColumnOption,
     ) -> Result<(), SqlError> {
         let place = self.place(column)?;
+        kept::column(option)?;
         match option {
             ColumnOption::Unique(_) => self.add_index(
                 name,
@@ -536,6 +545,7 @@ impl<'d> Builder<'d> {
 
     /// A table's constraints, but the primary key.
     pub(super) fn add_constraint(&mut self, constraint: &TableConstraint) -> Result<(), SqlError> {
+        kept::table(constraint)?;
         match constraint {
             TableConstraint::PrimaryKey(_) => Ok(()),
             TableConstraint::Unique(unique) => {
@@ -655,8 +665,10 @@ impl<'d> Builder<'d> {
                 "number of referencing and referenced columns for foreign key disagree",
             ));
         }
+        // One that is still being filled may turn out not to be unique.
         let same_set = |index: &IndexDescriptor| {
             index.kind != IndexKind::Plain
+                && index.state == IndexState::Public
                 && index.columns.len() == referenced.len()
                 && index.columns.iter().all(|column| referenced.contains(&column.column))
         };

@@ -1,17 +1,20 @@
 //! Driver: DROP and TRUNCATE.
 
 use super::{Session, job};
-use crate::catalog::{Entry, Relation, SequenceDescriptor, TableDescriptor};
+use crate::catalog::{Draft, Entry, Relation, SequenceDescriptor, TableDescriptor, TableMode};
 use crate::error::{SqlError, codes};
 use crate::exec::Exec;
 use crate::outcome::Notice;
 use crate::rows::Place;
 use crate::types::SqlState;
+use futures::FutureExt;
+use futures::future::{Either, select};
 use sqlparser::ast::{self, ObjectType};
+use std::pin::pin;
 use std::sync::Arc;
-use storage::Key;
-use storage::Span;
-use txn::client::ScanOptions;
+use storage::{Key, Span};
+use txn::api::Lock;
+use txn::client::{Hold, ScanOptions};
 
 impl Session {
     /// DROP.
@@ -64,6 +67,13 @@ impl Session {
         cascade: bool,
         kind: &str,
     ) -> Result<(), SqlError> {
+        if if_exists && self.finds_none(names).await? {
+            for name in names {
+                let name = crate::bind::name_parts(name)?.join(".");
+                self.notice(Notice::note(format!("{kind} \"{name}\" does not exist, skipping")));
+            }
+            return Ok(());
+        }
         let mut draft = self.draft().await?;
         let mut facts = self.facts_now().as_ref().clone();
         facts.catalog = Arc::new(draft.catalog().clone());
@@ -162,27 +172,34 @@ impl Session {
         }
         if self.is_own(&table) {
             let mut draft = self.draft().await?;
-            let mut changed = table.as_ref().clone();
-            changed.indexes.retain(|index| index.id != id);
+            let changed = without_index(&draft, table.as_ref().clone(), id)?;
             draft.put(Entry::Table(changed));
             self.write_draft(draft)?;
             return Ok(());
         }
-        self.ready_for_job(&table)?;
-        let engine = self.engine.clone();
-        let changed = job::change(&engine, table.id, &mut |_, _, mut table| {
-            Box::pin(async move {
-                table.indexes.retain(|index| index.id != id);
-                Ok(table)
-            })
+        self.ready_for_job(&table, &[])?;
+        let job = self.job();
+        let changed = job::change(&job, table.id, &mut |_, draft, table| {
+            Box::pin(async move { without_index(draft, table, id) })
         })
         .await?;
-        // Nobody writes its entries any more: those that are left go.
-        for place in job::places(&engine, &changed) {
-            let span = Span::prefix(&Key::new(table.index_prefix(place.region, id)));
-            job::clear(&engine, span, Some((changed.id, changed.version))).await?;
+        // Nobody writes its entries any more: those that are left go, behind the client's back if he will not wait for it.
+        let engine = job.engine.clone();
+        let clearing = async move {
+            for place in job::places(&engine, &changed) {
+                let span = Span::prefix(&Key::new(table.index_prefix(place.region, id)));
+                job::clear(&engine, span, Some((changed.id, changed.version))).await?;
+            }
+            Ok(())
+        };
+        match select(clearing.boxed(), pin!(job.cancel.canceled())).await {
+            Either::Left((cleared, _)) => cleared,
+            Either::Right(((), clearing)) => {
+                let rest = clearing.map(|_: Result<(), SqlError>| ());
+                job.engine.db.runtime().spawn.spawn(rest.boxed());
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// TRUNCATE: deletes every row, in this transaction.
@@ -227,11 +244,12 @@ impl Session {
             }
         }
         let place = Place { region: self.engine.cluster.region().0 };
+        let cancel = self.cancel.clone();
         if matches!(truncate.identity, Some(ast::TruncateIdentityOption::Restart)) {
             self.restart_sequences_of(&mut tables).await?;
         }
         for table in &tables {
-            self.truncate_one(table, place).await?;
+            cancel.unless_canceled(self.truncate_one(table, place)).await?;
         }
         Ok("TRUNCATE TABLE")
     }
@@ -251,8 +269,8 @@ impl Session {
             return Ok(());
         }
         let mut draft = self.draft().await?;
-        let engine = self.engine.clone();
-        let active = self.begin_if_none();
+        let (engine, cancel) = (self.engine.clone(), self.cancel.clone());
+        let active = self.begin_ddl();
         for table in tables {
             let of_table = |sequence: &&Arc<SequenceDescriptor>| {
                 sequence.owned_by.is_some_and(|(owner, _)| owner == table.id)
@@ -262,7 +280,8 @@ impl Session {
                 continue;
             }
             if !active.told.contains(&table.id) {
-                let told = job::renew(&engine, &mut active.txn, &mut draft, table.id).await;
+                let told = job::renew(&engine, &mut active.txn, &mut draft, table.id);
+                let told = cancel.unless_canceled(told).await;
                 active.note_announced(&draft);
                 told?;
                 active.told.insert(table.id);
@@ -280,58 +299,75 @@ impl Session {
         Ok(())
     }
 
+    /// Locks the rows, so that whoever would change one waits for the commit, and holds all that it has looked at until then, whatever the
+    /// level: a row that comes meanwhile comes after the commit, or fails it. It could lose its entries otherwise, or what it references.
     async fn truncate_one(
         &mut self,
         table: &Arc<TableDescriptor>,
         place: Place,
     ) -> Result<(), SqlError> {
         let facts = self.facts_now();
-        let engine = self.engine.clone();
-        let cancel = self.cancel.clone();
-        let active = self.begin_if_none();
+        let (engine, cancel) = (self.engine.clone(), self.cancel.clone());
+        let memory = self.statement_memory_max();
+        let active = self.begin_ddl();
         active.txn.use_schema(table.id, table.version, table.since).await?;
-        // An available table's rows stay as tombstones, so that other regions learn of it.
-        let mut rest = Some(match table.mode {
-            crate::catalog::TableMode::Strong => table.span(place.region),
-            crate::catalog::TableMode::Available => {
-                crate::rows::index_span(table, place, table.primary())
-            }
-        });
-        while let Some(span) = rest {
-            let page = active
-                .txn
-                .scan(span, ScanOptions { limit: 1000, ..ScanOptions::default() })
-                .await?;
-            for (key, value) in page.rows {
-                match table.mode {
-                    crate::catalog::TableMode::Strong => active.txn.delete(key)?,
-                    crate::catalog::TableMode::Available => {
-                        if let Some(row) = crate::rows::decode(table, &value)? {
-                            let memory = engine.settings.statement_memory_bytes_max;
-                            let mut exec = Exec::new(
-                                &mut active.txn,
-                                &facts,
-                                &[],
-                                &cancel,
-                                &engine.sequences,
-                                0,
-                                memory,
-                            );
-                            exec.delete_row(table, &row).await?;
-                        }
+        let hold = ScanOptions { limit: 1000, hold: Hold::ToCommit, ..ScanOptions::default() };
+        let rows = crate::rows::index_span(table, place, table.primary());
+        let mut passes = vec![(rows, ScanOptions { lock: Some(Lock::Exclusive), ..hold })];
+        if table.mode == TableMode::Strong {
+            // What is left by then: the entries, also those of indexes that are gone.
+            passes.push((table.span(place.region), hold));
+        }
+        for (span, options) in passes {
+            let mut rest = Some(span);
+            while let Some(span) = rest {
+                let page = active.txn.scan(span, options).await?;
+                for (key, value) in page.rows {
+                    if table.mode == TableMode::Strong {
+                        active.txn.delete(key)?;
+                        continue;
+                    }
+                    // An available table's rows stay as tombstones, so that other regions learn of it.
+                    if let Some(row) = crate::rows::decode(table, &value)? {
+                        let (txn, sequences) = (&mut active.txn, &engine.sequences);
+                        let mut exec = Exec::new(txn, &facts, &[], &cancel, sequences, 0, memory);
+                        exec.delete_row(table, &row).await?;
                     }
                 }
+                active.txn.spill_if_large().await?;
+                rest = page.resume;
             }
-            active.txn.spill_if_large().await?;
-            rest = page.resume;
         }
         Ok(())
     }
 }
 
+/// A table without an index, unless a foreign key looks for its rows there (2BP01).
+fn without_index(
+    draft: &Draft,
+    mut table: TableDescriptor,
+    id: u32,
+) -> Result<TableDescriptor, SqlError> {
+    let name = table.index(id).map(|index| index.name.clone()).unwrap_or_default();
+    let needed = draft.catalog().referencing(table.id).find(|(_, key)| key.index == id);
+    if let Some((child, key)) = needed {
+        return Err(SqlError::new(
+            codes::DEPENDENT_OBJECTS,
+            format!("cannot drop index {name} because other objects depend on it"),
+        )
+        .with_detail(format!(
+            "constraint {} on table {} depends on index {name}",
+            key.name, child.name
+        ))
+        .with_hint(format!("Drop constraint {} of table {} first.", key.name, child.name)));
+    }
+    table.indexes.retain(|index| index.id != id);
+    Ok(table)
+}
+
 /// Takes a table out of the catalog, with what belongs to it.
 pub(super) fn drop_table(
-    draft: &mut crate::catalog::Draft,
+    draft: &mut Draft,
     table: &TableDescriptor,
     together: &[u32],
     cascade: bool,

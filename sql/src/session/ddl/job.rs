@@ -17,16 +17,19 @@
 //! A foreign key is a change of two tables: who deletes a row of the referenced one must know of it, too ([`announce`]).
 
 use crate::catalog::{
-    Draft, Entry, ForeignKeyDescriptor, IndexDescriptor, IndexKind, TableDescriptor, TableMode,
+    Catalog, Draft, Entry, ForeignKeyDescriptor, IndexDescriptor, IndexKind, IndexState,
+    TableDescriptor, TableMode,
 };
 use crate::engine::{Engine, PlantedBug};
 use crate::error::{SqlError, codes};
+use crate::outcome::CancelHandle;
 use crate::rows::{Place, decode, index_entry, index_span};
 use crate::types::{FixedContext, text};
-use clock::Timestamp;
+use clock::{Monotonic, Timestamp};
 use coverage::Mark;
 use futures::channel::oneshot;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +51,34 @@ const CLEAR_ROWS: u64 = 2000;
 
 /// By table, what version its ranges were told of.
 pub(in crate::session) type Announced = BTreeMap<u32, u64>;
+
+/// A change in transactions of its own: what it runs on, and what may end it early. Between two of its transactions it is given up
+/// only where what it leaves is whole.
+pub(super) struct Job {
+    pub(super) engine: Arc<Engine>,
+    pub(super) cancel: CancelHandle,
+    pub(super) deadline: Option<Monotonic>,
+    pub(super) lock_timeout: Option<Duration>,
+}
+
+impl Job {
+    /// The same, to be brought to its end whatever becomes of its client.
+    fn whole(&self) -> Job {
+        let (engine, cancel) = (self.engine.clone(), CancelHandle::default());
+        Job { engine, cancel, deadline: None, lock_timeout: None }
+    }
+
+    /// A transaction of the job waits no longer than its client does.
+    fn limit(&self, txn: &mut Txn) {
+        txn.set_deadline(self.deadline);
+        txn.set_lock_timeout(self.lock_timeout);
+    }
+}
+
+/// Whether a job was given up, rather than refused: its client is not to wait for what is left to do.
+fn is_given_up(error: &SqlError) -> bool {
+    [codes::QUERY_CANCELED, codes::LOCK_NOT_AVAILABLE].contains(&error.code)
+}
 
 /// What a change makes of a table, in its transaction.
 pub(super) type Change<'c> = dyn for<'a> FnMut(
@@ -137,41 +168,21 @@ pub(super) fn changed_here(table: &str) -> SqlError {
 
 /// Changes a table in a transaction of its own.
 pub(super) async fn change(
-    engine: &Engine,
+    job: &Job,
     id: u32,
     apply: &mut Change<'_>,
 ) -> Result<Arc<TableDescriptor>, SqlError> {
-    // Of all attempts: other tables that were told of this change.
-    let announced = parking_lot::Mutex::new(Announced::new());
+    let engine = &job.engine;
+    // Of all attempts: this table, and others, that were told of the change.
+    let announced = Arc::new(Mutex::new(Announced::new()));
     let catalog = {
         let apply = futures::lock::Mutex::new(apply);
+        let (apply, announced) = (&apply, &announced);
         engine
             .run("schema change", |txn, _| {
-                let (apply, announced) = (&apply, &announced);
                 Box::pin(async move {
-                    let mut draft = match engine.has(PlantedBug::CatalogFromMemory) {
-                        true => Draft::of(engine.catalog().as_ref().clone(), &engine.numbers),
-                        false => Draft::begin(txn, &engine.numbers).await?,
-                    };
-                    draft.provide().await?;
-                    let Some(table) = draft.catalog().table(id).cloned() else {
-                        return Err(SqlError::new(
-                            crate::types::SqlState::UNDEFINED_TABLE,
-                            "the table was dropped",
-                        ));
-                    };
-                    let version = table.version + 1;
-                    fence(engine, &table, version, None).await?;
-                    // What was written before the fence, after this transaction began, would escape its checks.
-                    txn.read_newest().await?;
-                    txn.use_schema(id, version, Timestamp::MIN).await?;
-                    let mut apply = apply.lock().await;
-                    let changed = (*apply)(txn, &mut draft, table.as_ref().clone()).await;
-                    announced.lock().extend(draft.announced());
-                    let mut changed = changed?;
-                    changed.version = version;
-                    draft.put(Entry::Table(changed));
-                    draft.write(txn)
+                    job.limit(txn);
+                    job.cancel.unless_canceled(change_in(engine, txn, id, apply, announced)).await
                 })
             })
             .await
@@ -188,17 +199,62 @@ pub(super) async fn change(
             Ok(table)
         }
         Err(error) => {
-            // The ranges may be ahead now: let the tables follow at once.
             coverage::reached(Mark::SchemaChangeFailed);
-            let mut ahead = announced.into_inner();
-            if let Some(table) = engine.catalog().table(id) {
-                ahead.insert(id, table.version + 1);
-            }
-            for (table, version) in ahead {
-                let _ = raise_version(engine, table, version).await;
+            let ahead = std::mem::take(&mut *announced.lock());
+            if !ahead.is_empty() {
+                // The ranges may be ahead now: let the tables follow at once.
+                let engine = engine.clone();
+                let follow = async move {
+                    for (table, version) in ahead {
+                        let _ = raise_version(&engine, table, version).await;
+                    }
+                };
+                finish(job, &error, follow).await;
             }
             Err(error)
         }
+    }
+}
+
+/// The change, in its transaction; what ranges may have heard of it stands in `announced`, also when this is given up.
+async fn change_in(
+    engine: &Engine,
+    txn: &mut Txn,
+    id: u32,
+    apply: &futures::lock::Mutex<&mut Change<'_>>,
+    announced: &Arc<Mutex<Announced>>,
+) -> Result<Arc<Catalog>, SqlError> {
+    let mut draft = match engine.has(PlantedBug::CatalogFromMemory) {
+        true => Draft::of(engine.catalog().as_ref().clone(), &engine.numbers),
+        false => Draft::begin(txn, &engine.numbers).await?,
+    };
+    draft.announce_into(announced.clone());
+    draft.provide().await?;
+    let Some(table) = draft.catalog().table(id).cloned() else {
+        return Err(SqlError::new(
+            crate::types::SqlState::UNDEFINED_TABLE,
+            "the table was dropped",
+        ));
+    };
+    let version = table.version + 1;
+    draft.note_announced(id, version);
+    fence(engine, &table, version, None).await?;
+    // What was written before the fence, after this transaction began, would escape its checks.
+    txn.read_newest().await?;
+    txn.use_schema(id, version, Timestamp::MIN).await?;
+    let mut apply = apply.lock().await;
+    let mut changed = (*apply)(txn, &mut draft, table.as_ref().clone()).await?;
+    changed.version = version;
+    draft.put(Entry::Table(changed));
+    draft.write(txn)
+}
+
+/// What is left to do after an error: at once, or, of a job that was given up, behind its client's back.
+async fn finish(job: &Job, error: &SqlError, rest: impl Future<Output = ()> + Send + 'static) {
+    if is_given_up(error) {
+        job.engine.db.runtime().spawn.spawn(Box::pin(rest));
+    } else {
+        rest.await;
     }
 }
 
@@ -312,12 +368,57 @@ pub(super) async fn renew(
     Ok(())
 }
 
-/// Fills an index that writers already keep up to date. 23505 if it is unique and the rows are not.
-pub(super) async fn backfill(
-    engine: &Engine,
+/// Fills an index that writers already keep up to date, and lets readers use it. 23505 if it is unique and the rows are not: then the
+/// index goes again.
+pub(super) async fn complete(
+    job: &Job,
     table: &Arc<TableDescriptor>,
-    index_id: u32,
+    index: u32,
 ) -> Result<(), SqlError> {
+    let id = table.id;
+    let done = match backfill(job, table, index).await {
+        Ok(()) => settle_index(job, id, index, Some(IndexState::Public)).await,
+        failed => failed,
+    };
+    if let Err(error) = &done {
+        let stays = job.engine.has(PlantedBug::FailedIndexStays);
+        let (whole, state) = (job.whole(), stays.then_some(IndexState::Public));
+        let undo = async move {
+            let _ = settle_index(&whole, id, index, state).await;
+        };
+        finish(job, error, undo).await;
+    }
+    done
+}
+
+/// An index that is whole, or goes (`None`).
+async fn settle_index(
+    job: &Job,
+    table: u32,
+    index: u32,
+    state: Option<IndexState>,
+) -> Result<(), SqlError> {
+    change(job, table, &mut |_, _, mut table| {
+        Box::pin(async move {
+            match state {
+                None => table.indexes.retain(|one| one.id != index),
+                Some(state) => {
+                    table
+                        .indexes
+                        .iter_mut()
+                        .filter(|one| one.id == index)
+                        .for_each(|one| one.state = state);
+                }
+            }
+            Ok(table)
+        })
+    })
+    .await?;
+    Ok(())
+}
+
+async fn backfill(job: &Job, table: &Arc<TableDescriptor>, index_id: u32) -> Result<(), SqlError> {
+    let engine = &job.engine;
     for place in places(engine, table) {
         let mut rest = Some(index_span(table, place, table.primary()));
         while let Some(span) = rest {
@@ -329,12 +430,16 @@ pub(super) async fn backfill(
                 .run("fill index", |txn, _| {
                     let (span, table, early) = (span.clone(), table.clone(), early.clone());
                     Box::pin(async move {
-                        txn.use_schema(table.id, table.version, table.since).await?;
-                        let index = table
-                            .index(index_id)
-                            .ok_or_else(|| SqlError::internal("the index is missing"))?;
-                        coverage::reached(Mark::IndexPageFilled);
-                        fill_page(engine, txn, (&table, index), place, (span, early)).await
+                        job.limit(txn);
+                        let page = async {
+                            txn.use_schema(table.id, table.version, table.since).await?;
+                            let index = table
+                                .index(index_id)
+                                .ok_or_else(|| SqlError::internal("the index is missing"))?;
+                            coverage::reached(Mark::IndexPageFilled);
+                            fill_page(engine, txn, (&table, index), place, (span, early)).await
+                        };
+                        job.cancel.unless_canceled(page).await
                     })
                 })
                 .await?;

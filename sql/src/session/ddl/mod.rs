@@ -8,6 +8,7 @@ mod alter;
 mod create;
 mod drop;
 mod job;
+mod kept;
 mod objects;
 mod options;
 
@@ -15,12 +16,14 @@ pub(super) use job::{Announced, clear_in_background, follow, follow_in_backgroun
 
 use super::Session;
 use super::transaction::Active;
-use crate::catalog::{Catalog, Draft, Relation, TableDescriptor};
+use crate::catalog::{self, Catalog, Draft, Relation, TableDescriptor};
 use crate::engine::PlantedBug;
 use crate::error::{SqlError, codes};
+use crate::exec::Facts;
 use crate::outcome::Outcome;
 use crate::parse::Parsed;
 use crate::types::SqlState;
+use job::Job;
 use sqlparser::ast::{self, Statement as S};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +42,8 @@ impl Session {
                 return Err(TxnError::ReadOnly.into());
             }
             self.begin_in_transaction(Duration::MAX).await?;
+        } else if self.settings.get("transaction_read_only") == Some("on") {
+            return Err(TxnError::ReadOnly.into());
         }
         let tag = match statement {
             S::CreateTable(create) => self.create_table(create).await?,
@@ -71,16 +76,76 @@ impl Session {
         Ok(Outcome::Complete { tag: tag.to_string() })
     }
 
-    /// The catalog, to be changed in this transaction.
+    /// The transaction, begun if there is none, within the limits of the statement under way.
+    fn begin_ddl(&mut self) -> &mut Active {
+        if self.active.is_none() {
+            self.begin_if_none();
+            self.limit_time(Duration::MAX);
+        }
+        self.begin_if_none()
+    }
+
+    /// The catalog, to be changed in this transaction. Locks its version until the transaction ends, changed or not.
     async fn draft(&mut self) -> Result<Draft, SqlError> {
         if self.engine.has(PlantedBug::CatalogFromMemory) {
             return Ok(Draft::of(self.catalog().as_ref().clone(), &self.engine.numbers));
         }
-        let numbers = self.engine.numbers.clone();
-        let active = self.begin_if_none();
-        let draft = Draft::begin(&mut active.txn, &numbers).await?;
-        draft.provide().await?;
+        let (cancel, numbers) = (self.cancel.clone(), self.engine.numbers.clone());
+        let active = self.begin_ddl();
+        let draft = cancel.unless_canceled(Draft::begin(&mut active.txn, &numbers)).await?;
+        cancel.unless_canceled(draft.provide()).await?;
         Ok(draft)
+    }
+
+    /// Whether something holds of the catalog: as it is known here, and then as it is. Locks nothing: statements that turn out to have
+    /// nothing to do ask this first, so that they are in the way of no schema change, above all of none that their own transaction makes
+    /// next.
+    async fn holds_now(
+        &mut self,
+        test: impl Fn(&Facts) -> bool + Send + Sync,
+    ) -> Result<bool, SqlError> {
+        if !test(&self.facts_now()) {
+            return Ok(false);
+        }
+        if self.active.as_ref().is_none_or(|active| active.catalog.is_none()) {
+            let (cancel, engine) = (self.cancel.clone(), self.engine.clone());
+            cancel.unless_canceled(engine.refresh_catalog()).await?;
+        }
+        Ok(test(&self.facts_now()))
+    }
+
+    /// Whether what is to be created is there.
+    async fn is_there(&mut self, name: &ast::ObjectName) -> Result<bool, SqlError> {
+        let parts = crate::bind::name_parts(name)?;
+        let found = |facts: &Facts| {
+            let schema = match parts.as_slice() {
+                [_] => facts.creation_schema(),
+                [schema, _] | [_, schema, _] => {
+                    facts.catalog.schema(facts.database, schema).map(|schema| schema.id)
+                }
+                _ => None,
+            };
+            let name = parts.last().expect("a name has a part");
+            schema.is_some_and(|schema| facts.catalog.relation(schema, name).is_some())
+        };
+        self.holds_now(found).await
+    }
+
+    /// Whether none of these relations is there.
+    async fn finds_none(&mut self, names: &[ast::ObjectName]) -> Result<bool, SqlError> {
+        let names: Result<Vec<_>, _> = names.iter().map(crate::bind::name_parts).collect();
+        let names = names?;
+        self.holds_now(|facts| names.iter().all(|parts| facts.find_relation(parts).is_none())).await
+    }
+
+    /// For changes in transactions of their own: what they run on, and how long they may take.
+    fn job(&self) -> Job {
+        Job {
+            engine: self.engine.clone(),
+            cancel: self.cancel.clone(),
+            deadline: self.deadline.map(|(deadline, _)| deadline),
+            lock_timeout: self.settings.milliseconds("lock_timeout"),
+        }
     }
 
     /// Writes a change into this transaction.
@@ -147,30 +212,37 @@ impl Session {
         }
     }
 
-    /// Whether only this transaction knows the table.
+    /// Whether only this transaction knows the table. Not whether this node knows it: others may, whose news have not come here yet.
     fn is_own(&self, table: &TableDescriptor) -> bool {
-        self.engine.catalog().table(table.id).is_none()
-            && self.active.as_ref().is_some_and(|active| active.catalog.is_some())
+        self.active.as_ref().is_some_and(|active| active.made.contains(&table.id))
     }
 
-    /// Before a job: it could not see, and would wait for, what this transaction has written.
-    fn ready_for_job(&mut self, table: &TableDescriptor) -> Result<(), SqlError> {
-        let busy = self
-            .active
-            .as_ref()
-            .is_some_and(|active| active.catalog.is_some() || active.txn.has_writes());
+    /// Before a job: it could not see what this transaction has written, and would wait for ever for that and for what it has locked, in
+    /// the table or in others that the job looks at.
+    fn ready_for_job(
+        &mut self,
+        table: &Arc<TableDescriptor>,
+        others: &[Arc<TableDescriptor>],
+    ) -> Result<(), SqlError> {
+        let busy = self.active.as_ref().is_some_and(|active| {
+            active.catalog.is_some()
+                || active.txn.has_writes()
+                || active.txn.has_locks_in(&catalog::version_span())
+        });
         if busy {
             return Err(job::changed_here(&table.name));
         }
-        let locked = |active: &Active| {
-            job::spans(&self.engine, table).iter().any(|span| active.txn.has_locks_in(span))
-        };
-        if self.active.as_ref().is_some_and(locked) {
-            return Err(SqlError::unsupported(format!(
-                "table \"{}\" cannot be changed by a transaction that has locked rows of it",
-                table.name
-            ))
-            .with_hint("Commit first."));
+        for used in std::iter::once(table).chain(others) {
+            let locked = |active: &Active| {
+                job::spans(&self.engine, used).iter().any(|span| active.txn.has_locks_in(span))
+            };
+            if self.active.as_ref().is_some_and(locked) {
+                return Err(SqlError::unsupported(format!(
+                    "table \"{}\" cannot be changed by a transaction that has locked rows of \"{}\"",
+                    table.name, used.name
+                ))
+                .with_hint("Commit first."));
+            }
         }
         if self.block != super::Block::None {
             self.notice(crate::outcome::Notice::note(format!(

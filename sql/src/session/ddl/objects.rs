@@ -3,8 +3,8 @@
 use super::Session;
 use crate::bind::Binder;
 use crate::catalog::{
-    DatabaseDescriptor, Entry, FIRST_DATABASE, FIRST_ROLE, RoleDescriptor, SchemaDescriptor,
-    SequenceDescriptor, TableDescriptor, ViewDescriptor,
+    Catalog, DatabaseDescriptor, Entry, FIRST_DATABASE, FIRST_ROLE, RoleDescriptor,
+    SchemaDescriptor, SequenceDescriptor, TableDescriptor, ViewDescriptor,
 };
 use crate::error::{SqlError, codes};
 use crate::outcome::Notice;
@@ -25,13 +25,21 @@ impl Session {
             }
             ast::SchemaName::UnnamedAuthorization(role) => crate::parse::name(role),
         };
+        let database = self.database;
+        let is_there = |catalog: &Catalog| {
+            catalog.schema(database, &name).is_some()
+                || name.starts_with("pg_")
+                || name == "information_schema"
+        };
+        let skipped = || Notice::note(format!("schema \"{name}\" already exists, skipping"));
+        if if_not_exists && self.holds_now(|facts| is_there(&facts.catalog)).await? {
+            self.notice(skipped());
+            return Ok("CREATE SCHEMA");
+        }
         let mut draft = self.draft().await?;
-        if draft.catalog().schema(self.database, &name).is_some()
-            || name.starts_with("pg_")
-            || name == "information_schema"
-        {
+        if is_there(draft.catalog()) {
             if if_not_exists {
-                self.notice(Notice::note(format!("schema \"{name}\" already exists, skipping")));
+                self.notice(skipped());
                 return Ok("CREATE SCHEMA");
             }
             return Err(SqlError::new(
@@ -109,10 +117,16 @@ impl Session {
         if_not_exists: bool,
     ) -> Result<&'static str, SqlError> {
         let name = crate::bind::name_parts(name)?.pop().expect("a name has a part");
+        let is_there = |catalog: &Catalog| catalog.database(&name).is_some();
+        let skipped = || Notice::note(format!("database \"{name}\" already exists, skipping"));
+        if if_not_exists && self.holds_now(|facts| is_there(&facts.catalog)).await? {
+            self.notice(skipped());
+            return Ok("CREATE DATABASE");
+        }
         let mut draft = self.draft().await?;
-        if draft.catalog().database(&name).is_some() {
+        if is_there(draft.catalog()) {
             if if_not_exists {
-                self.notice(Notice::note(format!("database \"{name}\" already exists, skipping")));
+                self.notice(skipped());
                 return Ok("CREATE DATABASE");
             }
             return Err(SqlError::new(
@@ -276,11 +290,18 @@ impl Session {
         if_not_exists: bool,
         options: &[SequenceOptions],
     ) -> Result<&'static str, SqlError> {
+        let skipped =
+            |name: &str| Notice::note(format!("relation \"{name}\" already exists, skipping"));
+        if if_not_exists && self.is_there(name).await? {
+            let name = crate::bind::name_parts(name)?.pop().expect("a name has a part");
+            self.notice(skipped(&name));
+            return Ok("CREATE SEQUENCE");
+        }
         let mut draft = self.draft().await?;
         let (schema, name) = self.creation_name(name, draft.catalog())?;
         if draft.catalog().relation(schema, &name).is_some() {
             if if_not_exists {
-                self.notice(Notice::note(format!("relation \"{name}\" already exists, skipping")));
+                self.notice(skipped(&name));
                 return Ok("CREATE SEQUENCE");
             }
             return Err(SqlError::new(
@@ -304,6 +325,10 @@ impl Session {
             return Err(SqlError::unsupported(
                 "materialized and temporary views are not supported",
             ));
+        }
+        let or_nothing = create.if_not_exists && !create.or_replace;
+        if or_nothing && self.is_there(&create.name).await? {
+            return Ok("CREATE VIEW");
         }
         let facts = self.facts_now();
         let planned = Binder::new(&facts, &parsed.positions, &[]).select(&create.query)?;
