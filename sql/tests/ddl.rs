@@ -308,6 +308,44 @@ fn an_alter_table_of_several_actions_is_done_whole_or_not_at_all() {
     );
     assert_eq!(cluster.run(&mut other, "SELECT * FROM mo"), "id|v|z|p\n1|-1|5|1\n");
     assert!(cluster.run(&mut other, "INSERT INTO mo VALUES (2, 9, 1, 1)").contains("[23514]"));
+#[test]
+fn a_type_is_widened_only_where_every_value_stays_what_it_is() {
+    let (cluster, mut session, _) = TestCluster::with_two_sessions(
+        "CREATE TABLE t (id int PRIMARY KEY, n numeric(10, 2), m numeric, v varchar(5), c char(3), \
+             a numeric(5, 1)[], s timestamp(3)); \
+         INSERT INTO t VALUES (1, 12.34, 1.5, 'abc', 'abc', '{1.5}', '2020-01-01')",
+    );
+    for (column, ty) in [
+        ("n", "numeric(12, 0)"),
+        ("n", "numeric(10, 4)"),
+        ("n", "numeric(9, 2)"),
+        ("n", "numeric(12, 4)"),
+        ("m", "numeric(20, 2)"),
+        ("v", "varchar(4)"),
+        ("c", "char(5)"),
+        ("a", "numeric(6, 0)[]"),
+        ("s", "timestamp(0)"),
+    ] {
+        let statement = format!("ALTER TABLE t ALTER COLUMN {column} TYPE {ty}");
+        let answer = cluster.run(&mut session, &statement);
+        assert!(answer.contains("[0A000]"), "{statement}: {answer}");
+    }
+    for (column, ty) in [
+        ("n", "numeric(12, 2)"),
+        ("n", "numeric"),
+        ("m", "numeric"),
+        ("v", "varchar(5)"),
+        ("v", "varchar(6)"),
+        ("v", "text"),
+        ("c", "char(3)"),
+        ("a", "numeric(6, 1)[]"),
+        ("s", "timestamp(6)"),
+    ] {
+        let statement = format!("ALTER TABLE t ALTER COLUMN {column} TYPE {ty}");
+        assert_eq!(cluster.run(&mut session, &statement), "ALTER TABLE\n", "{statement}");
+    }
+}
+
     assert!(cluster.run(&mut other, "INSERT INTO mo VALUES (2, 1, 9, 7)").contains("[23503]"));
     let anew = "ALTER TABLE mo DROP COLUMN z, ADD COLUMN IF NOT EXISTS z int DEFAULT 6";
     assert_eq!(cluster.run(&mut session, anew), "ALTER TABLE\n");

@@ -13,7 +13,7 @@ use super::error::{SqlState, TypeError};
 use super::json::Json;
 use super::numeric::{Class, Numeric};
 use super::text::{self, Overlong};
-use super::ty::Type;
+use super::ty::{Type, numeric_precision_scale};
 use std::sync::Arc;
 
 /// Who asks for a conversion; a later variant may do all that an earlier one may.
@@ -106,6 +106,31 @@ pub fn cast(
 
 fn no_cast(from: Type, to: Type) -> TypeError {
     TypeError::new(SqlState::CANNOT_COERCE, format!("cannot cast type {from} to {to}"))
+}
+
+/// Whether every value of one type is one of the other as it stands, with the same text: a column's type can become that without a look at
+/// its rows. Types with their modifiers.
+pub fn widens((from, given): (Type, i32), (to, wanted): (Type, i32)) -> bool {
+    if let (Type::Array(element), true) = (from, from == to) {
+        return widens((*element, given), (*element, wanted));
+    }
+    let string = |ty| matches!(ty, Type::Text | Type::Varchar);
+    if from != to && !(string(from) && string(to)) {
+        return false;
+    }
+    if given == wanted || wanted < 0 {
+        return true;
+    }
+    match to {
+        _ if given < 0 => false,
+        Type::Varchar | Type::Time | Type::Timestamp | Type::TimestampTz => wanted >= given,
+        Type::Numeric => match (numeric_precision_scale(given), numeric_precision_scale(wanted)) {
+            (Some((before, scale)), Some((after, same))) => scale == same && after >= before,
+            _ => false,
+        },
+        // char(n) is filled up with blanks, and an interval's fields are no size.
+        _ => false,
+    }
 }
 
 /// The value as a column with this typmod keeps it.

@@ -50,7 +50,7 @@ pub mod value;
 pub mod zone;
 
 pub use aggregate::{Accumulator, Aggregate, is_aggregate, resolve_aggregate};
-pub use cast::{CastContext, cast, castable};
+pub use cast::{CastContext, cast, castable, widens};
 pub use context::{ByteaOutput, EvalContext, FixedContext};
 pub use datum::{ArrayValue, Datum, Dim, RecordValue};
 pub use error::{SqlState, TypeError};

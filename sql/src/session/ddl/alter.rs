@@ -642,11 +642,10 @@ async fn alter_column(
         AlterColumnOperation::SetDataType { data_type, using: None, .. } => {
             let (ty, typmod) = crate::bind::data_type(data_type)?;
             let column = &mut table.columns[place];
-            let string = |ty| matches!(ty, crate::types::Type::Text | crate::types::Type::Varchar);
-            let wider = typmod < 0 || (column.typmod >= 0 && typmod >= column.typmod);
-            if !(ty == column.ty || string(ty) && string(column.ty)) || !wider {
-                return Err(SqlError::unsupported(format!("changing column \"{}\" from {} to {} is not supported", column.name, column.ty, ty))
-                    .with_detail("So far a type can only be widened in place: varchar(n) to a longer one, or to text."));
+            if !crate::types::widens((column.ty, column.typmod), (ty, typmod)) {
+                let (from, to) = (column.ty.format(column.typmod), ty.format(typmod));
+                return Err(SqlError::unsupported(format!("changing column \"{}\" from {from} to {to} is not supported", column.name))
+                    .with_detail("So far a type can only be widened in place: varchar(n) to a longer one or to text, numeric(p,s) to more digits before the point."));
             }
             column.ty = ty;
             column.typmod = typmod;
