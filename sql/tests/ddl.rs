@@ -247,6 +247,26 @@ fn an_index_that_a_foreign_key_needs_stays() {
 }
 
 #[test]
+fn the_checks_of_a_column_fall_with_it_and_no_others() {
+    let (cluster, mut session, _) = TestCluster::with_two_sessions(
+        "CREATE TABLE t (id int PRIMARY KEY, status text, kind text, \"My Col\" int, \
+             CONSTRAINT kept CHECK (kind <> 'status'), \
+             CONSTRAINT both CHECK (length(status) < 9 OR kind = 'x'), \
+             CONSTRAINT folded CHECK (status = 'a' OR true), \
+             CONSTRAINT odd CHECK (\"My Col\" > 0)); \
+         INSERT INTO t VALUES (1, 'a', 'k', 1)",
+    );
+    let names = "SELECT conname FROM pg_constraint WHERE contype = 'c' ORDER BY conname";
+    assert_eq!(cluster.run(&mut session, "ALTER TABLE t DROP COLUMN status"), "ALTER TABLE\n");
+    assert_eq!(cluster.run(&mut session, names), "conname\nkept\nodd\n");
+    let refused = cluster.run(&mut session, "INSERT INTO t VALUES (2, 'status', 1)");
+    assert!(refused.contains("[23514]"), "{refused}");
+    assert_eq!(cluster.run(&mut session, "ALTER TABLE t DROP COLUMN \"My Col\""), "ALTER TABLE\n");
+    assert_eq!(cluster.run(&mut session, names), "conname\nkept\n");
+    assert_eq!(cluster.run(&mut session, "INSERT INTO t VALUES (2, 'k')"), "INSERT 0 1\n");
+}
+
+#[test]
 fn what_a_constraint_would_not_keep_is_refused() {
     let (cluster, mut session, _) = TestCluster::with_two_sessions(
         "CREATE TABLE par (id int PRIMARY KEY, a int, b int, UNIQUE (a, b)); \

@@ -3,7 +3,7 @@
 use super::create::{Builder, check_expressions};
 use super::options::TableOptions;
 use super::{Session, job, kept};
-use crate::bind::Binder;
+use crate::bind::{Binder, Scope};
 use crate::catalog::{
     Entry, ForeignKeyDescriptor, IndexKind, IndexState, Relation, TableDescriptor,
 };
@@ -366,7 +366,7 @@ async fn apply(
             let mut table = table;
             for name in column_names {
                 match column_of(&table, name) {
-                    Ok(place) => drop_column(draft, &mut table, place)?,
+                    Ok(place) => drop_column(&facts, draft, &mut table, place)?,
                     Err(_) if *if_exists => {}
                     Err(error) => return Err(error),
                 }
@@ -569,6 +569,7 @@ async fn evaluate(
 }
 
 fn drop_column(
+    facts: &Facts,
     draft: &mut crate::catalog::Draft,
     table: &mut TableDescriptor,
     place: usize,
@@ -599,16 +600,25 @@ fn drop_column(
         .map(|sequence| sequence.id)
         .collect();
     owned.into_iter().for_each(|id| draft.remove(id));
-    // A check that names it falls with it, as in PostgreSQL.
-    let mentions = |text: &str| {
-        text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name)
-    };
-    table.checks.retain(|check| !mentions(&check.expression));
+    let before = table.clone();
     let column = &mut table.columns[place];
     column.dropped = true;
     column.not_null = false;
     column.default = None;
     column.name = format!("........pg.dropped.{}........", column.id);
+    // A check that names it falls with it, as in PostgreSQL: also one whose value does not hang on it.
+    let positions = Positions::new("");
+    let bound = |table: &TableDescriptor, text: &str| {
+        let mut binder = Binder::new(facts, &positions, &[]);
+        binder.stored_expression(text, Scope::table(table, &before.name))
+    };
+    let names_it = |text: &str| {
+        bound(&before, text).is_ok_and(|typed| typed.expr.slots().contains(&place))
+            || bound(table, text).is_err()
+    };
+    let falls: Vec<bool> = table.checks.iter().map(|check| names_it(&check.expression)).collect();
+    let mut falls = falls.into_iter();
+    table.checks.retain(|_| !falls.next().expect("one for each check"));
     Ok(())
 }
 
