@@ -309,26 +309,6 @@ fn what_a_constraint_would_not_keep_is_refused() {
 }
 
 #[test]
-fn an_alter_table_of_several_actions_is_done_whole_or_not_at_all() {
-    let (cluster, mut session, mut other) = TestCluster::with_two_sessions(
-        "CREATE TABLE mo (id int PRIMARY KEY, v int); INSERT INTO mo VALUES (1, -1); \
-         CREATE TABLE par (id int PRIMARY KEY); INSERT INTO par VALUES (1)",
-    );
-    let failing = "ALTER TABLE mo ADD COLUMN z int DEFAULT 5, ADD CONSTRAINT pos CHECK (v > 0)";
-    assert!(cluster.run(&mut session, failing).contains("[23514]"));
-    assert_eq!(cluster.run(&mut session, "SELECT * FROM mo"), "id|v\n1|-1\n");
-    let several = "ALTER TABLE mo ADD COLUMN z int DEFAULT 5, ADD COLUMN IF NOT EXISTS v int, \
-                   ADD CONSTRAINT pos CHECK (z > v), ADD COLUMN p int DEFAULT 1 REFERENCES par, \
-                   ADD FOREIGN KEY (p) REFERENCES par ON DELETE CASCADE, OWNER TO root, \
-                   ALTER COLUMN v DROP NOT NULL";
-    let answer = cluster.run(&mut session, several);
-    assert_eq!(
-        answer,
-        "NOTICE:  column \"v\" of relation \"mo\" already exists, skipping\nALTER TABLE\n"
-    );
-    assert_eq!(cluster.run(&mut other, "SELECT * FROM mo"), "id|v|z|p\n1|-1|5|1\n");
-    assert!(cluster.run(&mut other, "INSERT INTO mo VALUES (2, 9, 1, 1)").contains("[23514]"));
-#[test]
 fn a_type_is_widened_only_where_every_value_stays_what_it_is() {
     let (cluster, mut session, _) = TestCluster::with_two_sessions(
         "CREATE TABLE t (id int PRIMARY KEY, n numeric(10, 2), m numeric, v varchar(5), c char(3), \
@@ -366,6 +346,26 @@ fn a_type_is_widened_only_where_every_value_stays_what_it_is() {
     }
 }
 
+#[test]
+fn an_alter_table_of_several_actions_is_done_whole_or_not_at_all() {
+    let (cluster, mut session, mut other) = TestCluster::with_two_sessions(
+        "CREATE TABLE mo (id int PRIMARY KEY, v int); INSERT INTO mo VALUES (1, -1); \
+         CREATE TABLE par (id int PRIMARY KEY); INSERT INTO par VALUES (1)",
+    );
+    let failing = "ALTER TABLE mo ADD COLUMN z int DEFAULT 5, ADD CONSTRAINT pos CHECK (v > 0)";
+    assert!(cluster.run(&mut session, failing).contains("[23514]"));
+    assert_eq!(cluster.run(&mut session, "SELECT * FROM mo"), "id|v\n1|-1\n");
+    let several = "ALTER TABLE mo ADD COLUMN z int DEFAULT 5, ADD COLUMN IF NOT EXISTS v int, \
+                   ADD CONSTRAINT pos CHECK (z > v), ADD COLUMN p int DEFAULT 1 REFERENCES par, \
+                   ADD FOREIGN KEY (p) REFERENCES par ON DELETE CASCADE, OWNER TO root, \
+                   ALTER COLUMN v DROP NOT NULL";
+    let answer = cluster.run(&mut session, several);
+    assert_eq!(
+        answer,
+        "NOTICE:  column \"v\" of relation \"mo\" already exists, skipping\nALTER TABLE\n"
+    );
+    assert_eq!(cluster.run(&mut other, "SELECT * FROM mo"), "id|v|z|p\n1|-1|5|1\n");
+    assert!(cluster.run(&mut other, "INSERT INTO mo VALUES (2, 9, 1, 1)").contains("[23514]"));
     assert!(cluster.run(&mut other, "INSERT INTO mo VALUES (2, 1, 9, 7)").contains("[23503]"));
     let anew = "ALTER TABLE mo DROP COLUMN z, ADD COLUMN IF NOT EXISTS z int DEFAULT 6";
     assert_eq!(cluster.run(&mut session, anew), "ALTER TABLE\n");
@@ -378,4 +378,40 @@ fn a_type_is_widened_only_where_every_value_stays_what_it_is() {
     let block = "BEGIN; CREATE TABLE own (id int PRIMARY KEY, v int); \
                  ALTER TABLE own ADD COLUMN y int, ADD UNIQUE (v); COMMIT; SELECT * FROM own";
     assert!(cluster.run(&mut session, block).ends_with("id|v|y\n"));
+}
+
+#[test]
+fn what_is_stored_means_the_same_to_every_reader() {
+    let (cluster, mut session, _) = TestCluster::with_two_sessions(
+        "CREATE SCHEMA a; CREATE SCHEMA b; SET search_path = a; \
+         CREATE TABLE t (id serial PRIMARY KEY, x text); INSERT INTO t (x) VALUES ('a'); \
+         CREATE SEQUENCE s; CREATE TABLE d (id int DEFAULT nextval('s'), x text); \
+         CREATE VIEW v AS WITH c AS (SELECT x FROM t) SELECT c.x, t.id FROM c, t \
+             WHERE t.x IN (SELECT x FROM t) AND EXISTS (SELECT 1 FROM c) \
+                 AND (SELECT count(*) FROM pg_class) > 0; \
+         CREATE VIEW w AS SELECT * FROM v; \
+         CREATE VIEW n AS WITH t AS (SELECT 7 AS x) SELECT t.x FROM t; \
+         SET search_path = public; \
+         CREATE TABLE t (id serial PRIMARY KEY, x text); INSERT INTO t (x) VALUES ('public')",
+    );
+    let mut other = cluster.session(&cluster.east);
+    for path in ["public", "b", "b, a", "public, a", "a"] {
+        for session in [&mut session, &mut other] {
+            cluster.run(session, &format!("SET search_path = {path}"));
+            assert_eq!(cluster.run(session, "SELECT * FROM a.v"), "x|id\na|1\n", "{path}");
+            assert_eq!(cluster.run(session, "SELECT * FROM a.w"), "x|id\na|1\n", "{path}");
+            assert_eq!(cluster.run(session, "SELECT * FROM a.n"), "x\n7\n", "{path}");
+            let drawn = cluster.run(session, "INSERT INTO public.t (x) VALUES ('p')");
+            assert_eq!(drawn, "INSERT 0 1\n", "{path}");
+            let drawn = cluster.run(session, "INSERT INTO a.d (x) VALUES ('p')");
+            assert_eq!(drawn, "INSERT 0 1\n", "{path}");
+        }
+    }
+    cluster.run(&mut session, "SET search_path = public");
+    let default = "SELECT column_default FROM information_schema.columns \
+                   WHERE table_name = 't' AND column_name = 'id' ORDER BY table_schema";
+    assert_eq!(
+        cluster.run(&mut session, default),
+        "column_default\nnextval('a.t_id_seq'::regclass)\nnextval('t_id_seq'::regclass)\n"
+    );
 }

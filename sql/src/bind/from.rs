@@ -242,6 +242,9 @@ impl Binder<'_> {
             let scope = aliased(alias, Some(&own), columns.collect())?;
             return Ok((Plan::Virtual(VirtualScan { table, equals: None }), scope));
         }
+        if parts.len() == 1 && !self.foreign {
+            self.unqualified.insert(super::name_span(name).start);
+        }
         match self.relation(name)? {
             Relation::Table(table) => table_scan(table, alias),
             Relation::View(view) => {

@@ -40,7 +40,8 @@ use crate::parse::Positions;
 use crate::plan::{AggregateCall, Expr, Plan, Planned, SetCall, Verb, WindowCall};
 use crate::types::{Datum, SqlState, Type};
 use sqlparser::ast;
-use sqlparser::tokenizer::Span as TextSpan;
+use sqlparser::tokenizer::{Location, Span as TextSpan};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Levels of expressions within each other.
@@ -139,6 +140,8 @@ pub(crate) struct Binder<'a> {
     from_items: usize,
     /// Whether nothing is around what is being bound: there alone a WITH may change rows.
     is_outermost: bool,
+    /// Where the statement's own text names relations without a schema.
+    unqualified: BTreeSet<Location>,
     /// Stored expressions (defaults, checks) are bound in the middle of statements: their positions mean nothing.
     foreign: bool,
 }
@@ -158,6 +161,7 @@ impl<'a> Binder<'a> {
             depth: 0,
             from_items: 0,
             is_outermost: true,
+            unqualified: BTreeSet::new(),
             foreign: false,
         }
     }
@@ -193,10 +197,14 @@ impl<'a> Binder<'a> {
         self.finish(verb, bound)
     }
 
-    /// Binds a query.
-    pub(crate) fn select(mut self, query: &ast::Query) -> Result<Planned, SqlError> {
+    /// A query that is to be stored, and where its text names relations without a schema.
+    pub(crate) fn select_to_store(
+        mut self,
+        query: &ast::Query,
+    ) -> Result<(Planned, BTreeSet<Location>), SqlError> {
         let bound = self.query(query)?;
-        self.finish(Verb::Select, bound)
+        let unqualified = std::mem::take(&mut self.unqualified);
+        Ok((self.finish(Verb::Select, bound)?, unqualified))
     }
 
     fn finish(mut self, verb: Verb, bound: Bound) -> Result<Planned, SqlError> {

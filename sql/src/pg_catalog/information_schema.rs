@@ -2,7 +2,7 @@
 
 use super::cell::{NULL, yes_no};
 use super::definition::{self, Constraint, all_constraints};
-use super::names::{role_name, schema_name};
+use super::names::{role_name, schema_name, shown_default};
 use super::relation::{self, Attribute, Rel};
 use super::tables_relation::sequence_type;
 use super::{VirtualTable, procedure, table};
@@ -185,7 +185,7 @@ table! {
         table_name Name = column.what.0.name();
         column_name Name = &column.what.1.name;
         ordinal_position Int4 = column.what.1.number;
-        column_default Varchar = column.table_column().filter(|column| column.identity.is_none()).and_then(|column| column.default.as_ref());
+        column_default Varchar = column.table_column().filter(|column| column.identity.is_none()).and_then(|found| found.default.as_ref()).map(|text| shown_default(column.facts, text));
         is_nullable Varchar = yes_no(!column.what.1.not_null);
         data_type Varchar = if matches!(column.ty(), Type::Array(_)) { "ARRAY".to_string() } else { column.ty().base().name().into_owned() };
         character_maximum_length Int4 = column.character_length();

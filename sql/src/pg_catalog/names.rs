@@ -228,6 +228,36 @@ pub(super) fn qualified_name(facts: &Facts, oid: u32) -> Option<String> {
     relation::one(facts, oid).map(|found| qualified(facts, &found))
 }
 
+/// A relation's name as a text has it, with its schema; `None`: it names none, or has it already.
+pub(crate) fn qualified_text(facts: &Facts, text: &str) -> Option<String> {
+    let parts = split(text).ok().filter(|parts| parts.len() == 1)?;
+    qualified_name(facts, relation_oid(facts, &parts)?)
+}
+
+/// The name of the schema in which a relation is found by its name alone.
+pub(crate) fn schema_found(facts: &Facts, name: &str) -> Option<String> {
+    let oid = oid_of_relation(&facts.find_relation(&[name.to_string()])?);
+    schema_name(facts, relation::one(facts, oid)?.schema())
+}
+
+/// A stored default as it is shown: the sequence that it draws from has its schema only if it must.
+pub(super) fn shown_default(facts: &Facts, text: &str) -> String {
+    let drawn_from = || {
+        let rest = text.strip_prefix("nextval('")?.strip_suffix(')')?;
+        let (name, cast) = rest.rsplit_once('\'')?;
+        let quoted = name.replace("''", "").contains('\'');
+        if quoted || !["", "::regclass"].contains(&cast.to_lowercase().as_str()) {
+            return None;
+        }
+        let parts = split(&name.replace("''", "'")).ok()?;
+        relation_name(facts, relation_oid(facts, &parts)?)
+    };
+    drawn_from().map_or_else(
+        || text.to_string(),
+        |name| format!("nextval('{}'::regclass)", name.replace('\'', "''")),
+    )
+}
+
 fn qualified(facts: &Facts, found: &Rel<'_>) -> String {
     let schema = schema_name(facts, found.schema()).unwrap_or_default();
     format!("{}.{}", quote_ident(&schema), quote_ident(found.name()))

@@ -3,6 +3,7 @@
 use super::cell::{ACLS, INT2S, NULL, OIDS, TEXTS, int2s, int2vector, oidvector, texts};
 use super::definition::{Constraint, all_constraints};
 use super::functions_catalog::place_number;
+use super::names::shown_default;
 use super::relation::{self, Attribute, Rel, attnum, attnums};
 use super::tables_type::operator_class;
 use super::{VirtualTable, table, type_facts};
@@ -133,12 +134,14 @@ fn defaults(facts: &Facts, only: Option<u32>) -> Vec<(&TableDescriptor, &ColumnD
 
 table! {
     PG_ATTRDEF = 2604, PG_CATALOG "pg_attrdef" Table by "adrelid";
-    each |facts, only| defaults(facts, only);
-    row |(table, column): (&TableDescriptor, &ColumnDescriptor)| {
+    each |facts, only| defaults(facts, only).into_iter().map(move |(table, column)| {
+        (table, column, column.default.as_ref().map(|text| shown_default(facts, text)))
+    });
+    row |(table, column, shown): (&TableDescriptor, &ColumnDescriptor, Option<String>)| {
         oid Oid = default_oid(table.id, attnum(column.id));
         adrelid Oid = table.id;
         adnum Int2 = attnum(column.id);
-        adbin PgNodeTree = column.default.as_ref();
+        adbin PgNodeTree = shown;
     }
 }
 

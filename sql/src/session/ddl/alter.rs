@@ -2,7 +2,7 @@
 
 use super::create::{Builder, check_expressions};
 use super::options::TableOptions;
-use super::{Session, job, kept};
+use super::{Session, job, kept, stored};
 use crate::bind::{Binder, Scope};
 use crate::catalog::{
     Entry, ForeignKeyDescriptor, IndexKind, IndexState, Relation, TableDescriptor,
@@ -632,7 +632,7 @@ async fn alter_column(
 ) -> Result<TableDescriptor, SqlError> {
     match operation {
         AlterColumnOperation::SetDefault { value } => {
-            table.columns[place].default = Some(value.to_string());
+            table.columns[place].default = Some(stored::text(facts, value));
             check_expressions(facts, &table)?;
         }
         AlterColumnOperation::DropDefault => table.columns[place].default = None,

@@ -1,7 +1,7 @@
 //! Driver: CREATE TABLE, and the pieces of a table that ALTER TABLE adds later.
 
 use super::options::TableOptions;
-use super::{Session, free_name, job, kept};
+use super::{Session, free_name, job, kept, stored};
 use crate::bind::{Binder, Scope, data_type};
 use crate::catalog::{
     COLUMNS_MAX, CheckDescriptor, ColumnDescriptor, Draft, Entry, ForeignKeyAction,
@@ -12,6 +12,7 @@ use crate::error::{SqlError, codes};
 use crate::exec::Facts;
 use crate::outcome::Notice;
 use crate::parse::Positions;
+use crate::pg_catalog::names::quote_ident;
 use crate::rows::can_be_key;
 use crate::types::{SqlState, Type};
 use clock::Timestamp;
@@ -265,7 +266,9 @@ impl<'d> Builder<'d> {
         for option in &definition.options {
             match &option.option {
                 ColumnOption::NotNull | ColumnOption::PrimaryKey(_) => column.not_null = true,
-                ColumnOption::Default(expr) => column.default = Some(expr.to_string()),
+                ColumnOption::Default(expr) => {
+                    column.default = Some(stored::text(self.facts, expr))
+                }
                 ColumnOption::Generated {
                     generated_as,
                     generation_expr: None,
@@ -349,19 +352,8 @@ impl<'d> Builder<'d> {
             .draft
             .catalog()
             .schema_by_id(self.table.schema)
-            .map_or("public", |schema| schema.name.as_str());
-        let quoted = |name: &str| {
-            if is_plain(name) {
-                name.to_string()
-            } else {
-                format!("\"{}\"", name.replace('"', "\"\""))
-            }
-        };
-        let path = if schema == "public" {
-            quoted(&name)
-        } else {
-            format!("{}.{}", quoted(schema), quoted(&name))
-        };
+            .ok_or_else(|| SqlError::internal("a table's schema is missing"))?;
+        let path = format!("{}.{}", quote_ident(&schema.name), quote_ident(&name));
         Ok(format!("nextval('{}'::regclass)", path.replace('\'', "''")))
     }
 
@@ -584,7 +576,8 @@ impl<'d> Builder<'d> {
         };
         let name = self.constraint_name(name, &base)?;
         let oid = self.draft.allocate()?;
-        self.table.checks.push(CheckDescriptor { oid, name, expression: expr.to_string() });
+        let expression = stored::text(self.facts, expr);
+        self.table.checks.push(CheckDescriptor { oid, name, expression });
         Ok(())
     }
 
@@ -738,11 +731,4 @@ fn action(action: Option<ast::ReferentialAction>) -> Result<ForeignKeyAction, Sq
             Err(SqlError::unsupported("SET DEFAULT of foreign keys is not supported"))
         }
     }
-}
-
-/// Whether a name needs no quotes.
-fn is_plain(name: &str) -> bool {
-    !name.is_empty()
-        && !name.starts_with(|c: char| c.is_ascii_digit())
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }

@@ -11,6 +11,7 @@ mod job;
 mod kept;
 mod objects;
 mod options;
+mod stored;
 
 pub(super) use job::{Announced, clear_in_background, follow, follow_in_background, raise_version};
 

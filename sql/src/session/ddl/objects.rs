@@ -1,6 +1,6 @@
 //! Driver: schemas, databases, roles, sequences, views.
 
-use super::Session;
+use super::{Session, stored};
 use crate::bind::Binder;
 use crate::catalog::{
     Catalog, DatabaseDescriptor, Entry, FIRST_DATABASE, FIRST_ROLE, RoleDescriptor,
@@ -331,7 +331,9 @@ impl Session {
             return Ok("CREATE VIEW");
         }
         let facts = self.facts_now();
-        let planned = Binder::new(&facts, &parsed.positions, &[]).select(&create.query)?;
+        let binder = Binder::new(&facts, &parsed.positions, &[]);
+        let (planned, unqualified) = binder.select_to_store(&create.query)?;
+        let query = stored::query(&facts, &create.query, &unqualified);
         if planned.plan.changes_rows() {
             return Err(SqlError::unsupported(
                 "views must not contain data-modifying statements in WITH",
@@ -362,14 +364,7 @@ impl Session {
             let name = aliases.get(at).cloned().unwrap_or_else(|| column.name.to_string());
             (name, column.ty.internal_name().into_owned())
         });
-        let view = ViewDescriptor {
-            id,
-            schema,
-            name,
-            owner,
-            columns: columns.collect(),
-            query: create.query.to_string(),
-        };
+        let view = ViewDescriptor { id, schema, name, owner, columns: columns.collect(), query };
         draft.put(Entry::View(view));
         self.write_draft(draft)?;
         Ok("CREATE VIEW")
