@@ -156,6 +156,42 @@ fn a_change_that_waits_can_be_cancelled() {
     assert_eq!(cluster.run(&mut other, "CREATE INDEX ON chi (p)"), "CREATE INDEX\n");
 }
 
+/// Whichever step of it is given up: what it leaves is whole, and the next one can be made.
+#[test]
+fn an_index_that_is_given_up_is_gone_or_whole() {
+    let (cluster, mut session, mut other) = TestCluster::with_two_sessions(
+        "CREATE TABLE t (id int PRIMARY KEY, v int); \
+         INSERT INTO t SELECT n, n FROM generate_series(1, 1200) n",
+    );
+    let mut given_up = 0;
+    for number in 1..=60 {
+        let mut timed = cluster.session(&cluster.east);
+        let (cancel, done) = (timed.cancel_handle(), Arc::new(Mutex::new(None)));
+        let answered = done.clone();
+        let work = async move {
+            *answered.lock() = Some(run(&mut timed, "CREATE UNIQUE INDEX tv ON t (v)").await);
+        };
+        cluster.world.spawn(work.boxed());
+        cluster.world.settle(Duration::from_micros(20 * number));
+        cancel.cancel();
+        cluster.world.settle(Duration::from_secs(60));
+        let answer = done.lock().take().expect("it has ended");
+        let insert = format!("INSERT INTO t VALUES ({}, 7)", 10_000 + number);
+        let inserted = cluster.run(&mut other, &insert);
+        if answer.contains("ERROR") {
+            assert!(answer.contains("[57014]"), "{number}: {answer}");
+            given_up += 1;
+            assert_eq!(inserted, "INSERT 0 1\n", "{number}: it holds to the index still");
+        } else {
+            assert!(inserted.contains("[23505]"), "{number}: {inserted}");
+            cluster.run(&mut session, "DROP INDEX tv");
+        }
+        cluster.run(&mut other, "DELETE FROM t WHERE id > 10000");
+    }
+    assert!((1..60).contains(&given_up), "{given_up} of 60: this proves nothing");
+    assert_eq!(cluster.run(&mut session, "CREATE UNIQUE INDEX tv ON t (v)"), "CREATE INDEX\n");
+}
+
 #[test]
 fn a_copy_that_waits_can_be_cancelled() {
     let (cluster, mut holder, mut session) =
