@@ -225,3 +225,23 @@ fn a_row_that_an_upsert_has_moved_is_known_by_its_new_key() {
         ],
     );
 }
+
+/// What a cascade writes is what an UPDATE of the child could write.
+#[test]
+fn a_cascade_writes_what_the_column_of_the_child_can_hold() {
+    check(
+        "CREATE TABLE p (id bigint PRIMARY KEY, t text UNIQUE);
+         CREATE TABLE c (id int PRIMARY KEY, p int REFERENCES p ON UPDATE CASCADE);
+         CREATE TABLE d (id int PRIMARY KEY, t varchar(3) REFERENCES p (t) ON UPDATE CASCADE);
+         INSERT INTO p VALUES (1, 'a'); INSERT INTO c VALUES (1, 1); INSERT INTO d VALUES (1, 'a')",
+        &[
+            ("UPDATE p SET id = 5000000000", "ERROR:  integer out of range [22003]\n"),
+            (
+                "UPDATE p SET t = 'abcdefgh'",
+                "ERROR:  value too long for type character varying(3) [22001]\n",
+            ),
+            ("UPDATE p SET id = 7, t = 'xyz'", "UPDATE 1\n"),
+            ("SELECT c.p, d.t FROM c, d", "p|t\n7|xyz\n"),
+        ],
+    );
+}

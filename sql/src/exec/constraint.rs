@@ -1,14 +1,14 @@
 //! Driver: foreign keys. A row's parents are looked up, and locked shared, as it is written; the children of rows that have gone
 //! are looked for once the statement has written everything.
 
-use super::Exec;
+use super::{Exec, Facts};
 use crate::catalog::{ForeignKeyAction, ForeignKeyDescriptor, IndexKind, TableDescriptor};
 use crate::engine::PlantedBug;
 use crate::error::{SqlError, codes};
 use crate::outcome::Row;
 use crate::plan::{Access, Comparison, Expr, Plan, Reach, Scan, Target, access};
 use crate::rows::{index_entry, primary_key};
-use crate::types::{Datum, text};
+use crate::types::{CastContext, Datum, cast, text};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use storage::Key;
@@ -116,7 +116,11 @@ impl Exec<'_> {
                         return Err(self.still_referenced(target, key, child, &change.before));
                     }
                     let child = reach.get(&child.id).expect("what cascades is within reach");
-                    let more = self.follow(key, child, rows, action, change.after.as_ref()).await?;
+                    let after = change
+                        .after
+                        .as_ref()
+                        .map(|row| values_for(self.facts, target, key, child, row));
+                    let more = self.follow(key, child, rows, action, after.transpose()?).await?;
                     rest.push_back((child, more));
                     self.txn.spill_if_large().await?;
                 }
@@ -167,14 +171,15 @@ impl Exec<'_> {
         .on_constraint(&key.name)
     }
 
-    /// Changes or deletes the rows that reference one which is `after` now, or is gone; what became of each.
+    /// Changes or deletes the rows that reference one; `after`: what their columns of the key are to be, if it is not gone. What became of
+    /// each.
     async fn follow(
         &mut self,
         key: &ForeignKeyDescriptor,
         child: &Target,
         rows: Vec<Row>,
         action: ForeignKeyAction,
-        after: Option<&Row>,
+        after: Option<Vec<Datum>>,
     ) -> Result<Vec<Change>, SqlError> {
         let mut changes = Vec::with_capacity(rows.len());
         for before in rows {
@@ -184,9 +189,9 @@ impl Exec<'_> {
                 continue;
             }
             let mut changed = before.clone();
-            for (own, referenced) in key.columns.iter().zip(&key.referenced) {
-                changed[*own] = match (action, after) {
-                    (ForeignKeyAction::Cascade, Some(after)) => after[*referenced].clone(),
+            for (place, own) in key.columns.iter().enumerate() {
+                changed[*own] = match (action, &after) {
+                    (ForeignKeyAction::Cascade, Some(after)) => after[place].clone(),
                     _ => Datum::Null,
                 };
             }
@@ -212,6 +217,27 @@ impl Change {
         });
         !same && key.referenced.iter().all(|place| !self.before[*place].is_null())
     }
+}
+
+/// A referenced key as the child's columns keep it.
+///
+/// # Errors
+/// A column cannot: 22001, 22003 and so on, as of an assignment.
+fn values_for(
+    facts: &Facts,
+    target: &Target,
+    key: &ForeignKeyDescriptor,
+    child: &Target,
+    row: &Row,
+) -> Result<Vec<Datum>, SqlError> {
+    let pairs = key.columns.iter().zip(&key.referenced);
+    let values = pairs.map(|(own, referenced)| {
+        let from = target.table.columns[*referenced].ty;
+        let column = &child.table.columns[*own];
+        let to = (column.ty, column.typmod);
+        cast(&row[*referenced], from, to.0, to.1, CastContext::Assignment, facts)
+    });
+    Ok(values.collect::<Result<_, _>>()?)
 }
 
 fn referencing_rows(
