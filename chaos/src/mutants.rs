@@ -115,9 +115,10 @@ fn hunt_one(options: &HuntOptions, mutant: &'static Mutant) -> Quarry {
     let mut quarry = Quarry { mutant, found: Vec::new(), how: String::new() };
     for number in 0..options.hunts {
         let first = number * APART + 1;
-        let (workloads, level) = match mutant.planted {
-            Planted::Sql(_) => (&SQL_WORKLOADS[..], Level::Sql),
-            _ => (&WORKLOADS[..], Level::Keys),
+        let (workloads, level) = match (&mutant.workload, mutant.planted) {
+            (Some(only), _) => (std::slice::from_ref(only), only.level()),
+            (None, Planted::Sql(_)) => (&SQL_WORKLOADS[..], Level::Sql),
+            (None, _) => (&WORKLOADS[..], Level::Keys),
         };
         let aimed = (first..first + APART).filter(|seed| mutant.aim.is_at(*seed, level));
         let limit = usize::try_from(options.seeds).unwrap_or(usize::MAX);

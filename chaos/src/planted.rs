@@ -16,6 +16,7 @@ use txn::server::PlantedBug as ServerBug;
 
 use crate::ordeal::Ordeal;
 use crate::raid::Raid;
+use crate::workload::Kind;
 use crate::world::Level;
 
 /// A mistake of the world's own drivers and disks: what `node/` does in production.
@@ -87,6 +88,8 @@ pub struct Mutant {
     pub guard: Option<&'static str>,
     /// Which seeds can find it before long.
     pub(crate) aim: Aim,
+    /// The only workload that can; `None`: those of its kind, in turn.
+    pub(crate) workload: Option<Kind>,
 }
 
 /// Seeds that go through what a killer needs.
@@ -128,6 +131,11 @@ impl Mutant {
         Mutant { guard: Some(guard), ..self }
     }
 
+    /// The same, hunted with one workload only.
+    const fn with(self, workload: Kind) -> Mutant {
+        Mutant { workload: Some(workload), ..self }
+    }
+
     /// The same, hunted on seeds that are about it.
     const fn on(self, aim: Aim) -> Mutant {
         Mutant { aim, ..self }
@@ -135,35 +143,77 @@ impl Mutant {
 }
 
 const fn world(name: &'static str, bug: WorldBug, killers: &'static [&'static str]) -> Mutant {
-    Mutant { name, planted: Planted::World(bug), killers, guard: None, aim: Aim::Any }
+    Mutant {
+        name,
+        planted: Planted::World(bug),
+        killers,
+        guard: None,
+        aim: Aim::Any,
+        workload: None,
+    }
 }
 
 const fn clock(name: &'static str, bug: ClockBug, killers: &'static [&'static str]) -> Mutant {
-    Mutant { name, planted: Planted::Clock(bug), killers, guard: None, aim: Aim::Any }
+    Mutant {
+        name,
+        planted: Planted::Clock(bug),
+        killers,
+        guard: None,
+        aim: Aim::Any,
+        workload: None,
+    }
 }
 
 const fn raft(name: &'static str, bug: RaftBug, killers: &'static [&'static str]) -> Mutant {
-    Mutant { name, planted: Planted::Raft(bug), killers, guard: None, aim: Aim::Any }
+    Mutant {
+        name,
+        planted: Planted::Raft(bug),
+        killers,
+        guard: None,
+        aim: Aim::Any,
+        workload: None,
+    }
 }
 
 const fn store(name: &'static str, bug: StoreBug, killers: &'static [&'static str]) -> Mutant {
-    Mutant { name, planted: Planted::Store(bug), killers, guard: None, aim: Aim::Any }
+    Mutant {
+        name,
+        planted: Planted::Store(bug),
+        killers,
+        guard: None,
+        aim: Aim::Any,
+        workload: None,
+    }
 }
 
 const fn server(name: &'static str, bug: ServerBug, killers: &'static [&'static str]) -> Mutant {
-    Mutant { name, planted: Planted::Server(bug), killers, guard: None, aim: Aim::Any }
+    Mutant {
+        name,
+        planted: Planted::Server(bug),
+        killers,
+        guard: None,
+        aim: Aim::Any,
+        workload: None,
+    }
 }
 
 const fn gateway(name: &'static str, bug: GatewayBug, killers: &'static [&'static str]) -> Mutant {
-    Mutant { name, planted: Planted::Gateway(bug), killers, guard: None, aim: Aim::Any }
+    Mutant {
+        name,
+        planted: Planted::Gateway(bug),
+        killers,
+        guard: None,
+        aim: Aim::Any,
+        workload: None,
+    }
 }
 
 const fn log(name: &'static str, bug: LogBug, killers: &'static [&'static str]) -> Mutant {
-    Mutant { name, planted: Planted::Log(bug), killers, guard: None, aim: Aim::Any }
+    Mutant { name, planted: Planted::Log(bug), killers, guard: None, aim: Aim::Any, workload: None }
 }
 
 const fn sql(name: &'static str, bug: SqlBug, killers: &'static [&'static str]) -> Mutant {
-    Mutant { name, planted: Planted::Sql(bug), killers, guard: None, aim: Aim::Any }
+    Mutant { name, planted: Planted::Sql(bug), killers, guard: None, aim: Aim::Any, workload: None }
 }
 
 /// All of them, in the order of killers.
@@ -232,6 +282,7 @@ pub const MUTANTS: &[Mutant] = &[
     gateway("unlock-resolves", GatewayBug::UnlockResolves, &["T10"]),
     server("push-forgotten", ServerBug::PushForgotten, &["T11"]),
     server("deadlock-unseen", ServerBug::DeadlockUnseen, &["T12"]),
+    gateway("skipped-not-asked", GatewayBug::SkippedNotAsked, &["T12"]).with(Kind::Queue),
     server("fast-path-skips-cache", ServerBug::FastPathSkipsCache, &["T13"]),
     server("late-write-commits", ServerBug::LateWriteCommits, &["T14"]).on(Aim::Raid(Raid::Echoes)),
     server("lost-commit-not-prevented", ServerBug::LostCommitNotPrevented, &["T01", "T04"]),

@@ -12,6 +12,7 @@
 //! | [`session`] | read your writes, monotonic reads and writes, writes follow reads |
 //! | [`monotonic`] | counters that nobody sees go back |
 //! | [`mvcc`] | transactions whose reads and writes all fit their commit timestamps |
+//! | [`queue`] | jobs that are taken once, and days that stay closed |
 //! | [`convergence`] | copies that end equal, with everything that was acknowledged |
 //! | [`index`] | indexes that say what their table says |
 //!
@@ -27,6 +28,7 @@ pub mod index;
 pub mod long_fork;
 pub mod monotonic;
 pub mod mvcc;
+pub mod queue;
 pub mod register;
 pub mod session;
 pub mod skew;

@@ -32,7 +32,8 @@ impl Mode {
             | Kind::Monotonic
             | Kind::SqlBank
             | Kind::Shop
-            | Kind::Strict => Mode::Strong,
+            | Kind::Strict
+            | Kind::Queue => Mode::Strong,
         }
     }
 }

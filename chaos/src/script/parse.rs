@@ -646,7 +646,7 @@ mod tests {
             ),
             (
                 "workload chess\nend 1s",
-                "line 1, column 10: there is no workload \"chess\"; there are bank, register, append, sql-bank, txn, skew, counter, long-fork, shop, monotonic, session, cells, strict",
+                "line 1, column 10: there is no workload \"chess\"; there are bank, register, append, sql-bank, txn, skew, counter, long-fork, shop, monotonic, session, cells, strict, queue",
             ),
             ("end 1s\nat 2s heal", "line 2, column 1: nothing may follow \"end\""),
         ];

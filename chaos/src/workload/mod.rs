@@ -10,6 +10,7 @@ pub mod counter;
 mod drive;
 pub mod long_fork;
 pub mod monotonic;
+pub mod queue;
 pub mod register;
 pub mod session;
 pub mod shop;
@@ -64,11 +65,13 @@ pub enum Kind {
     Cells,
     /// Strictly serializable transactions over registers.
     Strict,
+    /// A queue of jobs, in SQL text.
+    Queue,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 14] = [
         Kind::Bank,
         Kind::Register,
         Kind::Append,
@@ -82,6 +85,7 @@ impl Kind {
         Kind::Session,
         Kind::Cells,
         Kind::Strict,
+        Kind::Queue,
     ];
 
     /// The one whose turn it is. Every workload meets every kind of seed (a fifth of them has a clock
@@ -107,6 +111,7 @@ impl Kind {
             Kind::Session => "session",
             Kind::Cells => "cells",
             Kind::Strict => "strict",
+            Kind::Queue => "queue",
         }
     }
 
@@ -126,6 +131,7 @@ impl Kind {
             Kind::Session => drive(session::Sessions::default()),
             Kind::Cells => drive(cells::Cells::default()),
             Kind::Strict => drive(strict::Strict::default()),
+            Kind::Queue => drive(queue::Queue::default()),
         }
     }
 
@@ -140,7 +146,12 @@ impl Kind {
             | Kind::LongFork
             | Kind::Monotonic
             | Kind::Strict => Level::Keys,
-            Kind::SqlBank | Kind::Shop | Kind::Counter | Kind::Session | Kind::Cells => Level::Sql,
+            Kind::SqlBank
+            | Kind::Shop
+            | Kind::Counter
+            | Kind::Session
+            | Kind::Cells
+            | Kind::Queue => Level::Sql,
         }
     }
 
@@ -155,7 +166,8 @@ impl Kind {
             | Kind::Shop
             | Kind::Counter
             | Kind::Session
-            | Kind::Cells => false,
+            | Kind::Cells
+            | Kind::Queue => false,
         }
     }
 
@@ -173,6 +185,7 @@ impl Kind {
             Kind::Session => Some(Model::Session),
             Kind::Shop => Some(Model::Index),
             Kind::Cells => Some(Model::Cells),
+            Kind::Queue => None,
         }
     }
 }

@@ -128,7 +128,8 @@ impl AnyLoad {
             | Script::Strict
             | Script::Shop
             | Script::Session
-            | Script::Cells => None,
+            | Script::Cells
+            | Script::Queue => None,
         }
     }
 

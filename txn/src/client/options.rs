@@ -223,6 +223,8 @@ pub enum PlantedBug {
     CommitWaitSkipped,
     /// T07: a transaction of `READ COMMITTED` commits although a lock that its statements relied on was lost.
     LockLossUnnoticed,
+    /// T12: nobody asks after holders that are only ever skipped.
+    SkippedNotAsked,
     /// T10: a savepoint's locks are given back in the words of an abort, which take an intent that was laid since, too, when they come late.
     UnlockResolves,
 }
